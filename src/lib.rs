@@ -1,0 +1,5 @@
+//! A synchronous, thread-based Apache RocketMQ client without an async runtime.
+
+#![forbid(unsafe_code)]
+
+pub mod wire;

@@ -1,0 +1,861 @@
+//! One Remoting command: its frame, its header in both encodings, its flat header fields.
+//!
+//! A frame is `length (4) | encoding (1) + header length (3) | header | body`; the length does not count itself. A
+//! receiver looks at the encoding byte of *every* frame, since peers mix them on one connection.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use super::code::{LanguageCode, RequestCode, ResponseCode};
+use super::{Error, MAX_FRAME_LENGTH};
+
+const FLAG_RESPONSE: i32 = 1;
+const FLAG_ONEWAY: i32 = 2;
+
+/// Bytes before the header: length, encoding and header length.
+const PREFIX_LENGTH: usize = 8;
+const LENGTH_OF_LENGTH: usize = 4;
+/// A header's length has three bytes.
+const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
+
+/// The protocol version this library states in its commands: `V4_9_3` of the Java client's `MQVersion`.
+///
+/// The newest number for which every broker, 4.9 and 5.x alike, checks ACL signatures by the same rule.
+pub const PROTOCOL_VERSION: i32 = 399;
+
+/// How the header of a frame is written; its number is the frame's encoding byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HeaderEncoding {
+    /// A JSON object; understood by everybody, and needed for request codes above 32767.
+    #[default]
+    Json,
+    /// RocketMQ's binary layout.
+    RocketMq,
+}
+
+impl HeaderEncoding {
+    const fn to_byte(self) -> u8 {
+        match self {
+            Self::Json => 0,
+            Self::RocketMq => 1,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, Error> {
+        match byte {
+            0 => Ok(Self::Json),
+            1 => Ok(Self::RocketMq),
+            other => Err(Error::UnknownValue { what: "header encoding", value: i64::from(other) }),
+        }
+    }
+}
+
+/// Takes a header's fields one after the other, as text. Absent fields are not mentioned.
+pub trait FieldSink {
+    /// A field with a text value.
+    fn text(&mut self, key: &str, value: &str);
+
+    /// A field with a number, written in decimal.
+    fn number(&mut self, key: &str, value: i64) {
+        self.text(key, itoa::Buffer::new().format(value));
+    }
+
+    /// A field that is `true` or `false`.
+    fn boolean(&mut self, key: &str, value: bool) {
+        self.text(key, if value { "true" } else { "false" });
+    }
+}
+
+/// A header: named fields beside the command's own.
+pub trait HeaderFields {
+    /// Hands every present field to `sink`.
+    fn write_to(&self, sink: &mut dyn FieldSink);
+}
+
+/// For commands without fields.
+impl HeaderFields for () {
+    fn write_to(&self, _sink: &mut dyn FieldSink) {}
+}
+
+/// The flat header fields of one command, in the order in which they were written; of doubles the last one counts.
+///
+/// All text lives in one string: reading a command costs two allocations for its fields, however many there are.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ExtFields {
+    text: String,
+    /// End of each key and of its value in `text`; a field begins where the one before it ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl ExtFields {
+    /// No field yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The last value written under `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.iter().filter(|(k, _)| *k == key).last().map(|(_, value)| value)
+    }
+
+    /// All fields in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(key_end, value_end)| {
+            let key = self.text.get(start..key_end).unwrap_or_default();
+            let value = self.text.get(key_end..value_end).unwrap_or_default();
+            start = value_end;
+            (key, value)
+        })
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no field.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+impl FieldSink for ExtFields {
+    fn text(&mut self, key: &str, value: &str) {
+        self.text.push_str(key);
+        let key_end = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((key_end, self.text.len()));
+    }
+}
+
+impl HeaderFields for ExtFields {
+    fn write_to(&self, sink: &mut dyn FieldSink) {
+        for (key, value) in self.iter() {
+            sink.text(key, value);
+        }
+    }
+}
+
+impl fmt::Debug for ExtFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(key, value)| (key, if is_secret(key) { "***" } else { value }))).finish()
+    }
+}
+
+/// Credentials never reach a log.
+fn is_secret(key: &str) -> bool {
+    matches!(key, "Signature" | "SecurityToken" | "AccessKey")
+}
+
+/// A request or a response.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RemotingCommand {
+    /// A [`RequestCode`] or a [`ResponseCode`], by the direction.
+    pub code: i32,
+    /// What the sender is written in.
+    pub language: LanguageCode,
+    /// The sender's protocol version.
+    pub version: i32,
+    /// Matches a response to its request, per connection and direction.
+    pub opaque: i32,
+    /// Bit 0: response; bit 1: one-way.
+    pub flag: i32,
+    /// Free text; in a response usually the reason of a failure.
+    pub remark: Option<String>,
+    /// The header's own fields.
+    pub ext_fields: ExtFields,
+    /// What follows the header; absent and empty are the same.
+    pub body: Bytes,
+    /// The encoding the header came in, or is to be written in.
+    pub encoding: HeaderEncoding,
+}
+
+impl RemotingCommand {
+    /// A two-way request; its opaque is set when it is sent.
+    #[must_use]
+    pub fn request(code: RequestCode, header: &dyn HeaderFields) -> Self {
+        let mut ext_fields = ExtFields::new();
+        header.write_to(&mut ext_fields);
+        Self {
+            code: code.0,
+            language: LanguageCode::RUST,
+            version: PROTOCOL_VERSION,
+            opaque: 0,
+            flag: 0,
+            remark: None,
+            ext_fields,
+            body: Bytes::new(),
+            encoding: HeaderEncoding::Json,
+        }
+    }
+
+    /// The answer to `request`, in the encoding of the request.
+    #[must_use]
+    pub fn response_to(request: &Self, code: ResponseCode, remark: Option<String>) -> Self {
+        Self {
+            code: code.0,
+            opaque: request.opaque,
+            flag: FLAG_RESPONSE,
+            remark,
+            encoding: request.encoding,
+            ..Self::request(RequestCode(code.0), &())
+        }
+    }
+
+    /// The same command with a body.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The same command with the fields of `header` behind its own.
+    #[must_use]
+    pub fn with_fields(mut self, header: &dyn HeaderFields) -> Self {
+        header.write_to(&mut self.ext_fields);
+        self
+    }
+
+    /// The same command, marked so that the peer sends no response.
+    #[must_use]
+    pub fn oneway(mut self) -> Self {
+        self.flag |= FLAG_ONEWAY;
+        self
+    }
+
+    /// Whether this answers a request.
+    #[must_use]
+    pub fn is_response(&self) -> bool {
+        self.flag & FLAG_RESPONSE != 0
+    }
+
+    /// Whether the sender expects no response.
+    #[must_use]
+    pub fn is_oneway(&self) -> bool {
+        self.flag & FLAG_ONEWAY != 0
+    }
+
+    /// The code of a request.
+    #[must_use]
+    pub fn request_code(&self) -> RequestCode {
+        RequestCode(self.code)
+    }
+
+    /// The code of a response.
+    #[must_use]
+    pub fn response_code(&self) -> ResponseCode {
+        ResponseCode(self.code)
+    }
+
+    /// Writes the whole frame behind what is in `out`.
+    ///
+    /// # Errors
+    ///
+    /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), Error> {
+        let head = FrameHead {
+            encoding: self.encoding,
+            code: self.code,
+            language: self.language,
+            version: self.version,
+            opaque: self.opaque,
+            flag: self.flag,
+            remark: self.remark.as_deref(),
+        };
+        head.encode(&self.ext_fields, self.body.len(), out)?;
+        out.extend_from_slice(&self.body);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RemotingCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("RemotingCommand");
+        if self.is_response() {
+            out.field("code", &self.response_code());
+        } else {
+            out.field("code", &self.request_code());
+        }
+        out.field("opaque", &self.opaque)
+            .field("flag", &self.flag)
+            .field("language", &self.language)
+            .field("version", &self.version)
+            .field("remark", &self.remark)
+            .field("ext_fields", &self.ext_fields)
+            .field("body_length", &self.body.len())
+            .finish()
+    }
+}
+
+/// What a frame says before its body, without owning any of it: the way of requests on the hot path, whose header
+/// goes straight from its struct into the bytes to send.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameHead<'a> {
+    /// The header's encoding.
+    pub encoding: HeaderEncoding,
+    /// Request or response code.
+    pub code: i32,
+    /// The sender's language.
+    pub language: LanguageCode,
+    /// The sender's protocol version.
+    pub version: i32,
+    /// Matches response and request.
+    pub opaque: i32,
+    /// Response and one-way bits.
+    pub flag: i32,
+    /// Free text.
+    pub remark: Option<&'a str>,
+}
+
+impl FrameHead<'_> {
+    /// The head of a request of this library.
+    #[must_use]
+    pub fn request(encoding: HeaderEncoding, code: RequestCode, opaque: i32, oneway: bool) -> Self {
+        FrameHead {
+            encoding,
+            code: code.0,
+            language: LanguageCode::RUST,
+            version: PROTOCOL_VERSION,
+            opaque,
+            flag: if oneway { FLAG_ONEWAY } else { 0 },
+            remark: None,
+        }
+    }
+
+    /// Writes everything of the frame but its body, of which only the length is needed, behind what is in `out`.
+    ///
+    /// # Errors
+    ///
+    /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
+    pub fn encode(&self, fields: &dyn HeaderFields, body_length: usize, out: &mut BytesMut) -> Result<(), Error> {
+        let start = out.len();
+        out.put_bytes(0, PREFIX_LENGTH);
+        let written = match self.encoding {
+            HeaderEncoding::Json => {
+                self.write_json(fields, out);
+                Ok(())
+            }
+            HeaderEncoding::RocketMq => self.write_binary(fields, out),
+        };
+        let patched = written.and_then(|()| self.patch_prefix(start, body_length, out));
+        if patched.is_err() {
+            out.truncate(start);
+        }
+        patched
+    }
+
+    fn patch_prefix(&self, start: usize, body_length: usize, out: &mut BytesMut) -> Result<(), Error> {
+        let header_length = out.len() - start - PREFIX_LENGTH;
+        let frame_length = PREFIX_LENGTH.saturating_add(header_length).saturating_add(body_length);
+        let length = match u32::try_from(frame_length - LENGTH_OF_LENGTH) {
+            Ok(length) if frame_length <= MAX_FRAME_LENGTH && header_length <= MAX_HEADER_LENGTH => length,
+            _ => return Err(bad_length("frame", frame_length, MAX_FRAME_LENGTH)),
+        };
+        let marked = u32::from(self.encoding.to_byte()) << 24 | u32::try_from(header_length).unwrap_or(u32::MAX);
+        let mut prefix = out.get_mut(start..).unwrap_or_default();
+        prefix.put_u32(length);
+        prefix.put_u32(marked);
+        Ok(())
+    }
+
+    fn write_json(&self, fields: &dyn HeaderFields, out: &mut BytesMut) {
+        out.put_slice(b"{\"code\":");
+        put_decimal(out, self.code);
+        out.put_slice(b",\"extFields\":{");
+        fields.write_to(&mut JsonSink { out, first: true });
+        out.put_slice(b"},\"flag\":");
+        put_decimal(out, self.flag);
+        out.put_slice(b",\"language\":\"");
+        out.put_slice(self.language.name().unwrap_or("OTHER").as_bytes());
+        out.put_slice(b"\",\"opaque\":");
+        put_decimal(out, self.opaque);
+        if let Some(remark) = self.remark {
+            out.put_slice(b",\"remark\":");
+            put_json_string(out, remark);
+        }
+        out.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+        put_decimal(out, self.version);
+        out.put_u8(b'}');
+    }
+
+    fn write_binary(&self, fields: &dyn HeaderFields, out: &mut BytesMut) -> Result<(), Error> {
+        out.put_i16(fit("code for a binary header", self.code)?);
+        out.put_u8(self.language.0);
+        out.put_i16(fit("version for a binary header", self.version)?);
+        out.put_i32(self.opaque);
+        out.put_i32(self.flag);
+        let remark = self.remark.unwrap_or_default();
+        out.put_i32(fit("remark", remark.len())?);
+        out.put_slice(remark.as_bytes());
+        let length_at = out.len();
+        out.put_i32(0);
+        let mut sink = BinarySink { out, error: None };
+        fields.write_to(&mut sink);
+        if let Some(error) = sink.error {
+            return Err(error);
+        }
+        let length: i32 = fit("ext fields", out.len() - length_at - 4)?;
+        out.get_mut(length_at..).unwrap_or_default().put_i32(length);
+        Ok(())
+    }
+}
+
+fn fit<T, N>(what: &'static str, value: N) -> Result<T, Error>
+where
+    N: Copy + TryInto<T> + TryInto<i64>,
+{
+    value.try_into().map_err(|_| Error::UnknownValue { what, value: value.try_into().unwrap_or(i64::MAX) })
+}
+
+fn bad_length(what: &'static str, claimed: usize, limit: usize) -> Error {
+    Error::BadLength { what, claimed: i64::try_from(claimed).unwrap_or(i64::MAX), limit: limit as u64 }
+}
+
+fn put_decimal(out: &mut BytesMut, value: i32) {
+    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+struct JsonSink<'a> {
+    out: &'a mut BytesMut,
+    first: bool,
+}
+
+impl FieldSink for JsonSink<'_> {
+    fn text(&mut self, key: &str, value: &str) {
+        if !std::mem::take(&mut self.first) {
+            self.out.put_u8(b',');
+        }
+        put_json_string(self.out, key);
+        self.out.put_u8(b':');
+        put_json_string(self.out, value);
+    }
+}
+
+/// Runs of plain bytes are copied at once; the separators of the properties string are the usual exception.
+fn put_json_string(out: &mut BytesMut, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.put_u8(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        let (plain, tail) = rest.split_at(at);
+        out.put_slice(plain);
+        let Some((&special, tail)) = tail.split_first() else { break };
+        match special {
+            b'"' | b'\\' => out.put_slice(&[b'\\', special]),
+            _ => {
+                let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+                out.put_slice(&[b'\\', b'u', b'0', b'0', digit(special >> 4), digit(special & 15)]);
+            }
+        }
+        rest = tail;
+    }
+    out.put_slice(rest);
+    out.put_u8(b'"');
+}
+
+/// A zero-length key or value cannot be told from an absent one in this encoding, so it is left out.
+struct BinarySink<'a> {
+    out: &'a mut BytesMut,
+    error: Option<Error>,
+}
+
+impl FieldSink for BinarySink<'_> {
+    fn text(&mut self, key: &str, value: &str) {
+        if key.is_empty() || value.is_empty() {
+            return;
+        }
+        match (i16::try_from(key.len()), i32::try_from(value.len())) {
+            (Ok(key_length), Ok(value_length)) => {
+                self.out.put_i16(key_length);
+                self.out.put_slice(key.as_bytes());
+                self.out.put_i32(value_length);
+                self.out.put_slice(value.as_bytes());
+            }
+            _ => self.error = Some(bad_length("ext field", key.len().max(value.len()), i16::MAX as usize)),
+        }
+    }
+}
+
+/// Turns a stream of bytes into commands. It neither reads nor waits: bytes are pushed in, commands come out.
+///
+/// After an error the stream has no known position any more: the connection is to be closed.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    buffer: BytesMut,
+    limit: usize,
+}
+
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameDecoder {
+    /// A decoder that accepts frames of up to [`MAX_FRAME_LENGTH`] bytes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limit(MAX_FRAME_LENGTH)
+    }
+
+    /// A decoder that accepts frames of up to `limit` bytes, their length field included.
+    #[must_use]
+    pub fn with_limit(limit: usize) -> Self {
+        Self { buffer: BytesMut::new(), limit }
+    }
+
+    /// Takes more of the stream.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// How many bytes wait for the rest of their frame.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The next whole command, or `None` when more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no frame: the stream cannot be read further.
+    pub fn next_command(&mut self) -> Result<Option<RemotingCommand>, Error> {
+        let Some(length) = read_u32(&self.buffer, 0) else { return Ok(None) };
+        let frame_length = self.checked_frame_length(length)?;
+        if self.buffer.len() < frame_length {
+            return Ok(None);
+        }
+        let (encoding, header_length) = self.checked_header_length(frame_length)?;
+        let header_end = PREFIX_LENGTH + header_length;
+        let header = self.buffer.get(PREFIX_LENGTH..header_end).ok_or(Error::UnexpectedEnd { what: "header" })?;
+        let mut command = match encoding {
+            HeaderEncoding::Json => decode_json_header(header)?,
+            HeaderEncoding::RocketMq => decode_binary_header(header)?,
+        };
+        if frame_length > header_end {
+            command.body = self.buffer.split_to(frame_length).freeze().slice(header_end..);
+        } else {
+            self.buffer.advance(frame_length);
+        }
+        Ok(Some(command))
+    }
+
+    fn checked_frame_length(&self, length: u32) -> Result<usize, Error> {
+        let claimed = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(LENGTH_OF_LENGTH);
+        if claimed < PREFIX_LENGTH || claimed > self.limit {
+            return Err(Error::BadLength {
+                what: "frame",
+                claimed: i64::from(length.cast_signed()),
+                limit: self.limit as u64,
+            });
+        }
+        Ok(claimed)
+    }
+
+    fn checked_header_length(&self, frame_length: usize) -> Result<(HeaderEncoding, usize), Error> {
+        let marked = read_u32(&self.buffer, LENGTH_OF_LENGTH).ok_or(Error::UnexpectedEnd { what: "frame" })?;
+        let [encoding, ..] = marked.to_be_bytes();
+        let header_length = usize::try_from(marked & 0x00FF_FFFF).unwrap_or(usize::MAX);
+        let room = frame_length - PREFIX_LENGTH;
+        if header_length > room {
+            return Err(bad_length("header", header_length, room));
+        }
+        Ok((HeaderEncoding::from_byte(encoding)?, header_length))
+    }
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(four.try_into().ok()?))
+}
+
+/// A header as JSON. Unknown keys are skipped; `serializeTypeCurrentRPC` is, since the encoding byte decides.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonHeader<'a> {
+    code: i32,
+    #[serde(default)]
+    language: JsonLanguage,
+    #[serde(default)]
+    version: i32,
+    opaque: i32,
+    #[serde(default)]
+    flag: i32,
+    #[serde(borrow, default)]
+    remark: Option<Cow<'a, str>>,
+    #[serde(default)]
+    ext_fields: Option<ExtFields>,
+}
+
+fn decode_json_header(header: &[u8]) -> Result<RemotingCommand, Error> {
+    let json: JsonHeader<'_> = serde_json::from_slice(header)
+        .map_err(|error| Error::BadJson { what: "command header", detail: error.to_string() })?;
+    Ok(RemotingCommand {
+        code: json.code,
+        language: json.language.0,
+        version: json.version,
+        opaque: json.opaque,
+        flag: json.flag,
+        remark: json.remark.map(Cow::into_owned),
+        ext_fields: json.ext_fields.unwrap_or_default(),
+        body: Bytes::new(),
+        encoding: HeaderEncoding::Json,
+    })
+}
+
+/// A language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
+struct JsonLanguage(LanguageCode);
+
+impl Default for JsonLanguage {
+    fn default() -> Self {
+        Self(LanguageCode::OTHER)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonLanguage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LanguageVisitor;
+
+        impl Visitor<'_> for LanguageVisitor {
+            type Value = JsonLanguage;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a language's name or number")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<JsonLanguage, E> {
+                Ok(JsonLanguage(LanguageCode::from_name(name).unwrap_or(LanguageCode::OTHER)))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<JsonLanguage, E> {
+                Ok(JsonLanguage(u8::try_from(number).map_or(LanguageCode::OTHER, LanguageCode)))
+            }
+
+            fn visit_unit<E>(self) -> Result<JsonLanguage, E> {
+                Ok(JsonLanguage::default())
+            }
+        }
+
+        deserializer.deserialize_any(LanguageVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExtFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = ExtFields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExtFields, A::Error> {
+                let mut fields = ExtFields { text: String::with_capacity(128), ends: Vec::with_capacity(8) };
+                while let Some(key) = map.next_key::<BorrowedText<'_>>()? {
+                    let value: FieldValue<'_> = map.next_value()?;
+                    if let Some(value) = value.0 {
+                        fields.text(&key.0, &value);
+                    }
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A field's value: text, or what fastjson coerces to text. A null is an absent field.
+struct FieldValue<'a>(Option<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for FieldValue<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = FieldValue<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, number, boolean or null")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(FieldValue(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(FieldValue(Some(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(FieldValue(Some(Cow::Borrowed(if value { "true" } else { "false" }))))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(FieldValue(Some(Cow::Owned(value.to_string()))))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+                Ok(FieldValue(Some(Cow::Owned(value.to_string()))))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+                Ok(FieldValue(Some(Cow::Owned(value.to_string()))))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(FieldValue(None))
+            }
+        }
+
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+fn decode_binary_header(header: &[u8]) -> Result<RemotingCommand, Error> {
+    let mut reader = BinaryReader(header);
+    let code = i32::from(reader.i16("code")?);
+    let language = LanguageCode(reader.u8("language")?);
+    let version = i32::from(reader.i16("version")?);
+    let opaque = reader.i32("opaque")?;
+    let flag = reader.i32("flag")?;
+    let remark_length = reader.i32("remark")?;
+    let remark = reader.text("remark", remark_length.into())?;
+    let fields_length = reader.i32("ext fields")?;
+    let fields = reader.take("ext fields", fields_length.into())?;
+    Ok(RemotingCommand {
+        code,
+        language,
+        version,
+        opaque,
+        flag,
+        remark: (!remark.is_empty()).then(|| remark.to_owned()),
+        ext_fields: decode_binary_fields(BinaryReader(fields))?,
+        body: Bytes::new(),
+        encoding: HeaderEncoding::RocketMq,
+    })
+}
+
+fn decode_binary_fields(mut reader: BinaryReader<'_>) -> Result<ExtFields, Error> {
+    let mut fields = ExtFields { text: String::with_capacity(reader.0.len()), ends: Vec::with_capacity(8) };
+    while !reader.0.is_empty() {
+        let key_length = reader.i16("ext field key")?;
+        let key = reader.text("ext field key", key_length.into())?;
+        let value_length = reader.i32("ext field value")?;
+        let value = reader.text("ext field value", value_length.into())?;
+        if !key.is_empty() && !value.is_empty() {
+            fields.text(key, value);
+        }
+    }
+    Ok(fields)
+}
+
+/// Hands out checked parts of a binary header.
+struct BinaryReader<'a>(&'a [u8]);
+
+impl<'a> BinaryReader<'a> {
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Error::UnexpectedEnd { what })?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u8(&mut self, what: &'static str) -> Result<u8, Error> {
+        self.array::<1>(what).map(|[byte]| byte)
+    }
+
+    fn i16(&mut self, what: &'static str) -> Result<i16, Error> {
+        self.array(what).map(i16::from_be_bytes)
+    }
+
+    fn i32(&mut self, what: &'static str) -> Result<i32, Error> {
+        self.array(what).map(i32::from_be_bytes)
+    }
+
+    fn take(&mut self, what: &'static str, length: i64) -> Result<&'a [u8], Error> {
+        let wrong = Error::BadLength { what, claimed: length, limit: self.0.len() as u64 };
+        let length = usize::try_from(length).map_err(|_| wrong.clone())?;
+        let (head, tail) = self.0.split_at_checked(length).ok_or(wrong)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn text(&mut self, what: &'static str, length: i64) -> Result<&'a str, Error> {
+        std::str::from_utf8(self.take(what, length)?).map_err(|_| Error::BadText { what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(encoding: HeaderEncoding) -> RemotingCommand {
+        let mut fields = ExtFields::new();
+        fields.text("topic", "TopicTest");
+        fields.text("i", "TAGS\u{1}TagA\u{2}\"quoted\"\\ 标签");
+        let mut command = RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, &fields).with_body("hello");
+        command.opaque = 7;
+        command.remark = Some("why".into());
+        command.encoding = encoding;
+        command
+    }
+
+    #[test]
+    fn a_command_survives_both_encodings() {
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
+            let command = sample(encoding);
+            let mut bytes = BytesMut::new();
+            command.encode(&mut bytes).unwrap();
+            let mut decoder = FrameDecoder::new();
+            for byte in &bytes {
+                assert_eq!(decoder.next_command().unwrap(), None);
+                decoder.push(&[*byte]);
+            }
+            assert_eq!(decoder.next_command().unwrap().as_ref(), Some(&command));
+            assert_eq!(decoder.buffered(), 0);
+        }
+    }
+
+    #[test]
+    fn frames_of_different_encodings_follow_each_other() {
+        let mut bytes = BytesMut::new();
+        sample(HeaderEncoding::Json).encode(&mut bytes).unwrap();
+        sample(HeaderEncoding::RocketMq).encode(&mut bytes).unwrap();
+        let mut decoder = FrameDecoder::new();
+        decoder.push(&bytes);
+        assert_eq!(decoder.next_command().unwrap().unwrap().encoding, HeaderEncoding::Json);
+        assert_eq!(decoder.next_command().unwrap().unwrap().encoding, HeaderEncoding::RocketMq);
+        assert_eq!(decoder.next_command().unwrap(), None);
+    }
+
+    #[test]
+    fn a_code_that_a_binary_header_cannot_carry_is_refused() {
+        let mut command = sample(HeaderEncoding::RocketMq);
+        command.code = RequestCode::POP_MESSAGE.0;
+        let mut bytes = BytesMut::from(&b"before"[..]);
+        assert!(command.encode(&mut bytes).is_err());
+        assert_eq!(&bytes[..], b"before");
+    }
+
+    #[test]
+    fn debug_shows_no_credentials() {
+        let mut fields = ExtFields::new();
+        fields.text("Signature", "c2VjcmV0");
+        assert!(!format!("{fields:?}").contains("c2VjcmV0"));
+    }
+}
