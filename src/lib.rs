@@ -3,3 +3,13 @@
 #![forbid(unsafe_code)]
 
 pub mod wire;
+
+mod error;
+mod message;
+mod remoting;
+mod worker;
+
+pub use error::{Attempt, Certainty, Error, ErrorKind, Phase, Result};
+pub use message::{Message, MessageExt, MessageQueue, Properties};
+pub use remoting::{Resolve, SystemResolver};
+pub use worker::{StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter};

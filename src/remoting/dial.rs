@@ -1,0 +1,273 @@
+//! From an address to a connected socket: resolution, the addresses of a name in turn, and back-off between dials.
+//!
+//! [`Dial`] and [`Backoff`] run on `rmq-remoting` and never block: an IP address needs no resolver, and a host *name* is
+//! handed to the thread `rmq-resolve`, which is started for it and ends when idle, since nobody can cancel
+//! `getaddrinfo`. Names are resolved anew at each dial, so that a broker that moved is found.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use mio::net::TcpStream;
+
+use crate::error::Result;
+use crate::worker::{Threads, Worker};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// One of several addresses gets its share of the connect timeout, but not less than this.
+const SHORTEST_TRY: Duration = Duration::from_millis(250);
+/// The resolver's thread ends after this long without work.
+const RESOLVER_IDLE: Duration = Duration::from_secs(30);
+
+/// Turns a host and port into socket addresses; may block. A client can be given its own, which must give up by itself.
+pub trait Resolve: Send + Sync {
+    /// All addresses of `host_and_port`, which is `name:port`, in the order to try them.
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be resolved.
+    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>>;
+}
+
+/// The operating system's resolver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        host_and_port.to_socket_addrs().map(Iterator::collect)
+    }
+}
+
+/// Reads an IP address with a port: `1.2.3.4:5`, `[::1]:5`, and the bare `::1:5`, whose port follows the last colon.
+pub(super) fn parse_ip_address(address: &str) -> Option<SocketAddr> {
+    if let Ok(address) = address.parse() {
+        return Some(address);
+    }
+    let (host, port) = address.rsplit_once(':')?;
+    Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?))
+}
+
+/// How long to wait before an address is dialled again. Grows with each failure, with jitter so that many clients do
+/// not come back in step; never ends.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// A dial failed, or a connection broke before its peer said anything. Returns how often in a row.
+    pub(super) fn failed(&mut self, now: Instant, random: u64) -> u32 {
+        let longest = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(LONGEST_BACKOFF);
+        // Between half of the delay and all of it.
+        let share = u32::try_from(random % 512).unwrap_or(0) + 512;
+        self.until = Some(now + longest * share / 1024);
+        self.failures = self.failures.saturating_add(1);
+        self.failures
+    }
+
+    /// The peer spoke. Returns how many failures came before.
+    pub(super) fn succeeded(&mut self) -> u32 {
+        self.until = None;
+        std::mem::take(&mut self.failures)
+    }
+
+    /// When the address may be dialled, if not now.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|&until| until > now)
+    }
+}
+
+/// A dial under way.
+#[derive(Debug)]
+pub(super) enum Dial {
+    /// The back-off of the address has not passed.
+    BackingOff { until: Instant },
+    /// The resolver works; a call of it cannot be cancelled, but waiting for it can.
+    Resolving { until: Instant },
+    /// One address is being tried, others are left.
+    Trying { socket: TcpStream, address: SocketAddr, until: Instant, left: VecDeque<SocketAddr>, share: Duration },
+}
+
+/// What a try at an address has come to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Nothing new; look again by the dial's deadline.
+    Waiting(Dial),
+    Connected(TcpStream),
+    Failed(io::Error),
+}
+
+impl Dial {
+    /// Tries the addresses in their order.
+    pub(super) fn begin(addresses: Vec<SocketAddr>, timeout: Duration, now: Instant) -> Progress {
+        let share = match u32::try_from(addresses.len()) {
+            Ok(count @ 2..) => (timeout / count).max(SHORTEST_TRY),
+            _ => timeout,
+        };
+        Self::try_next(addresses.into(), share, now, io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    }
+
+    fn try_next(mut left: VecDeque<SocketAddr>, share: Duration, now: Instant, mut last: io::Error) -> Progress {
+        while let Some(address) = left.pop_front() {
+            match TcpStream::connect(address) {
+                Ok(socket) => {
+                    return Progress::Waiting(Self::Trying { socket, address, until: now + share, left, share });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Progress::Failed(last)
+    }
+
+    /// When to look again without an event.
+    pub(super) fn deadline(&self) -> Instant {
+        match self {
+            Self::BackingOff { until } | Self::Resolving { until } | Self::Trying { until, .. } => *until,
+        }
+    }
+
+    /// Looks at the socket after an event or at the deadline.
+    pub(super) fn look(self, now: Instant) -> Progress {
+        let Self::Trying { socket, address, until, left, share } = self else { return Progress::Waiting(self) };
+        match connect_result(&socket) {
+            Ok(true) => Progress::Connected(socket),
+            Ok(false) if now < until => Progress::Waiting(Self::Trying { socket, address, until, left, share }),
+            Ok(false) => {
+                let late = io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer in time"));
+                Self::try_next(left, share, now, late)
+            }
+            Err(error) => Self::try_next(left, share, now, error),
+        }
+    }
+}
+
+/// Whether a non-blocking connect has succeeded, by the steps that mio's `TcpStream::connect` gives.
+fn connect_result(socket: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        // A dial of a loopback port that nobody listens on can meet itself, when the system picks the same port for
+        // our side: the handshake succeeds, and every request would be answered by its own echo.
+        Ok(peer) if socket.local_addr()? == peer => Err(io::ErrorKind::ConnectionRefused.into()),
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::WouldBlock) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the resolver found for one dial.
+pub(super) type Resolved = Box<dyn FnOnce(io::Result<Vec<SocketAddr>>) + Send>;
+
+/// Owner of the thread `rmq-resolve`.
+pub(super) struct Resolver {
+    resolve: Arc<dyn Resolve>,
+    threads: Threads,
+    running: Option<(Sender<Question>, Worker)>,
+}
+
+struct Question {
+    host_and_port: Arc<str>,
+    resolved: Resolved,
+}
+
+impl Resolver {
+    pub(super) fn new(resolve: Arc<dyn Resolve>, threads: Threads) -> Self {
+        Self { resolve, threads, running: None }
+    }
+
+    /// Lets `resolved` be called on the resolver's thread.
+    pub(super) fn resolve(&mut self, host_and_port: Arc<str>, resolved: Resolved) -> Result<()> {
+        let mut question = Question { host_and_port, resolved };
+        // The thread may have gone idle between the look and the send: then the question comes back.
+        if let Some((questions, _)) = &self.running {
+            match questions.send(question) {
+                Ok(()) => return Ok(()),
+                Err(returned) => question = returned.0,
+            }
+        }
+        let (questions, inbox) = unbounded::<Question>();
+        let resolve = Arc::clone(&self.resolve);
+        let worker = self.threads.start("rmq-resolve", move || {
+            loop {
+                match inbox.recv_timeout(RESOLVER_IDLE) {
+                    Ok(question) => (question.resolved)(resolve.resolve(&question.host_and_port)),
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        })?;
+        let _ = questions.send(question);
+        self.running = Some((questions, worker));
+        Ok(())
+    }
+
+    /// Ends the thread. Returns its name when it is stuck in a call beyond `deadline` and had to be left behind.
+    pub(super) fn stop(&mut self, deadline: Instant) -> Option<String> {
+        let (questions, mut worker) = self.running.take()?;
+        drop(questions);
+        if worker.join_until(deadline) {
+            return None;
+        }
+        let name = worker.name().to_owned();
+        worker.detach();
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_addresses_are_read_with_and_without_brackets() {
+        for (text, expected) in [
+            ("127.0.0.1:9876", Some("127.0.0.1:9876")),
+            ("[::1]:9876", Some("[::1]:9876")),
+            ("::1:9876", Some("[::1]:9876")),
+            ("broker.example:9876", None),
+            ("127.0.0.1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_ip_address(text), expected.map(|text| text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn back_off_grows_to_its_limit_and_forgets_after_success() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.until(now), None);
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            backoff.failed(now, u64::MAX);
+            waits.push(backoff.until(now).unwrap() - now);
+        }
+        assert!(waits.is_sorted());
+        assert!(waits.first() >= Some(&(FIRST_BACKOFF / 2)));
+        assert!(waits.iter().all(|wait| *wait <= LONGEST_BACKOFF));
+        assert_eq!(backoff.succeeded(), 12);
+        assert_eq!(backoff.until(now), None);
+    }
+
+    #[test]
+    fn the_next_address_is_tried_when_one_refuses() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let alive = listener.local_addr().unwrap();
+        let limit = Instant::now() + Duration::from_secs(10);
+        let mut progress = Dial::begin(vec![dead, alive], Duration::from_secs(3), Instant::now());
+        while let Progress::Waiting(dial) = progress {
+            assert!(Instant::now() < limit);
+            std::thread::yield_now();
+            progress = dial.look(Instant::now());
+        }
+        let Progress::Connected(socket) = progress else { panic!("{progress:?}") };
+        assert_eq!(socket.peer_addr().unwrap(), alive);
+    }
+}

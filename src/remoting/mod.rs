@@ -1,0 +1,365 @@
+//! Layer 2: requests and responses over sockets, one connection per address, made on demand.
+//!
+//! [`Remoting`] is the handle that every thread uses; the thread `rmq-remoting` (`selector.rs`) owns the sockets. Every
+//! accepted request is completed exactly once: by its response, its deadline, the loss of its connection, or shutdown.
+//! A response is an outcome whatever its code says: what codes mean is known above.
+
+mod connection;
+mod dial;
+mod pending;
+mod selector;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use mio::Token;
+use parking_lot::Mutex;
+
+pub use dial::{Resolve, SystemResolver};
+pub(crate) use pending::{CallError, Completion, Outcome};
+
+use self::connection::{Connection, Frame, Submitted};
+use self::dial::Backoff;
+use self::pending::{Slot, Waiter};
+use self::selector::{Command, Mailbox};
+use self::transport::MakeTransport;
+use crate::error::{Certainty, ErrorKind, Phase, Result};
+use crate::wire::command::FrameHead;
+use crate::wire::{self, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
+use crate::worker::{Threads, Worker};
+
+/// How often a request is handed to a new connection when the one it was given to closed at that moment.
+const HAND_OVERS: usize = 3;
+/// An encoding buffer larger than this is not kept by its thread.
+const KEPT_SCRATCH: usize = 64 * 1024;
+
+/// What the layer above decides.
+#[derive(Clone)]
+pub(crate) struct RemotingConfig {
+    /// How long dialling one address may take.
+    pub(crate) connect_timeout: Duration,
+    /// A connection that owes a reply and was silent for this long is probed; when it stays silent for half as long
+    /// again, it is closed.
+    pub(crate) silence_limit: Duration,
+    /// Bytes that may wait for one socket.
+    pub(crate) outbox_limit: usize,
+    pub(crate) encoding: HeaderEncoding,
+    pub(crate) resolve: Arc<dyn Resolve>,
+    pub(crate) transport: Arc<MakeTransport>,
+}
+
+/// What the layer above is told. Called on `rmq-remoting`: must not block.
+pub(crate) trait RemotingEvents: Send + Sync {
+    /// A request from a peer. The return value is sent back, unless the request was one-way.
+    fn requested(&self, address: &Arc<str>, request: RemotingCommand) -> Option<RemotingCommand>;
+
+    /// A connection was made.
+    fn connected(&self, address: &Arc<str>);
+
+    /// A connection was lost, or could not be made.
+    fn disconnected(&self, address: &Arc<str>);
+}
+
+/// A request before it is bound to a connection: the header goes straight into the bytes to send.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) code: RequestCode,
+    pub(crate) header: &'a dyn HeaderFields,
+    pub(crate) body: &'a Bytes,
+}
+
+impl<'a> Request<'a> {
+    /// A request without a body.
+    pub(crate) fn new(code: RequestCode, header: &'a dyn HeaderFields) -> Self {
+        static NO_BODY: Bytes = Bytes::new();
+        Self { code, header, body: &NO_BODY }
+    }
+
+    pub(crate) fn with_body(self, body: &'a Bytes) -> Self {
+        Self { body, ..self }
+    }
+}
+
+/// Sends requests to addresses. Cheap to clone; the last owner of [`RemotingThread`] ends it for all.
+#[derive(Clone)]
+pub(crate) struct Remoting {
+    shared: Arc<Shared>,
+}
+
+/// What handles and the selector share.
+struct Shared {
+    config: RemotingConfig,
+    peers: Mutex<Peers>,
+    next_token: AtomicUsize,
+    mailbox: Mailbox,
+    random: AtomicU64,
+}
+
+#[derive(Default)]
+struct Peers {
+    by_address: HashMap<Arc<str>, Peer>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Peer {
+    connection: Option<Arc<Connection>>,
+    backoff: Backoff,
+}
+
+impl Remoting {
+    /// Starts the selector. Ends when the returned owner is stopped or dropped.
+    pub(crate) fn start(
+        config: RemotingConfig,
+        threads: &Threads,
+        events: Arc<dyn RemotingEvents>,
+    ) -> Result<(Self, RemotingThread)> {
+        let (mailbox, inbox) = Mailbox::new()?;
+        let shared = Arc::new(Shared {
+            config,
+            peers: Mutex::default(),
+            next_token: AtomicUsize::new(1),
+            mailbox,
+            random: AtomicU64::new(RandomState::new().build_hasher().finish()),
+        });
+        let worker = selector::start(Arc::clone(&shared), inbox, threads, events)?;
+        let remoting = Self { shared };
+        Ok((remoting.clone(), RemotingThread { remoting, worker }))
+    }
+
+    /// Sends a request and waits for its response, at most until `deadline`.
+    pub(crate) fn invoke(&self, address: &Arc<str>, request: Request<'_>, deadline: Instant) -> Outcome {
+        let slot = Slot::of_this_thread();
+        let (connection, opaque) = self
+            .accept(address, request, Some(Waiter::Parked(Arc::clone(&slot))), deadline)
+            .map_err(|(error, _)| error)?;
+        if let Some(outcome) = slot.wait_until(Some(deadline)) {
+            return outcome;
+        }
+        match connection.abandon(opaque) {
+            Some((phase, certainty)) => Err(connection.timed_out(phase, certainty)),
+            // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way.
+            None => {
+                slot.wait_until(None).unwrap_or_else(|| Err(connection.timed_out(Phase::Reply, Certainty::Unknown)))
+            }
+        }
+    }
+
+    /// Sends a request; `completion` runs exactly once, with the response or the reason why there is none by `deadline`.
+    pub(crate) fn invoke_async(
+        &self,
+        address: &Arc<str>,
+        request: Request<'_>,
+        deadline: Instant,
+        completion: Completion,
+    ) {
+        if let Err((error, waiter)) = self.accept(address, request, Some(Waiter::Completion(completion)), deadline)
+            && let Some(waiter) = waiter
+        {
+            waiter.complete(Err(error));
+        }
+    }
+
+    /// Sends a request that has no response; waits until `deadline` for room in the outbox. That it was accepted does
+    /// not say that it will leave.
+    pub(crate) fn invoke_oneway(
+        &self,
+        address: &Arc<str>,
+        request: Request<'_>,
+        deadline: Instant,
+    ) -> std::result::Result<(), CallError> {
+        self.accept(address, request, None, deadline).map(|_| ()).map_err(|(error, _)| error)
+    }
+
+    /// Whether a request for `address` could leave at once, as far as is known: it is connected, or was not found
+    /// unreachable a moment ago.
+    pub(crate) fn is_reachable(&self, address: &str) -> bool {
+        let peers = self.shared.peers.lock();
+        peers.by_address.get(address).is_none_or(|peer| peer.backoff.until(Instant::now()).is_none())
+    }
+
+    /// Encodes the request for a connection and hands it over. An unaccepted waiter comes back with the error.
+    fn accept(
+        &self,
+        address: &Arc<str>,
+        request: Request<'_>,
+        mut waiter: Option<Waiter>,
+        deadline: Instant,
+    ) -> std::result::Result<(Arc<Connection>, i32), (CallError, Option<Waiter>)> {
+        let mut hand_overs = 0;
+        while hand_overs < HAND_OVERS {
+            let connection = match self.shared.connection_to(address) {
+                Ok(connection) => connection,
+                Err(error) => return Err((error, waiter)),
+            };
+            match self.submit(&connection, request, waiter, deadline) {
+                Ok((Submitted::Accepted { announce }, opaque)) => {
+                    if announce {
+                        self.shared.mailbox.send(Command::Look(Arc::clone(&connection)));
+                    }
+                    return Ok((connection, opaque));
+                }
+                Ok((Submitted::Closed(returned), _)) => {
+                    waiter = returned;
+                    hand_overs += 1;
+                }
+                Ok((Submitted::Full(returned), _)) => {
+                    if returned.is_some() || !wait_for_room(&connection, deadline) {
+                        return Err((outbox_full(address), returned));
+                    }
+                    waiter = returned;
+                }
+                Err((error, waiter)) => return Err((unencodable(address, &error), waiter)),
+            }
+        }
+        let error = refused(address, ErrorKind::ConnectionLost, "the connection is closed again and again");
+        Err((error, waiter))
+    }
+
+    #[expect(clippy::type_complexity, reason = "the waiter must come back on every path that did not accept it")]
+    fn submit(
+        &self,
+        connection: &Connection,
+        request: Request<'_>,
+        waiter: Option<Waiter>,
+        deadline: Instant,
+    ) -> std::result::Result<(Submitted, i32), (wire::Error, Option<Waiter>)> {
+        thread_local! {
+            static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+        }
+        let opaque = connection.next_opaque();
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, waiter.is_none());
+        if let Err(error) = head.encode(request.header, request.body.len(), &mut scratch) {
+            SCRATCH.set(scratch);
+            return Err((error, waiter));
+        }
+        let frame = Frame::new(&mut scratch, request.body);
+        let submitted = connection.submit(&frame, opaque, waiter, deadline, self.shared.config.outbox_limit);
+        if scratch.capacity() <= KEPT_SCRATCH {
+            SCRATCH.set(scratch);
+        }
+        Ok((submitted, opaque))
+    }
+}
+
+impl fmt::Debug for Remoting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remoting").field("addresses", &self.shared.peers.lock().by_address.len()).finish()
+    }
+}
+
+impl Shared {
+    /// The connection to `address`, made if there is none.
+    fn connection_to(&self, address: &Arc<str>) -> std::result::Result<Arc<Connection>, CallError> {
+        let connection = {
+            let mut peers = self.peers.lock();
+            if peers.closed {
+                return Err(refused(address, ErrorKind::NotRunning, "the client has been shut down"));
+            }
+            if let Some(connection) = peers.by_address.get(address).and_then(|peer| peer.connection.as_ref()) {
+                return Ok(Arc::clone(connection));
+            }
+            let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
+            let connection = Arc::new(Connection::new(Arc::clone(address), token));
+            peers.by_address.entry(Arc::clone(address)).or_default().connection = Some(Arc::clone(&connection));
+            connection
+        };
+        self.mailbox.send(Command::Dial(Arc::clone(&connection)));
+        Ok(connection)
+    }
+
+    /// Requests from now on go to another connection.
+    fn retire(&self, connection: &Arc<Connection>) {
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.by_address.get_mut(connection.address())
+            && peer.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection))
+        {
+            peer.connection = None;
+        }
+    }
+
+    /// A binary header has no room for the codes of 5.x that are larger than an `i16`.
+    fn encoding_for(&self, code: RequestCode) -> HeaderEncoding {
+        if i16::try_from(code.0).is_ok() { self.config.encoding } else { HeaderEncoding::Json }
+    }
+
+    fn random(&self) -> u64 {
+        let seed = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 27)
+    }
+}
+
+fn refused(address: &Arc<str>, kind: ErrorKind, detail: &str) -> CallError {
+    CallError {
+        kind,
+        phase: Phase::Connect,
+        certainty: Certainty::NotSent,
+        address: Arc::clone(address),
+        detail: Arc::from(detail),
+    }
+}
+
+fn outbox_full(address: &Arc<str>) -> CallError {
+    refused(address, ErrorKind::WindowFull, "too many bytes wait for the connection: the peer does not keep up")
+}
+
+fn unencodable(address: &Arc<str>, error: &wire::Error) -> CallError {
+    refused(address, ErrorKind::InvalidMessage, &format!("the request cannot be encoded: {error}"))
+}
+
+/// Waits until bytes of `connection` have left; `false` at the deadline.
+fn wait_for_room(connection: &Connection, deadline: Instant) -> bool {
+    connection.wait_for_room(thread::current());
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return false;
+    }
+    thread::park_timeout(left);
+    true
+}
+
+/// The owner of `rmq-remoting`.
+#[derive(Debug)]
+pub(crate) struct RemotingThread {
+    remoting: Remoting,
+    worker: Worker,
+}
+
+impl RemotingThread {
+    /// Closes every connection, completes everything pending, and ends the thread. Returns the names of threads that
+    /// could not be ended by `deadline`.
+    pub(crate) fn stop(&mut self, deadline: Instant) -> Vec<String> {
+        self.close();
+        let mut left_behind = Vec::new();
+        if !self.worker.join_until(deadline) && !self.worker.is_current() {
+            left_behind.push(self.worker.name().to_owned());
+        }
+        left_behind.extend(self.remoting.shared.mailbox.take_left_behind());
+        left_behind
+    }
+
+    fn close(&self) {
+        self.remoting.shared.peers.lock().closed = true;
+        self.remoting.shared.mailbox.stop();
+    }
+}
+
+impl Drop for RemotingThread {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,270 @@
+//! Requests that have no outcome yet, and the ways an outcome reaches its caller.
+//!
+//! The invariant of the whole layer: every accepted request is completed exactly once, by its response, its deadline,
+//! the loss of its connection, or shutdown. The mechanism: *taking the entry out of the table is the right to complete
+//! it*, and the table is only touched under its connection's lock. Runs on callers' threads and on `rmq-remoting`; never
+//! completes anything while the lock is held.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::error::{Certainty, Error, ErrorKind, Phase};
+use crate::wire::RemotingCommand;
+
+/// Why a request got no reply.
+#[derive(Clone, Debug)]
+pub(crate) struct CallError {
+    pub(crate) kind: ErrorKind,
+    pub(crate) phase: Phase,
+    pub(crate) certainty: Certainty,
+    pub(crate) address: Arc<str>,
+    pub(crate) detail: Arc<str>,
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        Self::new(error.kind, &*error.detail).with_certainty(error.certainty).with_address(&error.address)
+    }
+}
+
+/// A request's single outcome: the peer's response, whatever its code, or why there is none.
+pub(crate) type Outcome = Result<RemotingCommand, CallError>;
+
+/// What runs, exactly once, with the outcome of an asynchronous request.
+///
+/// It runs on `rmq-remoting`, or on the caller's thread when the request is refused, and must not block. One that is
+/// dropped without a verdict completes with an error: no path can lose it.
+pub(crate) struct Completion(Option<Box<dyn FnOnce(Outcome) + Send>>);
+
+impl Completion {
+    pub(crate) fn new(complete: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        Self(Some(Box::new(complete)))
+    }
+
+    pub(crate) fn complete(mut self, outcome: Outcome) {
+        if let Some(complete) = self.0.take() {
+            complete(outcome);
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(complete) = self.0.take() {
+            complete(Err(CallError {
+                kind: ErrorKind::ConnectionLost,
+                phase: Phase::Reply,
+                certainty: Certainty::Unknown,
+                address: Arc::from(""),
+                detail: Arc::from("the request was dropped without a verdict"),
+            }));
+        }
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Completion")
+    }
+}
+
+/// Where a synchronous caller waits for its outcome.
+#[derive(Debug)]
+pub(super) struct Slot {
+    caller: Thread,
+    outcome: Mutex<Option<Outcome>>,
+}
+
+impl Slot {
+    pub(super) fn of_this_thread() -> Arc<Self> {
+        Arc::new(Self { caller: thread::current(), outcome: Mutex::new(None) })
+    }
+
+    fn complete(&self, outcome: Outcome) {
+        *self.outcome.lock() = Some(outcome);
+        self.caller.unpark();
+    }
+
+    /// The outcome, or `None` when there is none by `deadline`. Only the thread that made the slot may wait.
+    pub(super) fn wait_until(&self, deadline: Option<Instant>) -> Option<Outcome> {
+        loop {
+            if let Some(outcome) = self.outcome.lock().take() {
+                return Some(outcome);
+            }
+            match deadline {
+                None => thread::park(),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    thread::park_timeout(left);
+                }
+            }
+        }
+    }
+}
+
+/// Who gets the outcome.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// A parked thread, which watches its deadline itself.
+    Parked(Arc<Slot>),
+    /// A completion, whose deadline the selector watches.
+    Completion(Completion),
+}
+
+impl Waiter {
+    /// Hands the outcome over. Not to be called under a lock.
+    pub(super) fn complete(self, outcome: Outcome) {
+        match self {
+            Self::Parked(slot) => slot.complete(outcome),
+            Self::Completion(completion) => completion.complete(outcome),
+        }
+    }
+}
+
+/// One request without an outcome.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) waiter: Waiter,
+    pub(super) deadline: Instant,
+    /// Where its frame begins in the connection's stream of bytes: what was written up to there tells whether any
+    /// byte of it has left.
+    pub(super) position: u64,
+}
+
+/// The table of one connection, by opaque.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    entries: HashMap<i32, Entry, BuildHasherDefault<OpaqueHasher>>,
+    /// No deadline of a completion lies before this; may be too early, never too late.
+    earliest: Option<Instant>,
+}
+
+impl Pending {
+    pub(super) fn insert(&mut self, opaque: i32, entry: Entry) {
+        if matches!(entry.waiter, Waiter::Completion(_)) {
+            self.earliest = Some(self.earliest.map_or(entry.deadline, |earliest| earliest.min(entry.deadline)));
+        }
+        self.entries.insert(opaque, entry);
+    }
+
+    pub(super) fn take(&mut self, opaque: i32) -> Option<Entry> {
+        self.entries.remove(&opaque)
+    }
+
+    pub(super) fn take_all(&mut self) -> Vec<Entry> {
+        self.earliest = None;
+        self.entries.drain().map(|(_, entry)| entry).collect()
+    }
+
+    /// The completions whose deadline has come.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return Vec::new();
+        }
+        let expired = self
+            .entries
+            .extract_if(|_, entry| matches!(entry.waiter, Waiter::Completion(_)) && entry.deadline <= now)
+            .map(|(_, entry)| entry)
+            .collect();
+        self.earliest = self
+            .entries
+            .values()
+            .filter(|entry| matches!(entry.waiter, Waiter::Completion(_)))
+            .map(|entry| entry.deadline)
+            .min();
+        expired
+    }
+
+    pub(super) fn earliest(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Opaques are counted up by us: one multiplication spreads them over the table, and nobody can choose them.
+#[derive(Default)]
+pub(super) struct OpaqueHasher(u64);
+
+impl Hasher for OpaqueHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(byte);
+        }
+    }
+
+    fn write_i32(&mut self, opaque: i32) {
+        self.0 = u64::from(opaque.cast_unsigned()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::{Sender, unbounded};
+
+    use super::*;
+
+    fn completion(outcomes: &Sender<Outcome>) -> Completion {
+        let outcomes = outcomes.clone();
+        Completion::new(move |outcome| {
+            let _ = outcomes.send(outcome);
+        })
+    }
+
+    fn entry(outcomes: &Sender<Outcome>, deadline: Instant) -> Entry {
+        Entry { waiter: Waiter::Completion(completion(outcomes)), deadline, position: 0 }
+    }
+
+    #[test]
+    fn a_completion_dropped_without_a_verdict_completes_with_an_error() {
+        let (sender, outcomes) = unbounded();
+        drop(completion(&sender));
+        drop(sender);
+        let errors: Vec<_> = outcomes.iter().map(|outcome| outcome.unwrap_err().kind).collect();
+        assert_eq!(errors, [ErrorKind::ConnectionLost]);
+    }
+
+    #[test]
+    fn only_what_is_overdue_expires_and_the_next_deadline_is_known() {
+        let (sender, _outcomes) = unbounded();
+        let now = Instant::now();
+        let mut pending = Pending::default();
+        for (opaque, milliseconds) in [(1, 10), (2, 20), (3, 30)] {
+            pending.insert(opaque, entry(&sender, now + Duration::from_millis(milliseconds)));
+        }
+        assert_eq!(pending.take_expired(now).len(), 0);
+        assert_eq!(pending.take_expired(now + Duration::from_millis(20)).len(), 2);
+        assert_eq!(pending.earliest(), Some(now + Duration::from_millis(30)));
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn a_parked_caller_watches_its_deadline_itself() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, position: 0 });
+        assert_eq!(pending.earliest(), None);
+        assert!(pending.take_expired(now + Duration::from_secs(1)).is_empty());
+    }
+}
