@@ -2,4 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod message;
+mod properties;
 pub mod wire;
+
+pub use message::{Message, MessageExt, MessageQueue};
+pub use properties::Properties;
