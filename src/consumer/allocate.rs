@@ -29,15 +29,19 @@ impl AllocateStrategy {
     ///
     /// Neither list needs to be sorted or free of repetitions.
     pub(crate) fn allocate(self, queues: &[MessageQueue], members: &[&str], own_id: &str) -> Option<Vec<MessageQueue>> {
-        let members = in_order(members);
-        let own_index = members.iter().position(|member| *member == own_id)?;
         let mut queues = queues.to_vec();
         queues.sort_by(compare_queues);
         queues.dedup();
+        self.share(&queues, &in_order(members), own_id)
+    }
+
+    /// The share in lists whose order counts.
+    fn share(self, queues: &[MessageQueue], members: &[&str], own_id: &str) -> Option<Vec<MessageQueue>> {
+        let own_index = members.iter().position(|member| *member == own_id)?;
         let share = match self {
             Self::Averagely => average_share(queues.len(), members.len(), own_index),
         };
-        Some(queues.drain(share).collect())
+        queues.get(share).map(<[_]>::to_vec)
     }
 }
 
@@ -81,7 +85,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::consumer::vectors::vectors;
+    use crate::consumer::fixtures::vectors;
 
     fn queues_of(value: &Value) -> Vec<MessageQueue> {
         let queue = |value: &Value| {
@@ -99,7 +103,7 @@ mod tests {
             let members: Vec<&str> =
                 vector["input"]["clientIds"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
             for (member, expected) in vector["expected"].as_object().unwrap() {
-                let share = AllocateStrategy::Averagely.allocate(&queues, &members, member).unwrap();
+                let share = AllocateStrategy::Averagely.share(&queues, &members, member).unwrap();
                 let share: Vec<Value> =
                     share.iter().map(|queue| serde_json::json!([&*queue.broker_name, queue.queue_id])).collect();
                 assert_eq!(&Value::Array(share), expected, "{} {member}", vector["id"]);

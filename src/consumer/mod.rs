@@ -5,6 +5,8 @@
 //! `simulation` drives the same code through loss, delay, duplication and crashes.
 
 mod allocate;
+#[cfg(test)]
+mod fixtures;
 mod offset_store;
 mod process_queue;
 mod queue_table;
