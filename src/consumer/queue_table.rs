@@ -928,11 +928,17 @@ mod tests {
             }
         }
 
-        /// Lets time pass up to the table's next deadline; answers how long it was.
+        /// Lets time pass until the table does something, for three of its deadlines at most: the first may be that of an
+        /// earlier state. Answers how long it was.
         fn sleep(&mut self) -> Duration {
             let before = self.now;
-            self.now = self.table.next_deadline().unwrap();
-            self.handle(Event::Tick);
+            self.actions.clear();
+            for _ in 0..3 {
+                if self.actions.is_empty() {
+                    self.now = self.table.next_deadline().unwrap();
+                    self.handle(Event::Tick);
+                }
+            }
             self.now - before
         }
 
@@ -956,11 +962,17 @@ mod tests {
         }
 
         fn reports(&self) -> Vec<&Report> {
-            let report = |action| match action {
-                Action::Report(report) => Some(report),
-                _ => None,
-            };
-            self.actions.iter().filter_map(|action| report(action)).collect()
+            self.actions
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Report(report) => Some(report),
+                    _ => None,
+                })
+                .collect()
+        }
+
+        fn asked_for(&self, wanted: Bound) -> bool {
+            self.actions.iter().any(|action| matches!(action, Action::QueryBound { bound, .. } if *bound == wanted))
         }
 
         fn explain(&self) -> String {
@@ -1051,12 +1063,6 @@ mod tests {
             let ticket = bench.ticket();
             bench.handle(Event::Answered { queue, ticket, answer: Answer::Offset(offset) });
             assert_eq!(bench.pull_offset(), vector["expected"].as_i64(), "{id}");
-        }
-    }
-
-    impl Bench {
-        fn asked_for(&self, wanted: Bound) -> bool {
-            self.actions.iter().any(|action| matches!(action, Action::QueryBound { bound, .. } if *bound == wanted))
         }
     }
 
