@@ -55,11 +55,16 @@ impl OffsetStore {
         Self { rows: BTreeMap::new(), interval, next_round: now + interval, last_ticket: 0 }
     }
 
-    /// We own the queue from now on and consume it from `offset`, which the broker has `stored` or which was chosen.
+    /// We own the queue from now on and consume it from `offset`, which the broker has `stored` or which was chosen. A
+    /// chosen one is sent soon: asked again before it is stored, the end of a queue is another.
     ///
     /// Nothing is kept of an earlier time when we owned the queue: another member may have been further since then.
     pub(crate) fn begin(&mut self, queue: &MessageQueue, offset: i64, stored: bool) {
-        self.rows.insert(queue.clone(), Row::new(offset, stored.then_some(offset)));
+        let confirmed = stored.then_some(offset);
+        self.rows.insert(
+            queue.clone(),
+            Row { consumed: offset, confirmed, in_flight: None, urgent: !stored, leaving: false },
+        );
     }
 
     /// The window may commit `offset` now. A smaller one than before is ignored, and so is a queue that is not ours.
@@ -190,10 +195,6 @@ struct InFlight {
 }
 
 impl Row {
-    fn new(consumed: i64, confirmed: Option<i64>) -> Self {
-        Self { consumed, confirmed, in_flight: None, urgent: false, leaving: false }
-    }
-
     fn is_dirty(&self) -> bool {
         self.confirmed != Some(self.consumed)
     }
@@ -256,11 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_start_is_stored_and_a_stored_one_is_not() {
+    fn a_chosen_start_is_stored_soon_and_a_stored_one_is_not() {
         let now = Instant::now();
         let mut store = store(now);
         store.begin(&queue(1), 70, false);
-        let offsets: Vec<i64> = store.flush(now).iter().map(|commit| commit.offset).collect();
+        assert_eq!(store.next_due(now), Some(now));
+        let offsets: Vec<i64> = store.due(now).iter().map(|commit| commit.offset).collect();
         assert_eq!(offsets, [70]);
     }
 

@@ -102,9 +102,9 @@ impl ProcessQueue {
 
     /// Ends a claim: its first `consumed` messages are resolved, the others failed and are to be sent back; each of
     /// these must be reported once more, by [`Self::resolve`] or [`Self::send_back_failed`].
-    pub(crate) fn finish(&mut self, claim: Claim<'_>, consumed: usize) -> Finished {
-        let Claim { request, range } = claim;
-        let Some(slot) = self.slot_index(request.slot) else { return Finished::default() };
+    pub(crate) fn finish(&mut self, claim: Claim, consumed: usize) -> Finished {
+        let Claim { slot, range } = claim;
+        let Some(slot) = self.slot_index(slot) else { return Finished::default() };
         let split = u32::try_from(consumed).map_or(range.end, |consumed| range.start.saturating_add(consumed));
         let split = split.min(range.end);
         self.move_messages(slot, range.start..split, State::Resolved);
@@ -319,7 +319,7 @@ impl ConsumeRequest {
     }
 
     /// Takes up to `at_most` messages to run; `None` when none is left.
-    pub(crate) fn claim(&self, at_most: usize, now: Instant) -> Option<Claim<'_>> {
+    pub(crate) fn claim(&self, at_most: usize, now: Instant) -> Option<Claim> {
         let range = self.take(u32::try_from(at_most).unwrap_or(u32::MAX))?;
         let elapsed = now.saturating_duration_since(self.handed_out).as_millis();
         let stamp = u32::try_from(elapsed).unwrap_or(u32::MAX).saturating_add(1);
@@ -328,7 +328,13 @@ impl ConsumeRequest {
                 claimed.store(stamp, Relaxed);
             }
         }
-        Some(Claim { request: self, range })
+        Some(Claim { slot: self.slot, range })
+    }
+
+    /// The messages of a claim on this request, in order of offsets.
+    pub(crate) fn messages(&self, claim: &Claim) -> &[MessageExt] {
+        let range = usize::try_from(claim.range.start).ok().zip(usize::try_from(claim.range.end).ok());
+        range.and_then(|(start, end)| self.messages.get(start..end)).unwrap_or_default()
     }
 
     /// The messages that no one has claimed yet.
@@ -367,25 +373,20 @@ impl fmt::Debug for ConsumeRequest {
     }
 }
 
-/// Messages that one worker has taken to run: the right, and the duty, to report their outcome.
+/// Messages that one worker has taken to run: the right, and the duty, to report their outcome to the window that the
+/// request is from.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped leaves its messages running for ever"]
-pub(crate) struct Claim<'a> {
-    request: &'a ConsumeRequest,
+pub(crate) struct Claim {
+    slot: u64,
     range: Range<u32>,
 }
 
-impl Claim<'_> {
-    /// The messages, in order of offsets.
-    pub(crate) fn messages(&self) -> &[MessageExt] {
-        let range = usize::try_from(self.range.start).ok().zip(usize::try_from(self.range.end).ok());
-        range.and_then(|(start, end)| self.request.messages.get(start..end)).unwrap_or_default()
-    }
-
+impl Claim {
     /// Joins the claim that follows this one in the same request, so that a worker whose listener is quick reports many
     /// messages at once. Gives back one that does not follow.
     pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
-        if !std::ptr::eq(self.request, next.request) || self.range.end != next.range.start {
+        if self.slot != next.slot || self.range.end != next.range.start {
             return Err(next);
         }
         self.range.end = next.range.end;
@@ -725,8 +726,12 @@ mod tests {
         (window, request)
     }
 
-    fn offsets(claim: &Claim<'_>) -> Vec<i64> {
-        claim.messages().iter().map(|message| message.queue_offset).collect()
+    fn offsets(request: &ConsumeRequest, claim: &Claim) -> Vec<i64> {
+        request.messages(claim).iter().map(|message| message.queue_offset).collect()
+    }
+
+    fn claim(request: &ConsumeRequest, at_most: usize) -> Vec<i64> {
+        offsets(request, &request.claim(at_most, Instant::now()).unwrap())
     }
 
     fn consume(window: &mut ProcessQueue, request: &ConsumeRequest, count: usize, now: Instant) {
@@ -781,8 +786,8 @@ mod tests {
         let (mut window, first) = window(4, now);
         assert!(window.put(messages(0..4), 4, now).is_none(), "the same reply again");
         let second = window.put(messages([2, 3, 4, 5, 4, 9]), 7, now).unwrap();
-        assert_eq!(offsets(&second.claim(9, now).unwrap()), [4, 5]);
-        assert_eq!(offsets(&first.claim(9, now).unwrap()), [0, 1, 2, 3]);
+        assert_eq!(claim(&second, 9), [4, 5]);
+        assert_eq!(claim(&first, 9), [0, 1, 2, 3]);
         assert_eq!(window.summary().unresolved, 6);
         assert_eq!(window.summary().next_offset, 7);
     }
@@ -791,9 +796,9 @@ mod tests {
     fn each_message_of_a_request_is_claimed_once() {
         let now = Instant::now();
         let (_, request) = window(5, now);
-        assert_eq!(offsets(&request.claim(2, now).unwrap()), [0, 1]);
-        assert_eq!(offsets(&request.claim(2, now).unwrap()), [2, 3]);
-        assert_eq!(offsets(&request.claim(2, now).unwrap()), [4]);
+        assert_eq!(claim(&request, 2), [0, 1]);
+        assert_eq!(claim(&request, 2), [2, 3]);
+        assert_eq!(claim(&request, 2), [4]);
         assert!(request.claim(2, now).is_none());
         assert!(request.claim(0, now).is_none());
     }
@@ -807,7 +812,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     while let Some(claim) = request.claim(3, now) {
-                        claimed.lock().extend(offsets(&claim));
+                        claimed.lock().extend(offsets(&request, &claim));
                     }
                 });
             }
@@ -825,7 +830,7 @@ mod tests {
         claim.join(request.claim(1, now).unwrap()).unwrap();
         let skipped = request.claim(1, now).unwrap();
         let apart = claim.join(request.claim(1, now).unwrap()).unwrap_err();
-        assert_eq!(offsets(&claim), [0, 1]);
+        assert_eq!(offsets(&request, &claim), [0, 1]);
         let _ = window.finish(claim, 2);
         let _ = window.finish(apart, 1);
         assert_eq!(window.committable(), 2);
