@@ -338,6 +338,16 @@ impl QueueTable {
         self.rows.get(queue).map(|row| row.explain(queue, now))
     }
 
+    /// What must hold after every event handled at `now`.
+    #[cfg(test)]
+    pub(crate) fn check(&self, now: Instant) {
+        for (queue, row) in &self.rows {
+            assert!(row.deadline > now, "{queue} is past its deadline: {row:?}");
+            let watched = self.next_deadline.is_some_and(|bound| bound <= row.deadline);
+            assert!(watched, "nobody watches the deadline of {queue}: {row:?}");
+        }
+    }
+
     fn assign(&mut self, queue: MessageQueue, now: Instant, actions: &mut Vec<Action>) {
         if self.rows.contains_key(&queue) {
             return;
