@@ -621,10 +621,9 @@ impl World {
 
     fn is_done(&self) -> bool {
         self.fates.iter().all(|fate| fate.ended || fate.consumed > 0)
-            && self.broker.queues.values().all(|queue| {
-                queue.reset.is_none()
-                    && queue.first_unresolved() == i64::MAX
-                    && queue.committed == Some(queue.greatest())
+            && self.broker.queues.iter().all(|(queue, state)| {
+                let stored = self.broker.stored_offset(queue);
+                state.reset.is_none() && state.first_unresolved() == i64::MAX && stored == Some(state.greatest())
             })
     }
 
