@@ -9,8 +9,11 @@
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod body;
 pub mod code;
 pub mod command;
+pub mod fastjson;
+pub mod header;
 pub mod java_hash;
 pub mod message;
 pub mod message_id;
