@@ -17,8 +17,8 @@ use super::config::AddressMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::MessageQueue;
 use crate::remoting::{Completion, Outcome, Remoting, Request};
-use crate::wire::body::TopicRouteData;
-use crate::wire::header::GetRouteInfoRequestHeader;
+use crate::wire::body::{MASTER_ID, TopicRouteData};
+use crate::wire::header::GetRouteInfoRequest;
 use crate::wire::{RequestCode, ResponseCode};
 
 /// The topic whose route shows where topics may be created: brokers create them with the first message.
@@ -29,11 +29,6 @@ pub(crate) const AUTO_CREATE_QUEUES: i32 = 4;
 /// One name server gets this share of what is left of a look-up's time while there are others to ask.
 const SHARE_OF_TIME: u32 = 3;
 const SHORTEST_SHARE: Duration = Duration::from_millis(200);
-const MASTER_ID: i64 = 0;
-const PERM_WRITE: i32 = 2;
-const PERM_READ: i32 = 4;
-/// More queues than this on one broker are a mistake of the name server, not a topic.
-const MAX_QUEUES: i32 = 65_536;
 
 /// Where a topic's queues are, made for looking things up; never changed, only replaced.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,22 +73,13 @@ impl Broker {
 impl TopicRoute {
     fn new(topic: &Arc<str>, data: &TopicRouteData, map: Option<&AddressMap>) -> Self {
         let brokers = brokers_of(data, map);
-        let mut queue_datas: Vec<_> = data.queue_datas.iter().collect();
-        queue_datas.sort_by(|a, b| a.broker_name.cmp(&b.broker_name));
-        let mut publish = Vec::new();
-        let mut subscribe = Vec::new();
-        for queue_data in queue_datas {
-            let Some(broker) = brokers.iter().find(|broker| *broker.name == *queue_data.broker_name) else { continue };
-            let queue = |id| MessageQueue::new(Arc::clone(topic), Arc::clone(&broker.name), id);
-            if let Some(address) = broker.master().filter(|_| queue_data.perm & PERM_WRITE != 0) {
-                let ids = 0..queue_data.write_queue_nums.min(MAX_QUEUES);
-                publish.extend(ids.map(|id| PublishQueue { queue: queue(id), address: Arc::clone(address) }));
-            }
-            if queue_data.perm & PERM_READ != 0 {
-                subscribe.extend((0..queue_data.read_queue_nums.min(MAX_QUEUES)).map(queue));
-            }
-        }
-        Self { topic: Arc::clone(topic), publish, subscribe, brokers, to_be_created: false }
+        let master = |queue: &MessageQueue| brokers.iter().find(|broker| broker.name == queue.broker_name)?.master();
+        let publish = data.write_queues(topic).into_iter().filter_map(|queue| {
+            let address = Arc::clone(master(&queue)?);
+            Some(PublishQueue { queue, address })
+        });
+        let publish = publish.collect();
+        Self { topic: Arc::clone(topic), publish, subscribe: data.read_queues(topic), brokers, to_be_created: false }
     }
 
     /// The queues that `topic` would get where the route of [`AUTO_CREATE_TOPIC`] leads.
@@ -337,7 +323,7 @@ impl Lookup {
         let limit = if others { now + (left / SHARE_OF_TIME).max(SHORTEST_SHARE).min(left) } else { self.deadline };
         let remoting = self.remoting.clone();
         let topic = Arc::clone(&self.topic);
-        let header = GetRouteInfoRequestHeader { topic: (&*topic).into(), accept_standard_json_only: Some(true) };
+        let header = GetRouteInfoRequest { topic: &topic, accept_standard_json_only: Some(true) };
         let request = Request::new(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header);
         let completion = Completion::new({
             let server = Arc::clone(&server);

@@ -10,7 +10,7 @@ mod pending;
 mod selector;
 #[cfg(test)]
 mod tests;
-mod transport;
+pub(crate) mod transport;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

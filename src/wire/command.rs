@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::code::{LanguageCode, RequestCode, ResponseCode};
-use super::{Error, MAX_FRAME_LENGTH};
+use super::{Error, MAX_FRAME_LENGTH, bad_length};
 
 const FLAG_RESPONSE: i32 = 1;
 const FLAG_ONEWAY: i32 = 2;
@@ -416,10 +416,6 @@ where
     N: Copy + TryInto<T> + TryInto<i64>,
 {
     value.try_into().map_err(|_| Error::UnknownValue { what, value: value.try_into().unwrap_or(i64::MAX) })
-}
-
-fn bad_length(what: &'static str, claimed: usize, limit: usize) -> Error {
-    Error::BadLength { what, claimed: i64::try_from(claimed).unwrap_or(i64::MAX), limit: limit as u64 }
 }
 
 fn put_decimal(out: &mut BytesMut, value: i32) {

@@ -9,8 +9,15 @@
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod body;
 pub mod code;
 pub mod command;
+pub mod fastjson;
+pub mod header;
+pub mod java_hash;
+pub mod message;
+pub mod message_id;
+pub mod sys_flag;
 
 use std::fmt;
 
@@ -95,3 +102,7 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+fn bad_length(what: &'static str, claimed: usize, limit: usize) -> Error {
+    Error::BadLength { what, claimed: i64::try_from(claimed).unwrap_or(i64::MAX), limit: limit as u64 }
+}

@@ -1,0 +1,359 @@
+//! [`Properties`]: the named texts beside a message's body, and the rules for what a user may write into them.
+//!
+//! They stay in the form of the wire, `name \u{1} value \u{2}` for each: looking at one costs a scan, not a map, and a
+//! received message's properties are a slice of the reply it came in. Plain values, without I/O, clock or lock.
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+const NAME_END: u8 = 1;
+const VALUE_END: u8 = 2;
+
+/// Room for a tag, a key and a unique id, so that a usual message grows its properties once.
+const USUAL_LENGTH: usize = 96;
+
+/// The names that clients and brokers use among themselves.
+pub(crate) mod name {
+    pub(crate) const KEYS: &str = "KEYS";
+    pub(crate) const TAGS: &str = "TAGS";
+    pub(crate) const WAIT: &str = "WAIT";
+    pub(crate) const DELAY: &str = "DELAY";
+    pub(crate) const RETRY_TOPIC: &str = "RETRY_TOPIC";
+    pub(crate) const REAL_TOPIC: &str = "REAL_TOPIC";
+    pub(crate) const REAL_QUEUE_ID: &str = "REAL_QID";
+    pub(crate) const TRANSACTION_PREPARED: &str = "TRAN_MSG";
+    pub(crate) const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+    pub(crate) const RECONSUME_TIME: &str = "RECONSUME_TIME";
+    pub(crate) const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
+    pub(crate) const MSG_REGION: &str = "MSG_REGION";
+    pub(crate) const TRACE_ON: &str = "TRACE_ON";
+    pub(crate) const UNIQ_KEY: &str = "UNIQ_KEY";
+    pub(crate) const CLUSTER: &str = "CLUSTER";
+    pub(crate) const MIN_OFFSET: &str = "MIN_OFFSET";
+    pub(crate) const MAX_OFFSET: &str = "MAX_OFFSET";
+}
+
+/// What `putUserProperty` of the Java client refuses (`MessageConst.STRING_HASH_SET`).
+const RESERVED: [&str; 51] = [
+    "1ST_POP_TIME",
+    "ARRIVE_TIME",
+    "BORN_TIMESTAMP",
+    "BUYER_ID",
+    name::CLUSTER,
+    "CONSUME_START_TIME",
+    "CORRECTION_FLAG",
+    "CORRELATION_ID",
+    name::DELAY,
+    "DLQ_ORIGIN_MESSAGE_ID",
+    "DLQ_ORIGIN_TOPIC",
+    "DUP_INFO",
+    "EXTEND_UNIQ_INFO",
+    "INNER_MULTI_QUEUE_OFFSET",
+    "INSTANCE_ID",
+    name::KEYS,
+    name::MAX_OFFSET,
+    name::MAX_RECONSUME_TIMES,
+    name::MIN_OFFSET,
+    "MQ2_FLAG",
+    name::MSG_REGION,
+    "MSG_TYPE",
+    name::ORIGIN_MESSAGE_ID,
+    "PGROUP",
+    "POP_CK",
+    "POP_CK_OFFSET",
+    "PUSH_REPLY_TIME",
+    name::REAL_QUEUE_ID,
+    name::REAL_TOPIC,
+    name::RECONSUME_TIME,
+    "REPLY_TO_CLIENT",
+    name::RETRY_TOPIC,
+    name::TAGS,
+    "TIMER_DELAY_LEVEL",
+    "TIMER_DELAY_MS",
+    "TIMER_DELAY_SEC",
+    "TIMER_DELIVER_MS",
+    "TIMER_DEL_UNIQKEY",
+    "TIMER_DEQUEUE_MS",
+    "TIMER_ENQUEUE_MS",
+    "TIMER_OUT_MS",
+    "TIMER_ROLL_TIMES",
+    name::TRACE_ON,
+    name::TRANSACTION_PREPARED,
+    "TRANSFER_FLAG",
+    "TRAN_PREPARED_QUEUE_OFFSET",
+    "TTL",
+    name::UNIQ_KEY,
+    name::WAIT,
+    "__BORNHOST",
+    "__CRC32#",
+];
+
+/// Named texts beside a message's body.
+///
+/// Names and values are not empty. Of two entries with the same name the later one counts, as for the Java client.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Invariant: UTF-8. The separators are ASCII, so that every name and value is UTF-8 for itself.
+    encoded: Bytes,
+}
+
+impl Properties {
+    /// No properties.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { encoded: Bytes::new() }
+    }
+
+    /// The value under `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let mut rest = &self.encoded[..];
+        let mut found = None;
+        while let Some((record, tail)) = next_record(rest) {
+            if record.get(name.len()) == Some(&NAME_END) && record.starts_with(name.as_bytes()) {
+                found = record.get(name.len() + 1..).filter(|value| !value.is_empty()).or(found);
+            }
+            rest = tail;
+        }
+        found.filter(|_| !name.is_empty()).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// All entries in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut rest = &self.encoded[..];
+        std::iter::from_fn(move || {
+            loop {
+                let (record, tail) = next_record(rest)?;
+                rest = tail;
+                if let Some(entry) = split_record(record) {
+                    return Some(entry);
+                }
+            }
+        })
+    }
+
+    /// How many entries there are; of entries with the same name each counts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Takes properties as they stand on the wire, with or without a separator at the end. Records without a name or
+    /// a value are passed over when reading. `None` when the bytes are not UTF-8.
+    pub(crate) fn from_encoded(encoded: Bytes) -> Option<Self> {
+        std::str::from_utf8(&encoded).ok()?;
+        Some(Self { encoded })
+    }
+
+    /// The form of the wire.
+    pub(crate) fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
+    /// The form of the wire, as text.
+    pub(crate) fn as_text(&self) -> &str {
+        std::str::from_utf8(&self.encoded).unwrap_or_default()
+    }
+
+    /// Writes an entry behind the others without looking for an older one, which it overrules.
+    ///
+    /// Neither part may be empty or contain a separator: the caller has checked what comes from a user.
+    pub(crate) fn append(&mut self, name: &str, value: &str) {
+        debug_assert!(refusal_of_name(name).is_none() && refusal_of_value(value).is_none(), "unchecked entry {name}");
+        let mut bytes = std::mem::take(&mut self.encoded).try_into_mut().unwrap_or_else(|shared| {
+            let mut own = BytesMut::with_capacity(shared.len() + USUAL_LENGTH);
+            own.put_slice(&shared);
+            own
+        });
+        if bytes.last().is_some_and(|&last| last != VALUE_END) {
+            bytes.put_u8(VALUE_END);
+        }
+        bytes.reserve(name.len() + value.len() + 2);
+        bytes.put_slice(name.as_bytes());
+        bytes.put_u8(NAME_END);
+        bytes.put_slice(value.as_bytes());
+        bytes.put_u8(VALUE_END);
+        self.encoded = bytes.freeze();
+    }
+
+    /// Writes an entry in the place of all older ones with its name.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        if self.get(name).is_some() {
+            self.remove(name);
+        }
+        self.append(name, value);
+    }
+
+    /// Takes out all entries with this name.
+    pub(crate) fn remove(&mut self, name: &str) {
+        if self.get(name).is_some() {
+            let mut left = BytesMut::with_capacity(self.encoded.len());
+            for (other, value) in self.iter().filter(|(other, _)| *other != name) {
+                left.put_slice(other.as_bytes());
+                left.put_u8(NAME_END);
+                left.put_slice(value.as_bytes());
+                left.put_u8(VALUE_END);
+            }
+            self.encoded = left.freeze();
+        }
+    }
+}
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// The bytes before the next separator, and what follows it.
+fn next_record(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    if rest.is_empty() {
+        return None;
+    }
+    match rest.iter().position(|&byte| byte == VALUE_END) {
+        Some(end) => rest.split_at_checked(end).map(|(record, tail)| (record, tail.get(1..).unwrap_or_default())),
+        None => Some((rest, &[])),
+    }
+}
+
+/// The first separator splits: a value may contain another one.
+fn split_record(record: &[u8]) -> Option<(&str, &str)> {
+    let end = record.iter().position(|&byte| byte == NAME_END)?;
+    let name = std::str::from_utf8(record.get(..end)?).ok()?;
+    let value = std::str::from_utf8(record.get(end + 1..)?).ok()?;
+    (!name.is_empty() && !value.is_empty()).then_some((name, value))
+}
+
+/// Why a property that a user gave cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PropertyViolation {
+    property: String,
+    refusal: Refusal,
+}
+
+impl PropertyViolation {
+    /// What is wrong with a user's own property, if anything.
+    pub(crate) fn of_user_property(name: &str, value: &str) -> Option<Self> {
+        let reserved = is_reserved(name).then_some(Refusal::Reserved);
+        Self::first(name, refusal_of_name(name).or(reserved).or_else(|| refusal_of_value(value)))
+    }
+
+    /// What is wrong with the value of a property of the system that has a setter of its own.
+    pub(crate) fn of_value(name: &str, value: &str) -> Option<Self> {
+        Self::first(name, refusal_of_value(value))
+    }
+
+    /// What is wrong with one key among the keys of a message.
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        let blank = key.contains(' ').then_some(Refusal::KeyWithBlank);
+        Self::first(name::KEYS, refusal_of_value(key).or(blank))
+    }
+
+    fn first(property: &str, refusal: Option<Refusal>) -> Option<Self> {
+        refusal.map(|refusal| Self { property: property.to_owned(), refusal })
+    }
+}
+
+impl fmt::Display for PropertyViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.refusal {
+            Refusal::BlankName => "its name is blank",
+            Refusal::BlankValue => "its value is blank",
+            Refusal::Separator => "U+0001 and U+0002 separate properties on the wire and cannot be part of one",
+            Refusal::Reserved => "the name is reserved for the system",
+            Refusal::KeyWithBlank => "a blank separates keys; give several keys one by one",
+        };
+        write!(f, "property {:?} cannot be sent: {reason}", self.property)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    BlankName,
+    BlankValue,
+    Separator,
+    Reserved,
+    KeyWithBlank,
+}
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+fn refusal_of_name(name: &str) -> Option<Refusal> {
+    if name.trim().is_empty() { Some(Refusal::BlankName) } else { has_separator(name).then_some(Refusal::Separator) }
+}
+
+fn refusal_of_value(value: &str) -> Option<Refusal> {
+    if value.trim().is_empty() { Some(Refusal::BlankValue) } else { has_separator(value).then_some(Refusal::Separator) }
+}
+
+fn has_separator(text: &str) -> bool {
+    text.bytes().any(|byte| byte == NAME_END || byte == VALUE_END)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(encoded: &'static str) -> Properties {
+        Properties::from_encoded(Bytes::from_static(encoded.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn the_last_of_two_values_counts() {
+        let properties = read("a\u{1}1\u{2}b\u{1}2\u{2}a\u{1}3");
+        assert_eq!(properties.get("a"), Some("3"));
+        assert_eq!(properties.len(), 3);
+    }
+
+    #[test]
+    fn a_name_is_not_found_by_its_beginning_or_inside_a_value() {
+        let properties = read("ab\u{1}1\u{2}c\u{1}a\u{1}2\u{2}");
+        assert_eq!(properties.get("a"), None);
+        assert_eq!(properties.get("c"), Some("a\u{1}2"));
+        assert_eq!(properties.get(""), None);
+    }
+
+    #[test]
+    fn an_entry_replaces_all_older_ones_of_its_name() {
+        let mut properties = read("a\u{1}1\u{2}b\u{1}2\u{2}a\u{1}3");
+        properties.set("a", "4");
+        assert_eq!(properties.iter().collect::<Vec<_>>(), [("b", "2"), ("a", "4")]);
+        properties.remove("b");
+        assert_eq!(properties.as_text(), "a\u{1}4\u{2}");
+    }
+
+    #[test]
+    fn a_copy_is_not_touched_by_what_is_appended_to_the_original() {
+        let mut properties = read("a\u{1}1");
+        properties.append("b", "2");
+        let copy = properties.clone();
+        properties.append("c", "3");
+        assert_eq!(copy.as_text(), "a\u{1}1\u{2}b\u{1}2\u{2}");
+        assert_eq!(properties.as_text(), "a\u{1}1\u{2}b\u{1}2\u{2}c\u{1}3\u{2}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        assert_eq!(Properties::from_encoded(Bytes::from_static(b"a\x01\xFF\x02")), None);
+    }
+
+    #[test]
+    fn each_wrong_property_is_told_with_its_reason() {
+        let told = |name, value| PropertyViolation::of_user_property(name, value).map(|v| v.to_string());
+        assert_eq!(told("colour", "blue"), None);
+        assert!(told("TRACE_ON", "x").unwrap().contains("reserved"));
+        assert!(told("__CRC32#", "x").unwrap().contains("reserved"));
+        assert!(told(" ", "x").unwrap().contains("name is blank"));
+        assert!(told("x", " ").unwrap().contains("value is blank"));
+        assert!(told("x", "a\u{2}b").unwrap().contains("U+0002"));
+    }
+}
