@@ -27,7 +27,7 @@ pub struct ThreadSpec {
 pub type ThreadBody = Box<dyn FnOnce() + Send>;
 
 /// Waits until a thread is gone.
-pub type ThreadJoin = Box<dyn FnOnce() + Send>;
+pub type ThreadJoin = Box<dyn FnOnce() + Send + Sync>;
 
 /// Makes threads; a host that must know or control its threads (a plugin, an interpreter) brings its own.
 pub trait ThreadStarter: Send + Sync {

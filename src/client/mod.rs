@@ -194,7 +194,7 @@ pub(crate) struct Core {
     members: RwLock<HashMap<MemberKey, Arc<dyn Member>>>,
     changes: Changes,
     /// The threads that the consumers of this client share, while there is a consumer.
-    consumer_threads: Mutex<Weak<dyn Any + Send + Sync>>,
+    consumer_threads: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     next_request: AtomicU64,
 }
 
@@ -256,12 +256,12 @@ impl Core {
     /// What all consumers of this client share; made by the first of them.
     pub(crate) fn consumer_threads<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
         let mut slot = self.consumer_threads.lock();
-        if let Some(threads) = slot.upgrade().and_then(|threads| threads.downcast().ok()) {
+        if let Some(threads) = slot.as_ref().and_then(Weak::upgrade).and_then(|threads| threads.downcast().ok()) {
             return Ok(threads);
         }
         let threads = make()?;
         let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&threads) as _;
-        *slot = Arc::downgrade(&shared);
+        *slot = Some(Arc::downgrade(&shared));
         Ok(threads)
     }
 

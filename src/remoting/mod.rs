@@ -27,7 +27,7 @@ use mio::Token;
 use parking_lot::Mutex;
 
 pub use dial::{Resolve, SystemResolver};
-pub(crate) use pending::{CallError, Completion, Outcome};
+pub(crate) use pending::{CallError, Complete, Completion, Outcome};
 
 use self::connection::{Connection, Frame, Submitted};
 use self::dial::Backoff;

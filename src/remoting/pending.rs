@@ -40,16 +40,32 @@ pub(crate) type Outcome = Result<RemotingCommand, CallError>;
 ///
 /// It runs on `rmq-remoting`, or on the caller's thread when the request is refused, and must not block. One that is
 /// dropped without a verdict completes with an error: no path can lose it.
-pub(crate) struct Completion(Option<Box<dyn FnOnce(Outcome) + Send>>);
+pub(crate) struct Completion(Option<Box<dyn Complete>>);
+
+/// What takes an outcome: a closure, or a boxed state that goes on from there without another allocation.
+pub(crate) trait Complete: Send {
+    /// Called exactly once.
+    fn complete(self: Box<Self>, outcome: Outcome);
+}
+
+impl<F: FnOnce(Outcome) + Send> Complete for F {
+    fn complete(self: Box<Self>, outcome: Outcome) {
+        self(outcome);
+    }
+}
 
 impl Completion {
     pub(crate) fn new(complete: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self(Some(Box::new(complete)))
+        Self::of(Box::new(complete))
+    }
+
+    pub(crate) fn of(complete: Box<dyn Complete>) -> Self {
+        Self(Some(complete))
     }
 
     pub(crate) fn complete(mut self, outcome: Outcome) {
         if let Some(complete) = self.0.take() {
-            complete(outcome);
+            complete.complete(outcome);
         }
     }
 }
@@ -57,7 +73,7 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(complete) = self.0.take() {
-            complete(Err(CallError {
+            complete.complete(Err(CallError {
                 kind: ErrorKind::ConnectionLost,
                 phase: Phase::Reply,
                 certainty: Certainty::Unknown,
