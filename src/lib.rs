@@ -7,6 +7,7 @@ pub mod wire;
 mod client;
 mod error;
 mod message;
+mod producer;
 mod properties;
 mod remoting;
 mod worker;
@@ -14,6 +15,10 @@ mod worker;
 pub use client::{Client, ClientBuilder};
 pub use error::{Attempt, Certainty, Error, ErrorKind, Phase, Result};
 pub use message::{Message, MessageExt, MessageQueue};
+pub use producer::{
+    Completed, Completions, Producer, ProducerBuilder, ProducerReport, Rejected, SendResult, SendStatus, by_hash,
+};
 pub use properties::Properties;
 pub use remoting::{Resolve, SystemResolver};
+pub use wire::compression::Codec;
 pub use worker::{StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter};

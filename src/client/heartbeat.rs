@@ -39,6 +39,14 @@ struct Told {
     failing: bool,
 }
 
+impl Heartbeats {
+    /// The brokers that know this client.
+    pub(crate) fn told(&self) -> Vec<Arc<str>> {
+        let brokers = self.brokers.lock();
+        brokers.iter().filter(|(_, told)| told.heard).map(|(address, _)| Arc::clone(address)).collect()
+    }
+}
+
 impl Core {
     /// Tells every broker of every known route.
     pub(crate) fn heartbeat_to_all(self: &Arc<Self>) {

@@ -51,6 +51,11 @@ impl Identity {
         process::id() != self.process
     }
 
+    /// Where a round over queues begins, so that not all clients begin at the same one.
+    pub(crate) fn random_start(&self) -> usize {
+        usize::from(self.random.0)
+    }
+
     /// A new message id for a message made at `now`, in milliseconds since 1970.
     pub(crate) fn next_unique_id(&self, now: i64) -> UniqueId {
         let [_, _, high, low] = self.counter.fetch_add(1, Ordering::Relaxed).to_be_bytes();

@@ -6,7 +6,7 @@
 pub(crate) mod callbacks;
 pub(crate) mod config;
 pub(crate) mod heartbeat;
-mod identity;
+pub(crate) mod identity;
 pub(crate) mod inbound;
 pub(crate) mod member;
 pub(crate) mod route;
@@ -14,12 +14,12 @@ pub(crate) mod rpc;
 pub(crate) mod timer;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::unbounded;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use self::callbacks::Callbacks;
@@ -29,12 +29,14 @@ use self::identity::Identity;
 use self::inbound::Inbound;
 use self::member::{Member, MemberKey};
 use self::route::{RouteWatcher, Routes, TopicRoute};
-use self::timer::{Timer, TimerStop};
+use self::timer::{Timer, TimerThread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::remoting::transport::Plain;
 use crate::remoting::{Remoting, RemotingConfig, RemotingThread};
-use crate::worker::{Threads, Worker};
+use crate::worker::Threads;
 
+/// A route that seems wrong is asked for at most this often.
+const SUSPICION_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a client whose last handle is dropped may take to end its threads.
 const DROP_GRACE: Duration = Duration::from_secs(1);
 
@@ -84,7 +86,7 @@ impl Client {
         };
         let inbound = Arc::new(Inbound::default());
         let (remoting, remoting_thread) = Remoting::start(remoting_config, &threads, Arc::clone(&inbound) as _)?;
-        let (timer, timer_stop, timer_thread) = Timer::start(&threads)?;
+        let (timer, timer_thread) = Timer::start(&threads)?;
         let core = Arc::new_cyclic(|core: &Weak<Core>| Core {
             routes: Arc::new(Routes::new(
                 remoting.clone(),
@@ -97,7 +99,7 @@ impl Client {
             members: RwLock::default(),
             changes: Changes::default(),
             consumer_threads: Mutex::default(),
-            next_request: AtomicU64::new(0),
+            suspected: Mutex::default(),
             config,
             identity,
             remoting,
@@ -106,7 +108,7 @@ impl Client {
         });
         inbound.attach(&core);
         core.begin_duties();
-        let running = Running { timer_stop, timer_thread, remoting_thread };
+        let running = Running { timer_thread, remoting_thread };
         Ok(Self { owner: Arc::new(Owner { core, running: Mutex::new(Some(running)) }) })
     }
 
@@ -154,8 +156,7 @@ struct Owner {
 
 // In this order: no duty is begun any more, then every request is completed, then callbacks run what they were given.
 struct Running {
-    timer_stop: TimerStop,
-    timer_thread: Worker,
+    timer_thread: TimerThread,
     remoting_thread: RemotingThread,
 }
 
@@ -168,11 +169,9 @@ impl Drop for Owner {
         }
         let deadline = Instant::now() + DROP_GRACE;
         let Some(mut running) = self.running.lock().take() else { return };
-        drop(running.timer_stop);
-        if !running.timer_thread.join_until(deadline) {
-            running.timer_thread.detach();
-        }
-        for name in running.remoting_thread.stop(deadline) {
+        let mut left_behind: Vec<String> = running.timer_thread.stop(deadline).into_iter().collect();
+        left_behind.extend(running.remoting_thread.stop(deadline));
+        for name in left_behind {
             log::warn!("thread {name} outlives its client");
         }
         for name in self.core.callbacks.stop(deadline) {
@@ -195,7 +194,8 @@ pub(crate) struct Core {
     changes: Changes,
     /// The threads that the consumers of this client share, while there is a consumer.
     consumer_threads: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
-    next_request: AtomicU64,
+    /// When routes were last asked for because something about them seemed wrong.
+    suspected: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 impl Core {
@@ -214,9 +214,28 @@ impl Core {
         Ok(())
     }
 
-    /// Removes a member: heartbeats no longer name it.
-    pub(crate) fn leave(&self, key: &MemberKey) {
-        self.members.write().remove(key);
+    /// Removes a member and tells every broker that knows it. Returns those that have not confirmed by `deadline`.
+    pub(crate) fn part(self: &Arc<Self>, key: &MemberKey, deadline: Instant) -> Vec<String> {
+        if self.members.write().remove(key).is_none() {
+            return Vec::new();
+        }
+        let told = self.heartbeats.told();
+        let (confirm, confirmed) = unbounded();
+        for address in &told {
+            let confirm = confirm.clone();
+            let broker = Arc::clone(address);
+            self.unregister(address, key, deadline, move |answer| {
+                if answer.is_ok() {
+                    let _ = confirm.send(broker);
+                }
+            });
+        }
+        drop(confirm);
+        let mut missing: BTreeSet<Arc<str>> = told.into_iter().collect();
+        while let Ok(broker) = confirmed.recv_deadline(deadline) {
+            missing.remove(&broker);
+        }
+        missing.iter().map(ToString::to_string).collect()
     }
 
     pub(crate) fn members(&self) -> Vec<Arc<dyn Member>> {
@@ -254,7 +273,10 @@ impl Core {
     }
 
     /// What all consumers of this client share; made by the first of them.
-    pub(crate) fn consumer_threads<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
+    pub(crate) fn consumer_threads<T: Any + Send + Sync>(
+        &self,
+        make: impl FnOnce() -> Result<Arc<T>>,
+    ) -> Result<Arc<T>> {
         let mut slot = self.consumer_threads.lock();
         if let Some(threads) = slot.as_ref().and_then(Weak::upgrade).and_then(|threads| threads.downcast().ok()) {
             return Ok(threads);
@@ -263,11 +285,6 @@ impl Core {
         let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&threads) as _;
         *slot = Some(Arc::downgrade(&shared));
         Ok(threads)
-    }
-
-    /// A number that no other request of this client has.
-    pub(crate) fn next_request(&self) -> u64 {
-        self.next_request.fetch_add(1, Ordering::Relaxed)
     }
 
     fn begin_duties(self: &Arc<Self>) {
@@ -300,6 +317,19 @@ impl Core {
         for topic in topics {
             self.refresh_route(&topic);
         }
+    }
+
+    /// Asks anew for a route that may be what made a request fail; not more often than makes sense.
+    pub(crate) fn refresh_suspected_route(self: &Arc<Self>, topic: &Arc<str>) {
+        let now = Instant::now();
+        {
+            let mut suspected = self.suspected.lock();
+            match suspected.get(topic) {
+                Some(last) if now.duration_since(*last) < SUSPICION_INTERVAL => return,
+                _ => suspected.insert(Arc::clone(topic), now),
+            };
+        }
+        self.refresh_route(topic);
     }
 
     /// Asks anew for one route, in the background.

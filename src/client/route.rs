@@ -19,10 +19,9 @@ use crate::message::MessageQueue;
 use crate::remoting::{Completion, Outcome, Remoting, Request};
 use crate::wire::body::{MASTER_ID, TopicRouteData};
 use crate::wire::header::GetRouteInfoRequest;
+use crate::wire::name::CREATE_TOPIC_KEY;
 use crate::wire::{RequestCode, ResponseCode};
 
-/// The topic whose route shows where topics may be created: brokers create them with the first message.
-pub(crate) const AUTO_CREATE_TOPIC: &str = "TBW102";
 /// Queues that a topic gets that is created so. (Java: `defaultTopicQueueNums`)
 pub(crate) const AUTO_CREATE_QUEUES: i32 = 4;
 
@@ -82,7 +81,7 @@ impl TopicRoute {
         Self { topic: Arc::clone(topic), publish, subscribe: data.read_queues(topic), brokers, to_be_created: false }
     }
 
-    /// The queues that `topic` would get where the route of [`AUTO_CREATE_TOPIC`] leads.
+    /// The queues that `topic` would get where the route of [`CREATE_TOPIC_KEY`] leads.
     fn to_be_created(topic: &Arc<str>, mut data: TopicRouteData, map: Option<&AddressMap>) -> Self {
         for queue_data in &mut data.queue_datas {
             let queues = queue_data.read_queue_nums.min(AUTO_CREATE_QUEUES);
@@ -187,10 +186,16 @@ impl Routes {
     pub(crate) fn look_up_to_publish(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, waiter: RouteWaiter) {
         let routes = Arc::clone(self);
         let wanted = Arc::clone(topic);
-        self.look_up(topic, deadline, Box::new(move |route| match route {
-            Err(error) if error.kind() == ErrorKind::NoRoute => routes.look_up_to_create(&wanted, deadline, error, waiter),
-            route => waiter(route),
-        }));
+        self.look_up(
+            topic,
+            deadline,
+            Box::new(move |route| match route {
+                Err(error) if error.kind() == ErrorKind::NoRoute => {
+                    routes.look_up_to_create(&wanted, deadline, error, waiter)
+                }
+                route => waiter(route),
+            }),
+        );
     }
 
     /// Asks the name servers for the route of `topic`, or joins the others who wait for it already.
@@ -217,13 +222,7 @@ impl Routes {
         }
     }
 
-    fn look_up_to_create(
-        self: &Arc<Self>,
-        topic: &Arc<str>,
-        deadline: Instant,
-        unknown: Error,
-        waiter: RouteWaiter,
-    ) {
+    fn look_up_to_create(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, unknown: Error, waiter: RouteWaiter) {
         let routes = Arc::clone(self);
         let wanted = Arc::clone(topic);
         let answered = Box::new(move |_: &Lookup, data: Result<TopicRouteData>| {
@@ -238,7 +237,7 @@ impl Routes {
                 Err(error) => Err(error),
             });
         });
-        Lookup::new(self, &Arc::from(AUTO_CREATE_TOPIC), deadline, answered).ask();
+        Lookup::new(self, &Arc::from(CREATE_TOPIC_KEY), deadline, answered).ask();
     }
 
     /// Keeps a route that is new or has changed; a route is only ever replaced by another one, never by a failure.

@@ -21,12 +21,12 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// The timer, the owner of its thread, and what ends it: dropping `TimerStop`.
-    pub(crate) fn start(threads: &Threads) -> Result<(Self, TimerStop, Worker)> {
+    /// The timer and the owner of its thread.
+    pub(crate) fn start(threads: &Threads) -> Result<(Self, TimerThread)> {
         let (jobs, inbox) = unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let worker = threads.start("rmq-timer", move || run(&inbox, &stopped))?;
-        Ok((Self { jobs }, TimerStop { _stop: stop }, worker))
+        Ok((Self { jobs }, TimerThread { stop, worker }))
     }
 
     /// Runs `job` at `due`, or as soon as possible when that has passed.
@@ -47,10 +47,26 @@ impl fmt::Debug for Timer {
     }
 }
 
-/// Ends the timer's thread when dropped.
+/// The owner of `rmq-timer`: dropping it ends the thread and waits for that.
 #[derive(Debug)]
-pub(crate) struct TimerStop {
-    _stop: Sender<()>,
+pub(crate) struct TimerThread {
+    // Above the worker: what is dropped first ends the thread that the other waits for.
+    stop: Sender<()>,
+    worker: Worker,
+}
+
+impl TimerThread {
+    /// Ends the thread. Returns its name when a job is still running at `deadline`.
+    pub(crate) fn stop(self, deadline: Instant) -> Option<String> {
+        let Self { stop, mut worker } = self;
+        drop(stop);
+        if worker.join_until(deadline) {
+            return None;
+        }
+        let name = worker.name().to_owned();
+        worker.detach();
+        Some(name)
+    }
 }
 
 struct Scheduled {
@@ -116,13 +132,13 @@ mod tests {
     use super::*;
     use crate::worker::StdThreads;
 
-    fn start() -> (Timer, TimerStop, Worker) {
+    fn start() -> (Timer, TimerThread) {
         Timer::start(&Threads::new(Arc::new(StdThreads), None)).unwrap()
     }
 
     #[test]
     fn jobs_run_in_the_order_in_which_they_fall_due() {
-        let (timer, _stop, _worker) = start();
+        let (timer, _thread) = start();
         let (sender, done) = unbounded();
         let now = Instant::now();
         for milliseconds in [30, 10, 20] {
@@ -135,11 +151,10 @@ mod tests {
 
     #[test]
     fn the_end_drops_what_is_not_due() {
-        let (timer, stop, worker) = start();
+        let (timer, thread) = start();
         let (sender, done) = unbounded::<()>();
         timer.after(Duration::from_secs(3600), move || drop(sender));
-        drop(stop);
-        drop(worker);
+        drop(thread);
         drop(timer);
         assert!(done.recv().is_err());
     }

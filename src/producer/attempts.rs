@@ -61,7 +61,7 @@ pub(super) enum Next {
     Try { index: usize, limit: Instant },
     /// Do nothing until then, then ask again.
     Pause { until: Instant },
-    /// It is over: see [`Attempts::into_error`].
+    /// It is over: see [`Attempts::take_error`].
     GiveUp,
 }
 
@@ -119,10 +119,10 @@ impl Attempts {
             let turn = (0..queues.len()).map(|step| first.wrapping_add(step) % queues.len());
             turn.into_iter().find(|&index| queues.get(index).is_some_and(wanted))
         };
-        let untried = |queue: &PublishQueue| !self.failed.iter().any(|attempt| *attempt.broker == *queue.queue.broker_name);
-        let not_last = |queue: &PublishQueue| {
-            self.failed.last().is_none_or(|attempt| *attempt.broker != *queue.queue.broker_name)
-        };
+        let untried =
+            |queue: &PublishQueue| !self.failed.iter().any(|attempt| *attempt.broker == *queue.queue.broker_name);
+        let not_last =
+            |queue: &PublishQueue| self.failed.last().is_none_or(|attempt| *attempt.broker != *queue.queue.broker_name);
         let fresh = choose(&|queue| untried(queue) && is_reachable(queue)).or_else(|| choose(&untried));
         let chosen = fresh
             .or_else(|| choose(&|queue| not_last(queue) && is_reachable(queue)))
@@ -171,10 +171,14 @@ impl Attempts {
         self.pause_until = now.checked_add(FIRST_PAUSE * (1 << shift));
     }
 
-    /// Everything that was tried, as one error with the last failure's kind.
-    pub(super) fn into_error(self, now: Instant, topic: &str) -> Error {
-        let Some(last) = self.last_error else {
-            return Error::new(ErrorKind::Timeout, format!("the deadline passed before {topic} could be sent to"));
+    /// Everything that was tried, as one error with the last failure's kind; `no_queue` tells why nothing was.
+    pub(super) fn take_error(&mut self, now: Instant, topic: &str, no_queue: &str) -> Error {
+        let is_late = now >= self.deadline;
+        let Some(last) = self.last_error.take() else {
+            return match is_late {
+                true => Error::new(ErrorKind::Timeout, format!("the deadline passed before {topic} could be sent to")),
+                false => Error::new(ErrorKind::NoBroker, no_queue),
+            };
         };
         if self.failed.is_empty() {
             return last;
@@ -186,9 +190,10 @@ impl Attempts {
             Certainty::Unknown => "it may be stored",
             Certainty::Stored => "it is stored",
         };
-        let late = if now >= self.deadline { " and the deadline passed" } else { "" };
+        let late = if is_late { " and the deadline passed" } else { "" };
         let detail = format!("sending to {topic} failed after {attempts}{late}; {certainty}");
-        last.in_context(detail).with_certainty(self.certainty).with_attempts(self.failed)
+        let attempts = std::mem::take(&mut self.failed);
+        last.in_context(detail).with_certainty(self.certainty).with_attempts(attempts)
     }
 }
 
@@ -324,7 +329,7 @@ mod tests {
             send.try_next().unwrap();
             send.fail("a", code(fatal));
             assert_eq!(send.try_next(), None);
-            let error = send.attempts.into_error(send.now, "T");
+            let error = send.attempts.take_error(send.now, "T", "no queue");
             assert_eq!((error.broker_code(), error.certainty()), (Some(fatal), Certainty::NotSent));
         }
     }
@@ -336,7 +341,7 @@ mod tests {
         send.fail("a", timeout());
         send.try_next().unwrap();
         send.fail("b", refused());
-        let error = send.attempts.into_error(send.now, "T");
+        let error = send.attempts.take_error(send.now, "T", "no queue");
         assert_eq!((error.kind(), error.certainty()), (ErrorKind::Connect, Certainty::Unknown));
         assert_eq!(error.attempts().len(), 2);
     }
@@ -379,6 +384,6 @@ mod tests {
         let mut send = Send::new(&["a"]);
         send.now += Duration::from_secs(3);
         assert_eq!(send.try_next(), None);
-        assert_eq!(send.attempts.into_error(send.now, "T").kind(), ErrorKind::Timeout);
+        assert_eq!(send.attempts.take_error(send.now, "T", "no queue").kind(), ErrorKind::Timeout);
     }
 }

@@ -10,10 +10,10 @@ use log::debug;
 use crate::client::identity::{Identity, wall_clock_millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
-use crate::names::check_topic_to_send;
 use crate::properties::{Properties, name};
 use crate::wire::compression::{self, Codec};
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
+use crate::wire::name::{check_topic, may_send_to};
 
 /// Room that brokers need for the properties they add. A 5.5.0 broker adds `CLUSTER`, `__transactionId__` and, for
 /// delayed and retried messages, `REAL_TOPIC`, `REAL_QID`, `RETRY_TOPIC` and `ORIGIN_MESSAGE_ID`; with names of their
@@ -41,6 +41,9 @@ pub(super) struct Prepared {
     /// The id under which the receipt names it; the same in all attempts, so that doubles can be told.
     pub(super) message_id: String,
     pub(super) born_timestamp: i64,
+    /// How often a message to a retry topic was delivered before, and how often it may be.
+    pub(super) reconsume_times: i32,
+    pub(super) max_reconsume_times: Option<i32>,
 }
 
 impl Prepared {
@@ -67,6 +70,8 @@ impl Prepared {
             properties,
             message_id,
             born_timestamp,
+            reconsume_times: 0,
+            max_reconsume_times: None,
         })
     }
 
@@ -77,7 +82,10 @@ impl Prepared {
 }
 
 fn check(message: &Message, rules: &BodyRules) -> Result<()> {
-    check_topic_to_send(&message.topic)?;
+    check_topic(&message.topic).map_err(|error| invalid(format!("topic {:?} cannot be: {error}", message.topic)))?;
+    if !may_send_to(&message.topic) {
+        return Err(invalid(format!("topic {} belongs to the broker: nobody may send to it", message.topic)));
+    }
     if let Some(violation) = message.violation() {
         return Err(invalid(violation.to_string()));
     }
@@ -145,7 +153,7 @@ mod tests {
             (Message::new("", "x"), "topic"),
             (Message::new("  ", "x"), "topic"),
             (Message::new("a b", "x"), "topic"),
-            (Message::new("t".repeat(128), "x"), "128"),
+            (Message::new("t".repeat(128), "x"), "127"),
             (Message::new("SCHEDULE_TOPIC_XXXX", "x"), "SCHEDULE_TOPIC_XXXX"),
             (Message::new("T", ""), "zero"),
             (Message::new("T", vec![0; 1001]), "1001"),

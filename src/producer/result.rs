@@ -52,14 +52,23 @@ pub struct SendResult {
 }
 
 /// Reads the answer to a send to `queue`.
-pub(super) fn read_answer(message_id: &str, queue: &MessageQueue, response: &RemotingCommand, address: &str) -> Result<SendResult> {
+pub(super) fn read_answer(
+    message_id: &str,
+    queue: &MessageQueue,
+    response: &RemotingCommand,
+    address: &str,
+) -> Result<SendResult> {
     let code = response.response_code();
     let Some(status) = SendStatus::of(code) else {
         return Err(Error::refused(code, response.remark.as_deref(), address));
     };
     let header = SendMessageResponse::from_fields(&response.ext_fields)
         .map_err(|error| unreadable(address, &error).with_certainty(Certainty::Stored))?;
-    let queue = MessageQueue { queue_id: header.queue_id, topic: Arc::clone(&queue.topic), broker_name: Arc::clone(&queue.broker_name) };
+    let queue = MessageQueue {
+        queue_id: header.queue_id,
+        topic: Arc::clone(&queue.topic),
+        broker_name: Arc::clone(&queue.broker_name),
+    };
     Ok(SendResult {
         status,
         msg_id: message_id.to_owned(),
