@@ -12,6 +12,7 @@
 pub mod body;
 pub mod code;
 pub mod command;
+pub mod compression;
 pub mod fastjson;
 pub mod header;
 pub mod java_hash;
