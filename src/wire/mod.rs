@@ -18,6 +18,7 @@ pub mod header;
 pub mod java_hash;
 pub mod message;
 pub mod message_id;
+pub mod name;
 pub mod sys_flag;
 
 use std::fmt;
