@@ -6,5 +6,8 @@ mod message;
 mod properties;
 pub mod wire;
 
+#[cfg(test)]
+mod vectors;
+
 pub use message::{Message, MessageExt, MessageQueue};
 pub use properties::Properties;
