@@ -2,14 +2,18 @@
 
 #![forbid(unsafe_code)]
 
-pub mod wire;
-
 mod client;
+mod consumer;
 mod error;
 mod message;
+#[cfg(feature = "mini-broker")]
+pub mod mini_broker;
 mod producer;
 mod properties;
 mod remoting;
+#[cfg(test)]
+mod vectors;
+pub mod wire;
 mod worker;
 
 pub use client::{Client, ClientBuilder};

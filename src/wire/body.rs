@@ -27,8 +27,8 @@ pub mod permission {
 /// The broker id of a master.
 pub const MASTER_ID: i64 = 0;
 
-/// More queues than this of one topic on one broker are a broken route rather than a topic; RocketMQ's tools refuse
-/// far fewer. Without a limit a single wrong number would make a client fill its memory with queues.
+/// More queues than this of one topic on one broker are a broken route rather than a topic: without a limit a single
+/// wrong number would make a client fill its memory with queues.
 pub const MAX_QUEUES_PER_BROKER: i32 = 65_536;
 
 /// Reads a body, in standard JSON or in fastjson's dialect.

@@ -21,6 +21,9 @@ pub mod message_id;
 pub mod name;
 pub mod sys_flag;
 
+#[cfg(test)]
+mod hostile;
+
 use std::fmt;
 
 pub use code::{LanguageCode, RequestCode, ResponseCode};
