@@ -1,0 +1,385 @@
+//! The offsets a group has consumed up to, and which of them its brokers are known to have.
+//!
+//! Windows tell it how far they are; it tells which offsets are to be sent to the brokers now, and learns from the
+//! answers. An offset only grows, unless somebody overrules it; of a queue at most one commit is under way, so that an
+//! older one cannot overtake a newer one. Pure; who owns it and sends the commits (every 5 s, when a queue is given up,
+//! and at shutdown) is the consumer's matter.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::message::MessageQueue;
+
+/// An answer to a commit that has not come after this time will not be waited for: longer than the request's deadline.
+const ANSWER_OVERDUE: Duration = Duration::from_secs(10);
+
+/// The offsets of one group's owned queues.
+#[derive(Debug)]
+pub(crate) struct OffsetStore {
+    rows: BTreeMap<MessageQueue, Row>,
+    interval: Duration,
+    next_round: Instant,
+    last_ticket: u64,
+}
+
+/// An offset to send to the broker of its queue, with UPDATE_CONSUMER_OFFSET. Its answer, or that there is none, is to be
+/// told by [`OffsetStore::answered`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// The queue.
+    pub(crate) queue: MessageQueue,
+    /// The offset of the next message the group is to consume.
+    pub(crate) offset: i64,
+    /// Names the commit in its answer.
+    pub(crate) ticket: CommitTicket,
+}
+
+/// Names one commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommitTicket(u64);
+
+/// An offset of which no broker is known to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unconfirmed {
+    /// The queue.
+    pub(crate) queue: MessageQueue,
+    /// Up to here the group has consumed.
+    pub(crate) consumed: i64,
+    /// The last offset the broker is known to have.
+    pub(crate) confirmed: Option<i64>,
+}
+
+impl OffsetStore {
+    /// A store whose offsets are sent every `interval` (`persistConsumerOffsetInterval`).
+    pub(crate) fn new(interval: Duration, now: Instant) -> Self {
+        Self { rows: BTreeMap::new(), interval, next_round: now + interval, last_ticket: 0 }
+    }
+
+    /// We own the queue from now on and consume it from `offset`, which the broker has `stored` or which was chosen. A
+    /// chosen one is sent soon: asked again before it is stored, the end of a queue is another.
+    ///
+    /// Nothing is kept of an earlier time when we owned the queue: another member may have been further since then.
+    pub(crate) fn begin(&mut self, queue: &MessageQueue, offset: i64, stored: bool) {
+        let confirmed = stored.then_some(offset);
+        self.rows.insert(
+            queue.clone(),
+            Row { consumed: offset, confirmed, in_flight: None, urgent: !stored, leaving: false },
+        );
+    }
+
+    /// The window may commit `offset` now. A smaller one than before is ignored, and so is a queue that is not ours.
+    pub(crate) fn update(&mut self, queue: &MessageQueue, offset: i64) {
+        if let Some(row) = self.rows.get_mut(queue).filter(|row| !row.leaving) {
+            row.consumed = row.consumed.max(offset);
+        }
+    }
+
+    /// Goes to `offset` even if this is back, and sends it soon: a correction or a reset.
+    pub(crate) fn overrule(&mut self, queue: &MessageQueue, offset: i64) {
+        if let Some(row) = self.rows.get_mut(queue).filter(|row| !row.leaving) {
+            row.consumed = offset;
+            row.confirmed = None;
+            row.urgent = true;
+        }
+    }
+
+    /// Sends the offset of this queue soon instead of with the next round.
+    pub(crate) fn hurry(&mut self, queue: &MessageQueue) {
+        if let Some(row) = self.rows.get_mut(queue) {
+            row.urgent = row.is_dirty();
+        }
+    }
+
+    /// The queue is given up; its window's last word is `offset`. The offset is sent once more at most, since the next
+    /// owner may be further soon.
+    pub(crate) fn leave(&mut self, queue: &MessageQueue, offset: i64) {
+        self.update(queue, offset);
+        let Some(row) = self.rows.get_mut(queue) else { return };
+        row.leaving = true;
+        row.urgent = true;
+        if !row.is_dirty() && row.in_flight.is_none() {
+            self.rows.remove(queue);
+        }
+    }
+
+    /// How far the group is in a queue of ours, for a commit that rides on a pull.
+    pub(crate) fn offset(&self, queue: &MessageQueue) -> Option<i64> {
+        self.rows.get(queue).map(|row| row.consumed)
+    }
+
+    /// The commits to send now: of all queues once in an interval, of queues in a hurry at once.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Commit> {
+        let round = self.next_round <= now;
+        if round {
+            self.next_round = now + self.interval;
+        }
+        self.take(now, |row| round || row.urgent)
+    }
+
+    /// The commits to send before the consumer ends: of all queues, whatever the time.
+    pub(crate) fn flush(&mut self, now: Instant) -> Vec<Commit> {
+        self.take(now, |_| true)
+    }
+
+    /// When [`Self::due`] has something to say; `None` while we own nothing.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let waits = |row: &Row| row.urgent && row.is_dirty() && row.in_flight.is_none();
+        let hurry = self.rows.values().any(waits);
+        (!self.rows.is_empty()).then_some(if hurry { now.min(self.next_round) } else { self.next_round })
+    }
+
+    /// The broker has stored a commit, or not: refused, unanswered, or never sent. Then the next round tries again.
+    pub(crate) fn answered(&mut self, queue: &MessageQueue, ticket: CommitTicket, stored: bool) {
+        let Some(row) = self.rows.get_mut(queue) else { return };
+        let Some(commit) = row.in_flight.take_if(|commit| commit.ticket == ticket) else { return };
+        if stored {
+            row.confirmed = Some(commit.offset);
+        }
+        if row.leaving && (!stored || !row.is_dirty() || row.sent_last_word(&commit)) {
+            self.rows.remove(queue);
+        }
+    }
+
+    /// A master has answered a pull on which `offset` rode: it has stored it when it received the pull.
+    pub(crate) fn rode(&mut self, queue: &MessageQueue, offset: i64) {
+        let Some(row) = self.rows.get_mut(queue) else { return };
+        // A greater offset than ours was overruled meanwhile; a smaller one than confirmed was sent before it.
+        if offset <= row.consumed && row.confirmed.is_none_or(|confirmed| confirmed < offset) {
+            row.confirmed = Some(offset);
+        }
+    }
+
+    /// The offsets of which no broker is known to have them.
+    pub(crate) fn unconfirmed(&self) -> Vec<Unconfirmed> {
+        let dirty = self.rows.iter().filter(|(_, row)| row.is_dirty());
+        dirty
+            .map(|(queue, row)| Unconfirmed { queue: queue.clone(), consumed: row.consumed, confirmed: row.confirmed })
+            .collect()
+    }
+
+    fn take(&mut self, now: Instant, wanted: impl Fn(&Row) -> bool) -> Vec<Commit> {
+        let mut commits = Vec::new();
+        for (queue, row) in &mut self.rows {
+            row.in_flight.take_if(|commit| commit.overdue <= now);
+            if row.in_flight.is_some() || !row.is_dirty() || !wanted(row) {
+                continue;
+            }
+            self.last_ticket += 1;
+            let ticket = CommitTicket(self.last_ticket);
+            row.urgent = false;
+            row.in_flight = Some(InFlight { ticket, offset: row.consumed, overdue: now + ANSWER_OVERDUE });
+            commits.push(Commit { queue: queue.clone(), offset: row.consumed, ticket });
+        }
+        commits
+    }
+}
+
+#[derive(Debug)]
+struct Row {
+    /// The next offset the group is to consume.
+    consumed: i64,
+    /// What the broker is known to have.
+    confirmed: Option<i64>,
+    in_flight: Option<InFlight>,
+    /// Not to wait for the next round.
+    urgent: bool,
+    /// Given up; the row ends with its last commit.
+    leaving: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    ticket: CommitTicket,
+    offset: i64,
+    overdue: Instant,
+}
+
+impl Row {
+    fn is_dirty(&self) -> bool {
+        self.confirmed != Some(self.consumed)
+    }
+
+    fn sent_last_word(&self, commit: &InFlight) -> bool {
+        commit.offset == self.consumed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::fixtures::vectors;
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn queue(id: i32) -> MessageQueue {
+        MessageQueue::new("T", "b", id)
+    }
+
+    /// A store that owns queue 0 from offset 10, which the broker has.
+    fn store(now: Instant) -> OffsetStore {
+        let mut store = OffsetStore::new(INTERVAL, now);
+        store.begin(&queue(0), 10, true);
+        store
+    }
+
+    #[test]
+    fn updates_are_those_of_the_vectors() {
+        for id in ["OFFSET-001", "OFFSET-012", "OFFSET-013"] {
+            let vector = vectors(id).remove(0);
+            let mut store = OffsetStore::new(INTERVAL, Instant::now());
+            store.begin(&queue(0), vector["input"]["start"].as_i64().unwrap_or(0), true);
+            let mut values = Vec::new();
+            for update in vector["input"]["updates"].as_array().unwrap() {
+                let offset = update[0].as_i64().unwrap();
+                match update[1].as_bool().unwrap() {
+                    true => store.update(&queue(0), offset),
+                    false => store.overrule(&queue(0), offset),
+                }
+                values.push(store.offset(&queue(0)).unwrap());
+            }
+            assert_eq!(serde_json::json!(values), vector["expected"]["values"], "{id}");
+        }
+    }
+
+    #[test]
+    fn what_has_changed_is_sent_once_in_an_interval() {
+        let start = Instant::now();
+        let mut store = store(start);
+        store.begin(&queue(1), 5, true);
+        store.update(&queue(0), 12);
+        assert!(store.due(start).is_empty());
+        assert_eq!(store.next_due(start), Some(start + INTERVAL));
+        let commits = store.due(start + INTERVAL);
+        assert_eq!(commits.iter().map(|commit| (commit.queue.queue_id, commit.offset)).collect::<Vec<_>>(), [(0, 12)]);
+        store.answered(&queue(0), commits[0].ticket, true);
+        assert!(store.due(start + INTERVAL * 2).is_empty());
+        assert!(store.unconfirmed().is_empty());
+    }
+
+    #[test]
+    fn a_chosen_start_is_stored_soon_and_a_stored_one_is_not() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.begin(&queue(1), 70, false);
+        assert_eq!(store.next_due(now), Some(now));
+        let offsets: Vec<i64> = store.due(now).iter().map(|commit| commit.offset).collect();
+        assert_eq!(offsets, [70]);
+    }
+
+    #[test]
+    fn a_commit_is_not_overtaken_by_the_next() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.update(&queue(0), 12);
+        let first = store.flush(now).remove(0);
+        store.update(&queue(0), 15);
+        assert!(store.flush(now).is_empty(), "one is under way");
+        store.answered(&queue(0), first.ticket, true);
+        assert_eq!(store.flush(now)[0].offset, 15);
+    }
+
+    #[test]
+    fn a_refused_commit_is_sent_again_in_the_next_round() {
+        let start = Instant::now();
+        let mut store = store(start);
+        store.update(&queue(0), 12);
+        let first = store.due(start + INTERVAL).remove(0);
+        store.answered(&queue(0), first.ticket, false);
+        assert!(store.due(start + INTERVAL).is_empty());
+        assert_eq!(
+            store.unconfirmed(),
+            [Unconfirmed { queue: queue(0), consumed: 12, confirmed: Some(10) }],
+            "it is told at shutdown"
+        );
+        assert_eq!(store.due(start + INTERVAL * 2)[0].offset, 12);
+    }
+
+    #[test]
+    fn a_commit_without_any_answer_does_not_block_its_queue() {
+        let start = Instant::now();
+        let mut store = store(start);
+        store.update(&queue(0), 12);
+        let lost = store.flush(start).remove(0);
+        assert!(store.flush(start + ANSWER_OVERDUE - Duration::from_secs(1)).is_empty());
+        let again = store.flush(start + ANSWER_OVERDUE).remove(0);
+        store.answered(&queue(0), lost.ticket, true);
+        assert_eq!(store.unconfirmed().len(), 1, "a late answer tells nothing about the later commit");
+        store.answered(&queue(0), again.ticket, true);
+        assert!(store.unconfirmed().is_empty());
+    }
+
+    #[test]
+    fn an_overruling_offset_goes_back_and_is_sent_at_once() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.update(&queue(0), 100);
+        let before = store.flush(now).remove(0);
+        store.overrule(&queue(0), 50);
+        assert!(store.due(now).is_empty(), "the commit of 100 may still arrive");
+        store.answered(&queue(0), before.ticket, true);
+        assert_eq!(store.next_due(now), Some(now));
+        assert_eq!(store.due(now)[0].offset, 50);
+    }
+
+    #[test]
+    fn a_commit_that_rode_on_a_pull_counts() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.update(&queue(0), 12);
+        store.rode(&queue(0), 12);
+        assert!(store.flush(now).is_empty());
+        store.overrule(&queue(0), 5);
+        store.rode(&queue(0), 12);
+        assert_eq!(store.flush(now)[0].offset, 5, "a ride from before the reset says nothing");
+    }
+
+    #[test]
+    fn a_queue_that_is_given_up_is_stored_once_more_and_forgotten() {
+        let now = Instant::now();
+        for stored in [true, false] {
+            let mut store = store(now);
+            store.leave(&queue(0), 20);
+            let last = store.due(now).remove(0);
+            assert_eq!(last.offset, 20);
+            store.update(&queue(0), 30);
+            store.answered(&queue(0), last.ticket, stored);
+            assert_eq!(store.offset(&queue(0)), None);
+            assert_eq!(store.next_due(now), None);
+        }
+    }
+
+    #[test]
+    fn a_queue_given_up_while_a_commit_is_under_way_still_gets_its_last_word() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.update(&queue(0), 15);
+        let earlier = store.flush(now).remove(0);
+        store.leave(&queue(0), 20);
+        store.answered(&queue(0), earlier.ticket, true);
+        let last = store.due(now).remove(0);
+        assert_eq!(last.offset, 20);
+        store.answered(&queue(0), last.ticket, true);
+        assert_eq!(store.offset(&queue(0)), None);
+    }
+
+    #[test]
+    fn a_clean_queue_that_is_given_up_is_forgotten_at_once() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.leave(&queue(0), 10);
+        assert_eq!(store.offset(&queue(0)), None);
+        assert!(store.flush(now).is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_comes_back_begins_anew() {
+        let now = Instant::now();
+        let mut store = store(now);
+        store.leave(&queue(0), 20);
+        let last = store.due(now).remove(0);
+        store.begin(&queue(0), 5, true);
+        store.answered(&queue(0), last.ticket, true);
+        assert_eq!(store.offset(&queue(0)), Some(5));
+        assert!(store.flush(now).is_empty(), "an offset of our earlier time is not sent");
+    }
+}
