@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::clock::millis;
-use super::handlers::{ParkedPull, invalid_topic, lapse_pull, wake_pulls};
+use super::handlers::{ParkedPull, lapse_pull, wake_pulls};
 use super::state::{Answer, Condition, ReturnAddress, Settings};
 use super::store::{Draft, Place, Store, TopicConfig};
 use crate::message::Message;
@@ -16,33 +16,13 @@ use crate::properties::name;
 use crate::wire::body::{SubscriptionData, permission};
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
+use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, is_retry_topic};
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
-
-/// The topic whose settings automatically created topics take over.
-pub(super) const AUTO_CREATE_TOPIC: &str = "TBW102";
 
 /// Holds delayed messages, level by level.
 const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 
-const RETRY_PREFIX: &str = "%RETRY%";
-const DLQ_PREFIX: &str = "%DLQ%";
-
 const READ_WRITE: i32 = permission::READ | permission::WRITE;
-
-/// The topic in which a group's failed messages wait for their next delivery.
-pub(super) fn retry_topic(group: &str) -> String {
-    format!("{RETRY_PREFIX}{group}")
-}
-
-/// The topic in which a group's messages end that nobody could consume.
-pub(super) fn dead_letter_topic(group: &str) -> String {
-    format!("{DLQ_PREFIX}{group}")
-}
-
-/// The group that a retry topic belongs to.
-pub(super) fn group_of_retry_topic(topic: &str) -> Option<&str> {
-    topic.strip_prefix(RETRY_PREFIX)
-}
 
 /// A consumer group at one broker.
 #[derive(Debug, Default)]
@@ -94,7 +74,7 @@ impl Broker {
         if settings.auto_create_topics {
             let queues = settings.default_queues;
             let perm = READ_WRITE | permission::INHERIT;
-            store.set_topic(AUTO_CREATE_TOPIC, TopicConfig { read_queues: queues, write_queues: queues, perm });
+            store.set_topic(CREATE_TOPIC_KEY, TopicConfig { read_queues: queues, write_queues: queues, perm });
         }
         Self {
             name,
@@ -128,7 +108,8 @@ impl Broker {
         let levels = i32::try_from(self.settings.delay_levels.len()).unwrap_or(i32::MAX);
         let config = TopicConfig { read_queues: levels, write_queues: levels, perm: READ_WRITE };
         self.store.set_topic(SCHEDULE_TOPIC, config);
-        set_property(&mut draft.message, name::REAL_TOPIC, &draft.message.topic.clone());
+        let topic = Arc::clone(&draft.message.topic);
+        set_property(&mut draft.message, name::REAL_TOPIC, &topic);
         set_property(&mut draft.message, name::REAL_QUEUE_ID, &draft.queue_id.to_string());
         draft.message.topic = SCHEDULE_TOPIC.into();
         draft.queue_id = i32::try_from(level).unwrap_or_default();
@@ -210,7 +191,7 @@ impl Broker {
         if let Some(known) = self.store.topic(topic) {
             return Some(known.config);
         }
-        let config = if group_of_retry_topic(topic).is_some() {
+        let config = if is_retry_topic(topic) {
             TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE }
         } else {
             let pattern = self.store.topic(default_topic)?.config;
@@ -226,7 +207,7 @@ impl Broker {
 
     /// Makes the retry or dead-letter topic of a group, of one queue, unless it is there.
     pub(super) fn ensure_group_topic(&mut self, topic: &str) {
-        if self.store.topic(topic).is_none() && invalid_topic(topic).is_none() {
+        if self.store.topic(topic).is_none() && check_topic(topic).is_ok() {
             self.store.set_topic(topic, TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE });
         }
     }

@@ -128,8 +128,12 @@ impl Server {
 
     /// Cuts all connections of a server; returns how many there were.
     pub(super) fn cut_connections(&mut self, node: Node) -> usize {
-        let tokens: Vec<_> =
-            self.connections.iter().filter(|(_, connection)| connection.node == node).map(|(token, _)| *token).collect();
+        let tokens: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.node == node)
+            .map(|(token, _)| *token)
+            .collect();
         for token in &tokens {
             self.close(*token);
         }
@@ -209,10 +213,8 @@ impl Server {
         let token = self.next_token();
         self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         self.state.connected(connection_number(token), node, peer);
-        self.connections.insert(
-            token,
-            Connection { node, stream, decoder: FrameDecoder::new(), outgoing: BytesMut::new() },
-        );
+        self.connections
+            .insert(token, Connection { node, stream, decoder: FrameDecoder::new(), outgoing: BytesMut::new() });
         Ok(())
     }
 

@@ -358,7 +358,7 @@ impl State {
         match verdict {
             Verdict::Process(fate) => {
                 return_to.fate = fate;
-                self.process(peer, Request { command, peer: peer.address, now, return_to });
+                self.process(peer, &Request { command, peer: peer.address, now, return_to });
             }
             Verdict::Answer(told) => {
                 let RemotingCommand { code, remark, ext_fields: fields, body, .. } = told;
@@ -369,12 +369,12 @@ impl State {
         }
     }
 
-    fn process(&mut self, peer: Peer, request: Request) {
+    fn process(&mut self, peer: Peer, request: &Request) {
         let (return_to, now) = (request.return_to.clone(), request.now);
         let reply = match peer.node {
-            Node::NameServer(_) => handlers::name_server(self, &request),
+            Node::NameServer(_) => handlers::name_server(self, request),
             Node::Broker(index) => match self.brokers.get_mut(index) {
-                Some(broker) => handlers::broker(broker, &request),
+                Some(broker) => handlers::broker(broker, request),
                 None => Reply::Never,
             },
         };

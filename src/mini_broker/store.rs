@@ -122,11 +122,8 @@ impl Store {
     pub(super) fn append(&mut self, draft: Draft, now: i64) -> Result<Place, Error> {
         let topic = self.topics.get_mut(&draft.message.topic).ok_or(Error::MissingField { field: "topic" })?;
         let queue = topic.queues.entry(draft.queue_id).or_default();
-        let place = Place {
-            queue_offset: queue.end(),
-            log_offset: self.log_end,
-            tags_code: tags_code(draft.message.tag()),
-        };
+        let place =
+            Place { queue_offset: queue.end(), log_offset: self.log_end, tags_code: tags_code(draft.message.tag()) };
         let mut message = MessageExt {
             broker_name: Arc::clone(&self.broker_name),
             queue_id: draft.queue_id,

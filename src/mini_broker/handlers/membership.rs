@@ -5,11 +5,12 @@
 //! time would make everybody silent at once), producer groups, which matter to transactions only.
 
 use super::Handled;
-use crate::mini_broker::broker::{Broker, Group, Member, retry_topic};
+use crate::mini_broker::broker::{Broker, Group, Member};
 use crate::mini_broker::state::{Answer, Request};
 use crate::wire::ResponseCode;
 use crate::wire::body::{self, ConsumerData, ConsumerList, HeartbeatData, MessageModel, SubscriptionData};
 use crate::wire::header::{GetConsumerListByGroupRequest, UnregisterClientRequest};
+use crate::wire::name::retry_topic;
 
 pub(super) fn heartbeat(broker: &mut Broker, request: &Request) -> Handled {
     let heartbeat: HeartbeatData = body::decode("heartbeat", &request.command.body)?;
@@ -68,6 +69,10 @@ fn register(group: &mut Group, connection: u64, client_id: &str) -> bool {
     if let Some(member) = group.members.iter_mut().find(|member| member.connection == connection) {
         client_id.clone_into(&mut member.client_id);
         return false;
+    }
+    if group.members.is_empty() {
+        // A real broker forgets a group's subscriptions with its last member.
+        group.subscriptions.clear();
     }
     group.members.push(Member { connection, client_id: client_id.to_owned() });
     true

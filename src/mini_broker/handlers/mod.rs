@@ -10,7 +10,6 @@ mod pull;
 mod send;
 
 pub(super) use pull::{ParkedPull, lapse_pull, wake_pulls};
-pub(super) use send::invalid_topic;
 
 use super::broker::Broker;
 use super::state::{Answer, Reply, Request, State};

@@ -35,8 +35,8 @@ pub(super) fn route(state: &State, request: &Request) -> Handled {
         return Err(Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark));
     }
     let json = body::encode("topic route", &route)?;
-    let is_standard = request.command.version >= STANDARD_JSON_SINCE
-        || header.accept_standard_json_only.unwrap_or_default();
+    let is_standard =
+        request.command.version >= STANDARD_JSON_SINCE || header.accept_standard_json_only.unwrap_or_default();
     let json = if is_standard && !state.settings.raw_route_json { json } else { with_bare_integer_keys(&json) };
     Ok(Answer::success().with_body(json).into())
 }

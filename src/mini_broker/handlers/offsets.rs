@@ -101,10 +101,14 @@ fn nearest(queue: &Queue, timestamp: i64) -> i64 {
 
 /// 5.x: the first message stored at the time or later; behind the last one when there is none.
 fn lower_boundary(queue: &Queue, timestamp: i64) -> i64 {
-    queue.live().find(|(_, entry)| entry.stored_at >= timestamp).map_or(queue.end(), |(offset, _)| offset)
+    queue.live().find(|(_, entry)| entry.stored_at >= timestamp).map_or_else(|| queue.end(), |(offset, _)| offset)
 }
 
 /// 5.x, when asked for: the last message stored at the time or earlier; the first one when there is none.
 fn upper_boundary(queue: &Queue, timestamp: i64) -> i64 {
-    queue.live().take_while(|(_, entry)| entry.stored_at <= timestamp).last().map_or(queue.first(), |(offset, _)| offset)
+    queue
+        .live()
+        .take_while(|(_, entry)| entry.stored_at <= timestamp)
+        .last()
+        .map_or_else(|| queue.first(), |(offset, _)| offset)
 }

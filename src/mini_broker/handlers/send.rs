@@ -7,18 +7,17 @@ use bytes::Bytes;
 
 use super::Handled;
 use crate::message::Message;
-use crate::mini_broker::broker::{Broker, dead_letter_topic, group_of_retry_topic, retry_topic, set_property};
-use crate::mini_broker::state::{Answer, Request};
+use crate::mini_broker::broker::{Broker, set_property};
+use crate::mini_broker::state::{Answer, Release, Request};
 use crate::mini_broker::store::{Draft, Place, TopicConfig};
-use crate::properties::{Properties, name};
+use crate::properties::{Properties, name as property};
 use crate::wire::header::{
     ConsumerSendMsgBackRequest, CreateTopicRequest, SendMessageRequest, SendMessageRequestV2, SendMessageResponse,
 };
 use crate::wire::message_id::{OffsetMessageId, UniqueId};
+use crate::wire::name::NameError;
 use crate::wire::sys_flag::message::{TRANSACTION_MASK, TRANSACTION_NOT};
-use crate::wire::{RequestCode, ResponseCode};
-
-const MAX_TOPIC_LENGTH: usize = 127;
+use crate::wire::{RequestCode, ResponseCode, name};
 
 /// How often a message is delivered again before it goes to the dead-letter topic, unless its consumer says.
 const RETRY_MAX_TIMES: i32 = 16;
@@ -26,28 +25,6 @@ const RETRY_MAX_TIMES: i32 = 16;
 const FIRST_RETRY_LEVEL: i32 = 3;
 /// From this version on a client's own maximum counts: `V3_4_9`.
 const OWN_MAXIMUM_SINCE: i32 = 121;
-
-const SYSTEM_TOPICS: [&str; 10] = [
-    "TBW102",
-    "SCHEDULE_TOPIC_XXXX",
-    "BenchmarkTest",
-    "RMQ_SYS_TRANS_HALF_TOPIC",
-    "RMQ_SYS_TRACE_TOPIC",
-    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
-    "SELF_TEST_TOPIC",
-    "OFFSET_MOVED_EVENT",
-    "CHECKPOINT_TOPIC",
-];
-
-const FORBIDDEN_TO_SEND: [&str; 6] = [
-    "SCHEDULE_TOPIC_XXXX",
-    "RMQ_SYS_TRANS_HALF_TOPIC",
-    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
-    "SELF_TEST_TOPIC",
-    "OFFSET_MOVED_EVENT",
-];
 
 pub(super) fn send(broker: &mut Broker, request: &Request) -> Handled {
     let answer = store_sent(broker, request).unwrap_or_else(|refusal| refusal);
@@ -69,17 +46,17 @@ pub(super) fn send_back(broker: &mut Broker, request: &Request) -> Handled {
         0 => FIRST_RETRY_LEVEL + stored.reconsume_times,
         level => level,
     };
-    let topic = if is_dead { dead_letter_topic(header.group) } else { retry_topic(header.group) };
+    let topic = if is_dead { name::dead_letter_topic(header.group) } else { name::retry_topic(header.group) };
     broker.ensure_group_topic(&topic);
 
-    let origin = stored.property(name::ORIGIN_MESSAGE_ID).map_or_else(|| stored.offset_msg_id(), str::to_owned);
+    let origin = stored.property(property::ORIGIN_MESSAGE_ID).map_or_else(|| stored.offset_msg_id(), str::to_owned);
     let mut message = stored.message.clone();
-    if message.property(name::RETRY_TOPIC).is_none() {
-        set_property(&mut message, name::RETRY_TOPIC, stored.topic());
+    if message.property(property::RETRY_TOPIC).is_none() {
+        set_property(&mut message, property::RETRY_TOPIC, stored.topic());
     }
-    set_property(&mut message, name::ORIGIN_MESSAGE_ID, &origin);
-    set_property(&mut message, name::WAIT, "false");
-    set_property(&mut message, name::DELAY, &level.to_string());
+    set_property(&mut message, property::ORIGIN_MESSAGE_ID, &origin);
+    set_property(&mut message, property::WAIT, "false");
+    set_property(&mut message, property::DELAY, &level.to_string());
     message.topic = topic.into();
     let draft = Draft {
         message,
@@ -95,53 +72,26 @@ pub(super) fn send_back(broker: &mut Broker, request: &Request) -> Handled {
 
 pub(super) fn create_topic(broker: &mut Broker, request: &Request) -> Handled {
     let header = CreateTopicRequest::from_fields(&request.command.ext_fields)?;
-    let refuse = |remark: String| Answer::refusal(broker.settings.release.invalid_parameter(), remark);
-    if let Some(reason) = invalid_topic(header.topic) {
-        return Err(refuse(reason.describe(broker, header.topic)));
-    }
-    if SYSTEM_TOPICS.contains(&header.topic) {
+    let release = broker.settings.release;
+    let refuse = |remark: String| Answer::refusal(release.invalid_parameter(), remark);
+    name::check_topic(header.topic).map_err(|error| refuse(describe(release, header.topic, error)))?;
+    if name::is_system_topic(header.topic) {
         return Err(refuse(format!("The topic[{}] is conflict with system topic.", header.topic)));
     }
-    let config = TopicConfig {
-        read_queues: header.read_queue_nums,
-        write_queues: header.write_queue_nums,
-        perm: header.perm,
-    };
+    let config =
+        TopicConfig { read_queues: header.read_queue_nums, write_queues: header.write_queue_nums, perm: header.perm };
     broker.store.set_topic(header.topic, config);
     Ok(Answer::success().into())
 }
 
-/// Why a text cannot be a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::mini_broker) enum InvalidTopic {
-    Blank,
-    Characters,
-    Length,
-}
-
-/// Whether and why brokers refuse this topic.
-pub(in crate::mini_broker) fn invalid_topic(topic: &str) -> Option<InvalidTopic> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"%|_-".contains(&byte);
-    if topic.trim().is_empty() {
-        Some(InvalidTopic::Blank)
-    } else if !topic.bytes().all(is_allowed) {
-        Some(InvalidTopic::Characters)
-    } else if topic.len() > MAX_TOPIC_LENGTH {
-        Some(InvalidTopic::Length)
-    } else {
-        None
-    }
-}
-
-impl InvalidTopic {
-    fn describe(self, broker: &Broker, topic: &str) -> String {
-        let named = if broker.settings.release.is_v5() { format!("[{topic}]") } else { String::new() };
-        match self {
-            Self::Blank => "The specified topic is blank.".to_owned(),
-            Self::Characters => {
-                format!("The specified topic{named} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")
-            }
-            Self::Length => format!("The specified topic is longer than topic max length {MAX_TOPIC_LENGTH}."),
+/// In the words of the release's broker.
+fn describe(release: Release, topic: &str, error: NameError) -> String {
+    match error {
+        NameError::Blank => "The specified topic is blank.".to_owned(),
+        NameError::TooLong { limit } => format!("The specified topic is longer than topic max length {limit}."),
+        _ => {
+            let named = if release.is_v5() { format!("[{topic}]") } else { String::new() };
+            format!("The specified topic{named} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")
         }
     }
 }
@@ -156,9 +106,9 @@ fn store_sent(broker: &mut Broker, request: &Request) -> Result<Answer, Answer> 
     check_topic(broker, &header)?;
     let mut draft = draft_of(broker, request, &header)?;
     move_exhausted_retry(broker, request, &header, &mut draft)?;
-    let unique_id = draft.message.property(name::UNIQ_KEY).map(str::to_owned);
+    let (queue_id, unique_id) = (draft.queue_id, draft.message.property(property::UNIQ_KEY).map(str::to_owned));
     let place = broker.put(draft, request.now)?;
-    Ok(stored_answer(broker, &header, place, unique_id.as_deref()))
+    Ok(stored_answer(broker, queue_id, place, unique_id.as_deref()))
 }
 
 fn refuse_what_is_not_modelled(header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
@@ -176,10 +126,9 @@ fn refuse_what_is_not_modelled(header: &SendMessageRequestV2<'_>) -> Result<(), 
 fn check_topic(broker: &mut Broker, header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
     let release = broker.settings.release;
     let topic = header.topic;
-    if let Some(reason) = invalid_topic(topic) {
-        return Err(Answer::refusal(release.invalid_parameter(), reason.describe(broker, topic)));
-    }
-    if FORBIDDEN_TO_SEND.contains(&topic) {
+    let refuse = |error| Answer::refusal(release.invalid_parameter(), describe(release, topic, error));
+    name::check_topic(topic).map_err(refuse)?;
+    if !name::may_send_to(topic) {
         let remark = format!("Sending message to topic[{topic}] is forbidden.");
         return Err(Answer::refusal(ResponseCode::NO_PERMISSION, remark));
     }
@@ -206,12 +155,12 @@ fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV
     let encoded = Bytes::copy_from_slice(header.properties.unwrap_or_default().as_bytes());
     let properties = Properties::from_encoded(encoded).unwrap_or_default();
     let mut message = Message::from_parts(header.topic.into(), body, header.flag, properties);
-    message.properties.remove(name::WAIT);
-    if is_v5 && message.property(name::UNIQ_KEY).is_none() {
+    message.properties.remove(property::WAIT);
+    if is_v5 && message.property(property::UNIQ_KEY).is_none() {
         let id = unique_id(broker, request.now);
-        set_property(&mut message, name::UNIQ_KEY, &id);
+        set_property(&mut message, property::UNIQ_KEY, &id);
     }
-    set_property(&mut message, name::CLUSTER, &broker.settings.cluster);
+    set_property(&mut message, property::CLUSTER, &broker.settings.cluster);
     let queue_id = if header.queue_id < 0 { any_queue(broker, header.topic) } else { header.queue_id };
     Ok(Draft {
         message,
@@ -231,7 +180,7 @@ fn move_exhausted_retry(
     header: &SendMessageRequestV2<'_>,
     draft: &mut Draft,
 ) -> Result<(), Answer> {
-    let Some(group) = group_of_retry_topic(header.topic) else { return Ok(()) };
+    let Some(group) = header.topic.strip_prefix(name::RETRY_PREFIX) else { return Ok(()) };
     broker.group(group)?;
     let own_maximum = header.max_reconsume_times.filter(|_| request.command.version >= OWN_MAXIMUM_SINCE);
     let maximum = own_maximum.unwrap_or(RETRY_MAX_TIMES);
@@ -241,25 +190,20 @@ fn move_exhausted_retry(
         draft.reconsume_times >= maximum
     };
     if is_dead {
-        let topic = dead_letter_topic(group);
+        let topic = name::dead_letter_topic(group);
         broker.ensure_group_topic(&topic);
         draft.message.topic = topic.into();
         draft.queue_id = 0;
-        set_property(&mut draft.message, name::DELAY, "0");
+        set_property(&mut draft.message, property::DELAY, "0");
     }
     Ok(())
 }
 
-fn stored_answer(
-    broker: &Broker,
-    header: &SendMessageRequestV2<'_>,
-    place: Place,
-    unique_id: Option<&str>,
-) -> Answer {
+fn stored_answer(broker: &Broker, queue_id: i32, place: Place, unique_id: Option<&str>) -> Answer {
     let id = OffsetMessageId { store_host: broker.address, commit_log_offset: place.log_offset }.to_string();
     let response = SendMessageResponse {
         msg_id: &id,
-        queue_id: header.queue_id.max(0),
+        queue_id,
         queue_offset: place.queue_offset,
         transaction_id: unique_id.filter(|_| broker.settings.release.is_v5()),
         ..SendMessageResponse::default()
@@ -285,4 +229,3 @@ fn unique_id(broker: &mut Broker, now: i64) -> String {
     };
     id.to_string()
 }
-
