@@ -147,7 +147,9 @@ impl HeaderFields for ExtFields {
 
 impl fmt::Debug for ExtFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(key, value)| (key, if is_secret(key) { "***" } else { value }))).finish()
+        f.debug_map()
+            .entries(self.iter().map(|(key, value)| (key, if is_secret(key) { "***" } else { value })))
+            .finish()
     }
 }
 
