@@ -24,34 +24,56 @@ pub(crate) fn request(address: SocketAddr, command: RemotingCommand) -> io::Resu
     Connection::open(address)?.request(command, ANSWER_WITHIN)
 }
 
-/// A connection with one request at a time.
+/// A connection whose answers are read when they are asked for.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     decoder: FrameDecoder,
     last_opaque: i32,
+    /// Answers that came before they were asked for.
+    early: Vec<RemotingCommand>,
 }
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, decoder: FrameDecoder::new(), last_opaque: 0 })
+        Ok(Self { stream, decoder: FrameDecoder::new(), last_opaque: 0, early: Vec::new() })
     }
 
-    /// Sends `command` and waits for its answer; what the server asks meanwhile is ignored. `TimedOut` when the server
-    /// stays silent.
-    pub(crate) fn request(&mut self, mut command: RemotingCommand, within: Duration) -> io::Result<RemotingCommand> {
-        let deadline = Instant::now() + within;
+    /// This end's address.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("the address of a connected socket")
+    }
+
+    /// Sends `command` and waits for its answer. `TimedOut` when the server stays silent.
+    pub(crate) fn request(&mut self, command: RemotingCommand, within: Duration) -> io::Result<RemotingCommand> {
+        let opaque = self.send(command)?;
+        self.answer(opaque, within)
+    }
+
+    /// Sends `command` under an opaque of its own, which is returned.
+    pub(crate) fn send(&mut self, mut command: RemotingCommand) -> io::Result<i32> {
         self.last_opaque += 1;
         command.opaque = self.last_opaque;
         let mut bytes = BytesMut::new();
         command.encode(&mut bytes).map_err(io::Error::other)?;
         self.stream.write_all(&bytes)?;
+        Ok(command.opaque)
+    }
+
+    /// The answer to an earlier request; what the server itself asks meanwhile is ignored.
+    pub(crate) fn answer(&mut self, opaque: i32, within: Duration) -> io::Result<RemotingCommand> {
+        if let Some(at) = self.early.iter().position(|answer| answer.opaque == opaque) {
+            return Ok(self.early.swap_remove(at));
+        }
+        let deadline = Instant::now() + within;
         loop {
-            let answer = self.next_command(deadline)?;
-            if answer.is_response() && answer.opaque == command.opaque {
-                return Ok(answer);
+            let command = self.next_command(deadline)?;
+            match (command.is_response(), command.opaque == opaque) {
+                (true, true) => return Ok(command),
+                (true, false) => self.early.push(command),
+                (false, _) => {}
             }
         }
     }

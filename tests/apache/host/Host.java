@@ -1,12 +1,11 @@
+import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.lang.reflect.Method;
 import java.net.Socket;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.Comparator;
 import java.util.Properties;
-import java.util.stream.Stream;
 
 /**
  * Runs name servers and brokers of one Apache RocketMQ version for the tests, and ends with them.
@@ -77,11 +76,16 @@ public final class Host {
         } catch (IOException broken) {
             // The same as its end.
         }
-        try (Stream<Path> files = Files.walk(folder)) {
-            files.sorted(Comparator.reverseOrder()).forEach(file -> file.toFile().delete());
-        } catch (Exception gone) {
-            // The next start of the tests removes what is left.
-        }
+        // A server thread may write a file between the listing of a folder and its removal.
+        for (int attempt = 0; attempt < 10 && !remove(folder.toFile()); attempt++) { }
         Runtime.getRuntime().halt(0);
+    }
+
+    private static boolean remove(File file) {
+        File[] children = Files.isSymbolicLink(file.toPath()) ? null : file.listFiles();
+        for (File child : children == null ? new File[0] : children) {
+            remove(child);
+        }
+        return file.delete() || !file.exists();
     }
 }
