@@ -18,7 +18,7 @@ const QUEUES: u32 = 2;
 pub(super) fn strict(recorder: &mut Recorder, cluster: &dyn Cluster) {
     topics(recorder, cluster);
     routes(recorder);
-    sends(recorder);
+    sends(recorder, cluster);
     refused_sends(recorder);
     queue_offsets(recorder);
     pulls(recorder);
@@ -28,7 +28,7 @@ pub(super) fn strict(recorder: &mut Recorder, cluster: &dyn Cluster) {
     views(recorder);
     members(recorder);
     send_backs(recorder, cluster);
-    retry_sends(recorder);
+    retry_sends(recorder, cluster);
     unregistration(recorder);
     wrong_requests(recorder);
 }
@@ -84,7 +84,7 @@ fn routes(recorder: &mut Recorder) {
     recorder.ask("route, asked of a broker", Broker, route(TOPIC, true));
 }
 
-fn sends(recorder: &mut Recorder) {
+fn sends(recorder: &mut Recorder, cluster: &dyn Cluster) {
     let tagged =
         [("i", "UNIQ_KEY\u{1}7F00000100010000000000000001\u{2}TAGS\u{1}A\u{2}KEYS\u{1}k1 k2\u{2}WAIT\u{1}true")];
     recorder.ask("send", Broker, send_with(TOPIC, 0, "first", &tagged));
@@ -104,6 +104,11 @@ fn sends(recorder: &mut Recorder) {
     let batch = send_with("TranscriptOneQueue", 0, batch, &[("m", "true")]);
     recorder.ask("send a batch", Broker, RemotingCommand { code: RequestCode::SEND_BATCH_MESSAGE.0, ..batch });
     recorder.send(Broker, send("TranscriptOneQueue", 0, "one-way").oneway());
+    for (topic, queue, offset) in
+        [(TOPIC, 0, 5), (TOPIC, 1, 1), ("TranscriptReadOnly", 0, 1), ("TranscriptOneQueue", 0, 4)]
+    {
+        await_offset(cluster, topic, queue, offset);
+    }
     recorder.ask(
         "max offset after a one-way send",
         Broker,
@@ -281,13 +286,14 @@ fn send_backs(recorder: &mut Recorder, cluster: &dyn Cluster) {
     ask("send back to the dead letters", GROUP, "-1", "16");
     ask("send back in an unknown group", "TranscriptNobody", "0", "16");
     recorder.ask("send back an unknown message", Broker, send_back("999999999", GROUP, "0", "16"));
-    eventually("the message comes back", || cluster.max_offset("broker-a", &retry, 0) == 1);
+    await_offset(cluster, &retry, 0, 1);
+    await_offset(cluster, &dead, 0, 2);
     recorder.ask("pull what came back", Broker, pull(&retry, 0, &[("queueOffset", "0")]));
     recorder.ask("pull the dead letters", Broker, pull(&dead, 0, &[("queueOffset", "0")]));
     recorder.ask("send back, binary header", Broker, binary(send_back("999999999", GROUP, "0", "16")));
 }
 
-fn retry_sends(recorder: &mut Recorder) {
+fn retry_sends(recorder: &mut Recorder, cluster: &dyn Cluster) {
     let retry = format!("%RETRY%{GROUP}");
     let dead = format!("%DLQ%{GROUP}");
     let again = |times: &str, most: &str| {
@@ -295,8 +301,10 @@ fn retry_sends(recorder: &mut Recorder) {
         send_with(&retry, 0, "again", &[("i", &properties), ("j", times), ("l", most)])
     };
     recorder.ask("send to the retry topic", Broker, again("1", "16"));
+    await_offset(cluster, &retry, 0, 2);
     recorder.ask("pull what was sent to the retry topic", Broker, pull(&retry, 0, &[("queueOffset", "1")]));
     recorder.ask("send to the retry topic, once more than allowed", Broker, again("3", "2"));
+    await_offset(cluster, &dead, 0, 3);
     recorder.ask("pull what was sent once too often", Broker, pull(&dead, 0, &[("queueOffset", "2")]));
     recorder.ask("send to the retry topic of an unknown group", Broker, send("%RETRY%TranscriptNone", 0, "x"));
 }
@@ -323,6 +331,12 @@ fn wrong_requests(recorder: &mut Recorder) {
     recorder.ask("route without a topic", NameServer, request(RequestCode::GET_ROUTEINFO_BY_TOPIC, &[]));
     // The last of all: a 4.9 name server leaves it without an answer.
     recorder.ask_within("unknown code at a name server", NameServer, unknown, Duration::from_secs(3));
+}
+
+/// A broker answers a send before the message stands in its queue.
+fn await_offset(cluster: &dyn Cluster, topic: &str, queue: i32, offset: i64) {
+    let broker = &cluster.brokers()[0].name;
+    eventually(&format!("{topic}/{queue} reaches {offset}"), || cluster.max_offset(broker, topic, queue) == offset);
 }
 
 fn request(code: RequestCode, header: &[(&str, &str)]) -> RemotingCommand {
