@@ -41,7 +41,7 @@ impl Jvm {
         let output = home.join(format!("{name}.out"));
         let log = prepare(home, &output).map_err(|error| format!("files in {}: {error}", home.display()))?;
         let both = log.try_clone().map_err(|error| error.to_string())?;
-        let child = Command::new("java")
+        let child = Command::new(java())
             .args(OPTIONS)
             .arg("--add-opens=java.base/jdk.internal.misc=ALL-UNNAMED")
             .arg(define("rocketmq.home.dir", home))
@@ -83,6 +83,11 @@ impl Drop for Jvm {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The one that `tests/run` has chosen, or else the one on the path.
+fn java() -> PathBuf {
+    std::env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| Path::new(&home).join("bin").join("java"))
 }
 
 /// Where `tests/run` puts what is fetched and compiled once.
