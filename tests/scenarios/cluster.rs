@@ -129,6 +129,16 @@ impl dyn Cluster + '_ {
         }
     }
 
+    /// Creates a consumer group on every broker, so that its first heartbeat meets a group already known.
+    pub(crate) fn create_group(&self, group: &str) {
+        let config = format!(r#"{{"groupName":"{group}","retryQueueNums":1,"retryMaxTimes":16}}"#);
+        let request = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &());
+        for broker in self.brokers() {
+            let response = raw::request(broker.address, request.clone().with_body(config.clone())).expect("an answer");
+            assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {group}: {response:?}");
+        }
+    }
+
     /// The topic's route as the first name server tells it.
     pub(crate) fn route(&self, topic: &str) -> Option<Value> {
         route(*self.name_servers().first()?, topic)

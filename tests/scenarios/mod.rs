@@ -16,6 +16,7 @@ macro_rules! for_each_scenario {
     ($test:ident) => {
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
+        $test! { server::a_committed_offset_is_told_again on STANDARD }
         $test! { server::a_killed_broker_comes_back_with_its_messages on ISOLATED }
     };
 }

@@ -29,6 +29,17 @@ pub(crate) fn a_stored_message_is_counted_in_its_queue(cluster: &dyn Cluster) {
     }
 }
 
+pub(crate) fn a_committed_offset_is_told_again(cluster: &dyn Cluster) {
+    let (topic, group) = (unique("Committed"), unique("group"));
+    cluster.create_topic(&topic, 1);
+    let broker = &cluster.brokers()[0].name;
+    cluster.create_group(&group);
+    let header = [("consumerGroup", &*group), ("topic", &*topic), ("queueId", "0"), ("commitOffset", "7")];
+    let response = cluster.ask_broker(broker, RequestCode::UPDATE_CONSUMER_OFFSET, &header);
+    assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");
+    assert_eq!(cluster.committed_offset(broker, &group, &topic, 0), Some(7));
+}
+
 pub(crate) fn a_killed_broker_comes_back_with_its_messages(cluster: &dyn Cluster) {
     let topic = unique("Survives");
     cluster.create_topic(&topic, 1);

@@ -107,20 +107,10 @@ impl Recorder {
     }
 
     /// Sends a request and waits for its answer.
+    #[expect(clippy::needless_pass_by_value, reason = "the script needs no borrow at every step")]
     pub(crate) fn ask(&mut self, step: &str, peer: Peer, request: RemotingCommand) -> RemotingCommand {
-        self.ask_within(step, peer, request, Duration::from_secs(30)).expect("an answer")
-    }
-
-    /// The same for a request that may stay without an answer.
-    pub(crate) fn ask_within(
-        &mut self,
-        step: &str,
-        peer: Peer,
-        request: RemotingCommand,
-        within: Duration,
-    ) -> Option<RemotingCommand> {
         let opaque = self.send(peer, request.clone());
-        self.note_answer(step, peer, &request, opaque, within)
+        self.note_answer(step, peer, &request, opaque, Duration::from_secs(30)).expect("an answer")
     }
 
     /// Asks what is not to be written down, or only in another form.
@@ -161,7 +151,7 @@ impl Recorder {
             "step": step,
             "to": if peer == Peer::Broker { "broker" } else { "name server" },
             "request": self.describe_request(request),
-            "response": answer.map_or(json!("none"), |answer| self.describe_response(request, answer)),
+            "response": answer.map_or_else(|| json!("none"), |answer| self.describe_response(request, answer)),
         }));
     }
 
