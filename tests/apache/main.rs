@@ -55,10 +55,9 @@ fn on_cluster(server: Server, profile: &'static Profile, scenario: fn(&dyn Clust
 
 /// Holds the live servers against what is stored of them, or stores it when `RECORD_TRANSCRIPT` is set.
 fn compare_with_transcript(server: Server) {
-    let [strict, standard] = [&Profile::STRICT, &Profile::STANDARD].map(|profile| cluster::shared(server, profile));
-    let parts =
-        [("strict", transcript::record_strict(strict)), ("auto-create", transcript::record_auto_create(standard))];
-    for (part, live) in parts {
+    let strict = transcript::record_strict(cluster::shared(server, &Profile::STRICT));
+    let auto_create = transcript::record_auto_create(cluster::shared(server, &Profile::STANDARD));
+    for (part, live) in [("strict", strict), ("auto-create", auto_create)] {
         if std::env::var_os("RECORD_TRANSCRIPT").is_some() {
             let text = serde_json::to_string_pretty(&live).expect("JSON");
             std::fs::write(transcript::file(server, part), text + "\n").expect("a writable tests/data");
