@@ -13,7 +13,7 @@ use super::child::{FINISH, Measured, Reply};
 use super::control::Control;
 use super::figure::{Figure, Work};
 use super::peer::Addresses;
-use super::{MESSAGES_PER_PULL, Options, Result, SIDE_CANDIDATE, SIDE_FLOOR};
+use super::{CANDIDATE, FLOOR, MESSAGES_PER_PULL, Options, QUEUES, Result};
 
 /// Whoever is silent for longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +26,7 @@ pub(crate) struct Row {
     pub(crate) floor: Medians,
     /// Median, smallest and largest rate of the candidate in shares of that of the floor in the same turn.
     pub(crate) ratio: [f64; 3],
+    /// The candidate's at the end of a round.
     pub(crate) threads: BTreeMap<String, usize>,
     /// CPU that other processes and the hypervisor took meanwhile, as a share of the machine.
     pub(crate) disturbance: f64,
@@ -40,30 +41,52 @@ pub(crate) struct Medians {
     pub(crate) reads: f64,
     pub(crate) context_switches: f64,
     pub(crate) latencies: Option<[f64; 3]>,
-    /// In bytes.
+    /// The most that any of its processes had, in bytes.
     pub(crate) peak_memory: u64,
 }
 
 /// Measures one figure; that something was lost, sent twice or bounced back is an error.
 pub(crate) fn measure(figure: Figure, options: &Options) -> Result<Row> {
+    let (mut candidate, mut floor) = (Outcome::default(), Outcome::default());
+    let mut disturbances = Vec::new();
+    for _ in 0..options.trials {
+        disturbances.push(run_trial(figure, options, &mut candidate, &mut floor)?);
+    }
+    Ok(Row {
+        figure,
+        ratio: ratios(&candidate.rounds, &floor.rounds)?,
+        threads: candidate.rounds.last().map(|round| round.threads.clone()).unwrap_or_default(),
+        candidate: candidate.medians()?,
+        floor: floor.medians()?,
+        disturbance: disturbances.iter().sum::<f64>() / disturbances.len() as f64,
+    })
+}
+
+/// Some rounds of four new processes: where the scheduler puts them for good makes more of a difference than anything
+/// that happens from round to round. Tells how much of the machine others used.
+fn run_trial(figure: Figure, options: &Options, candidate: &mut Outcome, floor: &mut Outcome) -> Result<f64> {
     let peers = [Process::start_peer(options)?, Process::start_peer(options)?];
     let addresses = [peers[0].addresses()?, peers[1].addresses()?];
-    let candidate_side = if options.self_check { SIDE_FLOOR } else { SIDE_CANDIDATE };
-    let mut candidate = Side::start(candidate_side, figure, &[addresses[0]], options)?;
-    let floor_addresses = if options.self_check { &addresses[1..] } else { &[addresses[1], addresses[0]][..] };
-    let mut floor = Side::start(SIDE_FLOOR, figure, floor_addresses, options)?;
-    let load = Load::now([&peers[0], &peers[1], &candidate.process, &floor.process])?;
-    for _ in 0..options.rounds {
-        candidate.round()?;
-        floor.round()?;
+    let (candidate_role, floor_addresses) =
+        if options.self_check { (FLOOR, vec![addresses[1]]) } else { (CANDIDATE, vec![addresses[1], addresses[0]]) };
+    let mut candidate_side = Side::start(candidate_role, figure, &addresses[..1], options)?;
+    let mut floor_side = Side::start(FLOOR, figure, &floor_addresses, options)?;
+    let load = Load::now([&peers[0], &peers[1], &candidate_side.process, &floor_side.process])?;
+    for round in 0..options.rounds {
+        if round % 2 == 0 {
+            candidate.rounds.push(candidate_side.round()?);
+            floor.rounds.push(floor_side.round()?);
+        } else {
+            floor.rounds.push(floor_side.round()?);
+            candidate.rounds.push(candidate_side.round()?);
+        }
     }
-    let disturbance = load.others_since([&peers[0], &peers[1], &candidate.process, &floor.process])?;
-    let messages = candidate.messages;
-    let threads = candidate.threads();
-    let ratio = ratios(&candidate.rounds, &floor.rounds)?;
-    let row = Row { figure, candidate: candidate.finish()?, floor: floor.finish()?, ratio, threads, disturbance };
+    let disturbance = load.others_since([&peers[0], &peers[1], &candidate_side.process, &floor_side.process])?;
+    let messages = candidate_side.messages;
+    candidate.finished(candidate_side.finish()?);
+    floor.finished(floor_side.finish()?);
     check(figure, messages, addresses[0], options)?;
-    Ok(row)
+    Ok(disturbance)
 }
 
 fn ratios(candidate: &[Measured], floor: &[Measured]) -> Result<[f64; 3]> {
@@ -90,22 +113,51 @@ fn check(figure: Figure, messages: u64, peer: Addresses, options: &Options) -> R
     }
 }
 
-/// A process of one side, and what came of its rounds.
+/// All rounds of one side.
+#[derive(Default)]
+struct Outcome {
+    rounds: Vec<Measured>,
+    peak_memory: u64,
+}
+
+impl Outcome {
+    fn finished(&mut self, peak_memory: u64) {
+        self.peak_memory = self.peak_memory.max(peak_memory);
+    }
+
+    fn medians(&self) -> Result<Medians> {
+        let median_of = |value: fn(&Measured) -> f64| median(self.rounds.iter().map(value).collect()).ok_or("no round");
+        let latency = |at: usize| {
+            median(self.rounds.iter().filter_map(|round| round.latencies.map(|latencies| latencies[at])).collect())
+        };
+        let latencies = latency(0).zip(latency(1)).zip(latency(2));
+        Ok(Medians {
+            rate: median_of(rate)?,
+            cpu_micros: median_of(|round| round.cpu_seconds * 1e6 / round.messages as f64)?,
+            writes: median_of(|round| round.writes as f64 / round.messages as f64)?,
+            reads: median_of(|round| round.reads as f64 / round.messages as f64)?,
+            context_switches: median_of(|round| round.context_switches as f64 / round.messages as f64)?,
+            latencies: latencies.map(|((half, most), nearly_all)| [half, most, nearly_all]),
+            peak_memory: self.peak_memory,
+        })
+    }
+}
+
+/// A process of one side.
 struct Side {
     process: Process,
     messages_per_round: u64,
     /// Of all rounds, those for warming up included.
     messages: u64,
-    rounds: Vec<Measured>,
 }
 
 impl Side {
     /// Starts the side, and finds out how many messages make a round of the length asked for.
-    fn start(side: &str, figure: Figure, peers: &[Addresses], options: &Options) -> Result<Self> {
-        let mut arguments = vec![side.to_owned(), figure.name.to_owned()];
+    fn start(role: &str, figure: Figure, peers: &[Addresses], options: &Options) -> Result<Self> {
+        let mut arguments = vec![role.to_owned(), figure.name.to_owned()];
         arguments.extend(peers.iter().flat_map(|peer| [peer.name_server.to_string(), peer.broker.to_string()]));
         let process = Process::start(&arguments, options.client_cpu())?;
-        let mut side = Self { process, messages_per_round: 0, messages: 0, rounds: Vec::new() };
+        let mut side = Self { process, messages_per_round: 0, messages: 0 };
         match side.process.reply()? {
             Reply::Ready => {}
             other => return Err(format!("unexpected {other:?}").into()),
@@ -115,7 +167,7 @@ impl Side {
     }
 
     fn settle(&mut self, round: Duration) -> Result<()> {
-        let unit = (MESSAGES_PER_PULL * super::QUEUES) as u64;
+        let unit = (MESSAGES_PER_PULL * QUEUES) as u64;
         let mut messages = unit;
         loop {
             let measured = self.run(messages)?;
@@ -128,10 +180,8 @@ impl Side {
         }
     }
 
-    fn round(&mut self) -> Result<()> {
-        let measured = self.run(self.messages_per_round)?;
-        self.rounds.push(measured);
-        Ok(())
+    fn round(&mut self) -> Result<Measured> {
+        self.run(self.messages_per_round)
     }
 
     fn run(&mut self, messages: u64) -> Result<Measured> {
@@ -143,30 +193,13 @@ impl Side {
         }
     }
 
-    /// Those that were there at the end of the last round.
-    fn threads(&self) -> BTreeMap<String, usize> {
-        self.rounds.last().map(|round| round.threads.clone()).unwrap_or_default()
-    }
-
-    fn finish(mut self) -> Result<Medians> {
+    /// Ends it; tells its peak memory.
+    fn finish(mut self) -> Result<u64> {
         self.process.order(FINISH)?;
-        let Reply::Finished { peak_memory } = self.process.reply()? else { return Err("did not finish".into()) };
-        let median_of = |value: fn(&Measured) -> f64| median(self.rounds.iter().map(value).collect()).ok_or("no round");
-        let latency = |at: usize| {
-            median(self.rounds.iter().filter_map(|round| round.latencies.map(|latencies| latencies[at])).collect())
-        };
-        Ok(Medians {
-            rate: median_of(rate)?,
-            cpu_micros: median_of(|round| round.cpu_seconds * 1e6 / round.messages as f64)?,
-            writes: median_of(|round| round.writes as f64 / round.messages as f64)?,
-            reads: median_of(|round| round.reads as f64 / round.messages as f64)?,
-            context_switches: median_of(|round| round.context_switches as f64 / round.messages as f64)?,
-            latencies: latency(0)
-                .zip(latency(1))
-                .zip(latency(2))
-                .map(|((half, most), nearly_all)| [half, most, nearly_all]),
-            peak_memory,
-        })
+        match self.process.reply()? {
+            Reply::Finished { peak_memory } => Ok(peak_memory),
+            other => Err(format!("unexpected {other:?}").into()),
+        }
     }
 }
 

@@ -47,18 +47,21 @@ const CONSUME_THREADS: usize = 20;
 
 /// First arguments of the processes that the controller starts.
 const PEER: &str = "--as-peer";
-const SIDE_CANDIDATE: &str = "--as-candidate";
-const SIDE_FLOOR: &str = "--as-floor";
+const CANDIDATE: &str = "--as-candidate";
+const FLOOR: &str = "--as-floor";
 /// Environment variable: the CPU that a process has to keep to.
 const CPU: &str = "END_TO_END_BENCH_CPU";
 
-const USAGE: &str = "options: --only NAME (part of a figure's name), --quick, --rounds N, --pin (client and peer on a \
+const USAGE: &str = "options: --only NAME (part of a figure's name), --quick, --trials N, --rounds N, --pin (client and peer on a \
     CPU each), --self-check (a second floor in the candidate's place: what it then shows is noise)";
 
 /// What the user wants.
 #[derive(Clone, Debug)]
 struct Options {
     only: Option<String>,
+    /// How often new processes are started.
+    trials: usize,
+    /// How often the two sides take turns in each trial.
     rounds: usize,
     round: Duration,
     pin: bool,
@@ -81,9 +84,9 @@ fn run(arguments: Vec<String>) -> Result<ExitCode> {
             keep_to_cpu()?;
             peer::main()?;
         }
-        Some(side @ (SIDE_CANDIDATE | SIDE_FLOOR)) => {
+        Some(role @ (CANDIDATE | FLOOR)) => {
             keep_to_cpu()?;
-            run_side(side, &arguments[1..])?;
+            run_side(role, &arguments[1..])?;
         }
         _ => return Options::parse(arguments).and_then(|options| control(&options)),
     }
@@ -110,7 +113,7 @@ fn control(options: &Options) -> Result<ExitCode> {
 
 /// `arguments`: a figure's name, then name server and broker of the side's own peer, then, for a floor that repeats the
 /// candidate's requests, those of the candidate's.
-fn run_side(side: &str, arguments: &[String]) -> Result<()> {
+fn run_side(role: &str, arguments: &[String]) -> Result<()> {
     let [name, addresses @ ..] = arguments else { return Err("no figure".into()) };
     let work = Figure::named(name).ok_or("no such figure")?.work;
     let mut peers = addresses
@@ -118,8 +121,8 @@ fn run_side(side: &str, arguments: &[String]) -> Result<()> {
         .map(|pair| -> Result<Addresses> { Ok(Addresses { name_server: pair[0].parse()?, broker: pair[1].parse()? }) });
     let peer = peers.next().ok_or("no peer")??;
     let candidates_peer = peers.next().transpose()?;
-    child::main(|| match side {
-        SIDE_CANDIDATE => candidate::start(work, peer),
+    child::main(|| match role {
+        CANDIDATE => candidate::start(work, peer),
         _ => floor::start(work, peer, candidates_peer),
     })
 }
@@ -141,9 +144,10 @@ impl Options {
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
             match argument.as_str() {
-                "--bench" => (options.rounds, options.round) = (9, Duration::from_millis(400)),
-                "--quick" => (options.rounds, options.round) = (3, Duration::from_millis(150)),
+                "--bench" => (options.trials, options.rounds, options.round) = (4, 4, Duration::from_millis(300)),
+                "--quick" => (options.trials, options.rounds, options.round) = (3, 1, Duration::from_millis(150)),
                 "--only" => options.only = Some(value()?),
+                "--trials" => options.trials = value()?.parse()?,
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--pin" => options.pin = true,
                 "--self-check" => options.self_check = true,
@@ -155,7 +159,7 @@ impl Options {
 
     /// As short as can be: `cargo bench` passes `--bench`, `cargo test` does not.
     fn for_a_check() -> Self {
-        Self { only: None, rounds: 1, round: Duration::from_millis(10), pin: false, self_check: false }
+        Self { only: None, trials: 1, rounds: 1, round: Duration::from_millis(10), pin: false, self_check: false }
     }
 
     fn client_cpu(&self) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! The table, in Markdown, so that it can stand in the README as it is.
 
 use super::controller::{Medians, Row};
-use super::figure::Mark;
+use super::figure::{Figure, Mark};
 
 const HEADS: [&str; 14] = [
     "figure",
@@ -19,6 +19,8 @@ const HEADS: [&str; 14] = [
     "threads",
     "peak MB",
 ];
+/// Threads of the library beside those that the mark is about.
+const NOT_COUNTED: [&str; 3] = ["rmq-consume", "rmq-callback", "rmq-resolve"];
 /// A disturbance worth a word.
 const DISTURBED: f64 = 0.05;
 
@@ -37,13 +39,18 @@ pub(crate) fn render(rows: &[Row]) -> String {
 }
 
 /// Whether the candidate keeps every mark.
-pub(crate) fn keeps_marks(row: &Row) -> bool {
+fn keeps_marks(row: &Row) -> bool {
     row.candidate.peak_memory as f64 <= row.figure.memory_mark * 1e6
+        && library_threads(row, |name| !NOT_COUNTED.contains(&name)) <= row.figure.thread_mark
         && match row.figure.mark {
             None => true,
             Some(Mark::RatioToFloor(least)) => row.ratio[0] >= least,
             Some(Mark::CpuMicros(most)) => row.candidate.cpu_micros <= most,
         }
+}
+
+fn library_threads(row: &Row, counts: impl Fn(&str) -> bool) -> usize {
+    row.threads.iter().filter(|(name, _)| name.starts_with("rmq-") && counts(name)).map(|(_, count)| count).sum()
 }
 
 fn cells(row: &Row) -> [String; HEADS.len()] {
@@ -61,7 +68,7 @@ fn cells(row: &Row) -> [String; HEADS.len()] {
         format!("{:.3}", candidate.context_switches),
         format!("{:.3}", floor.context_switches),
         latencies(candidate),
-        row.threads.values().sum::<usize>().to_string(),
+        library_threads(row, |_| true).to_string(),
         format!("{:.1}", candidate.peak_memory as f64 / 1e6),
     ]
 }
@@ -95,7 +102,8 @@ fn mark(row: &Row) -> String {
         Some(Mark::RatioToFloor(least)) => format!("{least} of floor, "),
         Some(Mark::CpuMicros(most)) => format!("{most} µs, "),
     };
-    format!("{wanted}{} MB: {}", row.figure.memory_mark, if keeps_marks(row) { "kept" } else { "MISSED" })
+    let Figure { memory_mark, thread_mark, .. } = row.figure;
+    format!("{wanted}{memory_mark} MB, {thread_mark} threads: {}", if keeps_marks(row) { "kept" } else { "MISSED" })
 }
 
 /// A Markdown table whose columns also line up as plain text: names to the left, numbers to the right.

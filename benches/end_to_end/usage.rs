@@ -75,10 +75,13 @@ pub(crate) fn peak_memory() -> Result<u64> {
 
 /// The threads of this process by name, with how many have it; a number at the end of a name is left out.
 pub(crate) fn threads() -> Result<BTreeMap<String, usize>> {
+    let main = std::process::id().to_string();
     let mut threads = BTreeMap::new();
     for task in fs::read_dir("/proc/self/task")? {
-        let name = fs::read_to_string(task?.path().join("comm"))?;
-        let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+        let task = task?;
+        let name = fs::read_to_string(task.path().join("comm"))?;
+        let numbered = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+        let name = if task.file_name() == main.as_str() { "main" } else { numbered };
         *threads.entry(name.to_owned()).or_default() += 1;
     }
     Ok(threads)
