@@ -88,6 +88,6 @@ pub(crate) fn threads() -> Result<BTreeMap<String, usize>> {
 }
 
 fn number_after(text: &str, key: &str) -> Result<u64> {
-    let rest = text.split_once(key).ok_or(format!("no {key} in /proc"))?.1;
+    let rest = text.split_once(key).ok_or_else(|| format!("no {key} in /proc"))?.1;
     Ok(rest.split_whitespace().next().unwrap_or_default().parse()?)
 }
