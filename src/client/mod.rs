@@ -254,7 +254,10 @@ impl Core {
     }
 
     /// What all consumers of this client share; made by the first of them.
-    pub(crate) fn consumer_threads<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
+    pub(crate) fn consumer_threads<T: Any + Send + Sync>(
+        &self,
+        make: impl FnOnce() -> Result<Arc<T>>,
+    ) -> Result<Arc<T>> {
         let mut slot = self.consumer_threads.lock();
         if let Some(threads) = slot.as_ref().and_then(Weak::upgrade).and_then(|threads| threads.downcast().ok()) {
             return Ok(threads);

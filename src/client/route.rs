@@ -187,10 +187,16 @@ impl Routes {
     pub(crate) fn look_up_to_publish(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, waiter: RouteWaiter) {
         let routes = Arc::clone(self);
         let wanted = Arc::clone(topic);
-        self.look_up(topic, deadline, Box::new(move |route| match route {
-            Err(error) if error.kind() == ErrorKind::NoRoute => routes.look_up_to_create(&wanted, deadline, error, waiter),
-            route => waiter(route),
-        }));
+        self.look_up(
+            topic,
+            deadline,
+            Box::new(move |route| match route {
+                Err(error) if error.kind() == ErrorKind::NoRoute => {
+                    routes.look_up_to_create(&wanted, deadline, error, waiter)
+                }
+                route => waiter(route),
+            }),
+        );
     }
 
     /// Asks the name servers for the route of `topic`, or joins the others who wait for it already.
@@ -217,13 +223,7 @@ impl Routes {
         }
     }
 
-    fn look_up_to_create(
-        self: &Arc<Self>,
-        topic: &Arc<str>,
-        deadline: Instant,
-        unknown: Error,
-        waiter: RouteWaiter,
-    ) {
+    fn look_up_to_create(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, unknown: Error, waiter: RouteWaiter) {
         let routes = Arc::clone(self);
         let wanted = Arc::clone(topic);
         let answered = Box::new(move |_: &Lookup, data: Result<TopicRouteData>| {
