@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, Thread};
 use std::time::Instant;
@@ -151,9 +152,9 @@ impl Waiter {
 pub(super) struct Entry {
     pub(super) waiter: Waiter,
     pub(super) deadline: Instant,
-    /// Where its frame begins in the connection's stream of bytes: what was written up to there tells whether any
+    /// Where its frame lies in the connection's stream of bytes: what was written up to its start tells whether any
     /// byte of it has left.
-    pub(super) position: u64,
+    pub(super) frame: Range<u64>,
 }
 
 /// The table of one connection, by opaque.
@@ -181,16 +182,17 @@ impl Pending {
         self.entries.drain().map(|(_, entry)| entry).collect()
     }
 
-    /// The completions whose deadline has come.
+    /// The completions whose deadline has come, in the order of their frames.
     pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let expired = self
+        let mut expired: Vec<_> = self
             .entries
             .extract_if(|_, entry| matches!(entry.waiter, Waiter::Completion(_)) && entry.deadline <= now)
             .map(|(_, entry)| entry)
             .collect();
+        expired.sort_unstable_by_key(|entry| entry.frame.start);
         self.earliest = self
             .entries
             .values()
@@ -249,7 +251,7 @@ mod tests {
     }
 
     fn entry(outcomes: &Sender<Outcome>, deadline: Instant) -> Entry {
-        Entry { waiter: Waiter::Completion(completion(outcomes)), deadline, position: 0 }
+        Entry { waiter: Waiter::Completion(completion(outcomes)), deadline, frame: 0..1 }
     }
 
     #[test]
@@ -279,7 +281,7 @@ mod tests {
     fn a_parked_caller_watches_its_deadline_itself() {
         let mut pending = Pending::default();
         let now = Instant::now();
-        pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, position: 0 });
+        pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, frame: 0..1 });
         assert_eq!(pending.earliest(), None);
         assert!(pending.take_expired(now + Duration::from_secs(1)).is_empty());
     }

@@ -19,6 +19,8 @@ const FLAG_ONEWAY: i32 = 2;
 /// Bytes before the header: length, encoding and header length.
 const PREFIX_LENGTH: usize = 8;
 const LENGTH_OF_LENGTH: usize = 4;
+/// After a frame larger than this, a decoder begins with a new buffer.
+const KEPT_BUFFER: usize = 1024 * 1024;
 /// A header's length has three bytes.
 const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
 
@@ -544,6 +546,10 @@ impl FrameDecoder {
             command.body = self.buffer.split_to(frame_length).freeze().slice(header_end..);
         } else {
             self.buffer.advance(frame_length);
+        }
+        if frame_length > KEPT_BUFFER {
+            // The room that a huge frame needed is not kept for the small ones that follow.
+            self.buffer = BytesMut::from(&*self.buffer);
         }
         Ok(Some(command))
     }
