@@ -153,7 +153,12 @@ impl Error {
     /// A broker's or name server's refusal.
     pub(crate) fn refused(code: ResponseCode, remark: Option<&str>, address: &str) -> Self {
         let first_line = remark.unwrap_or_default().lines().next().unwrap_or_default();
-        let mut error = Self::new(refusal_kind(code, first_line), format!("{code}: {first_line}"));
+        let kind = refusal_kind(code, first_line);
+        let mut error = Self::new(kind, format!("{code}: {first_line}"));
+        if code == ResponseCode::SYSTEM_ERROR && kind == ErrorKind::Broker {
+            // Brokers say this for whatever went wrong inside them, after storing too.
+            error.inner.certainty = Certainty::Unknown;
+        }
         error.inner.broker_code = Some(code);
         error.inner.remark = remark.map(str::to_owned);
         error.inner.address = Some(address.to_owned());
@@ -172,6 +177,12 @@ impl Error {
 
     pub(crate) fn with_attempts(mut self, attempts: Vec<Attempt>) -> Self {
         self.inner.attempts = attempts;
+        self
+    }
+
+    /// The same failure, told as what it means for the caller.
+    pub(crate) fn in_context(mut self, detail: String) -> Self {
+        self.inner.detail = detail;
         self
     }
 

@@ -272,6 +272,12 @@ impl MessageExt {
         self.message.property(name)
     }
 
+    /// All properties, those of the system among them.
+    #[must_use]
+    pub fn properties(&self) -> &Properties {
+        self.message.properties()
+    }
+
     /// The queue it was read from.
     #[must_use]
     pub fn message_queue(&self) -> MessageQueue {

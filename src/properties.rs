@@ -108,6 +108,9 @@ impl Properties {
     /// The value under `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
+        if name.is_empty() || has_separator(name) {
+            return None;
+        }
         let mut rest = &self.encoded[..];
         let mut found = None;
         while let Some((record, tail)) = next_record(rest) {
@@ -116,7 +119,7 @@ impl Properties {
             }
             rest = tail;
         }
-        found.filter(|_| !name.is_empty()).and_then(|value| std::str::from_utf8(value).ok())
+        found.and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// All entries in the order in which they were written.

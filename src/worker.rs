@@ -27,7 +27,7 @@ pub struct ThreadSpec {
 pub type ThreadBody = Box<dyn FnOnce() + Send>;
 
 /// Waits until a thread is gone.
-pub type ThreadJoin = Box<dyn FnOnce() + Send>;
+pub type ThreadJoin = Box<dyn FnOnce() + Send + Sync>;
 
 /// Makes threads; a host that must know or control its threads (a plugin, an interpreter) brings its own.
 pub trait ThreadStarter: Send + Sync {
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_thread_that_outlives_the_deadline_is_told_from_one_that_ended() {
         let (release, wait) = bounded::<()>(0);
-        let mut worker = threads().start("rmq-test", move || drop(wait.recv())).unwrap();
+        let mut worker = threads().start("rmq-test", move || assert!(wait.recv().is_err())).unwrap();
         assert!(!worker.join_until(Instant::now() + Duration::from_millis(20)));
         drop(release);
         assert!(worker.join_until(Instant::now() + Duration::from_secs(10)));

@@ -5,29 +5,35 @@
 //! is plain, idle and almost nothing is in flight (the lone caller saves a hand-over); otherwise bytes are appended and
 //! the selector writes them, all that have gathered in one call. Runs on callers' threads and on `rmq-remoting`.
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind as IoErrorKind, Write};
+use std::io::{ErrorKind as IoErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread::Thread;
-use std::time::Instant;
+use std::thread::{self, Thread, ThreadId};
+use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
 use mio::Token;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
 
-use super::pending::{CallError, Entry, Outcome, Pending, Waiter};
+use super::outbox::{Batch, Frame, Outbox};
+use super::pending::{CallError, Entry, Pending, Waiter};
 use super::transport::Transport;
 use crate::error::{Certainty, ErrorKind, Phase};
+use crate::wire::RemotingCommand;
 
-/// Bodies from this size on are queued as they are; smaller ones are copied behind their header, which costs less than
-/// another write.
-const LARGE_BODY: usize = 32 * 1024;
 /// A caller writes itself only when at most this many requests, its own included, are in flight.
 const DIRECT_IN_FLIGHT: usize = 2;
-/// A spare buffer larger than this is not kept.
-const KEPT_BUFFER: usize = 256 * 1024;
+/// Completions may be this late, so that many deadlines share one look through the table.
+const DEADLINE_GRAIN: Duration = Duration::from_millis(10);
+
+/// What bounds one connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes that may wait for the socket; one frame fits into an empty outbox whatever its size.
+    pub(super) outbox: usize,
+    /// How long a connection that owes a reply may say nothing.
+    pub(super) silence: Duration,
+}
 
 /// Why a connection is closed; told to everything that was pending on it.
 #[derive(Clone, Debug)]
@@ -53,17 +59,24 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct State {
+    limits: Limits,
     phase: ConnectionPhase,
     pending: Pending,
     outbox: Outbox,
-    /// Bytes given to the outbox, and those of them given to the operating system or the transport.
-    appended: u64,
-    written: u64,
-    /// The selector holds bytes taken from the outbox: whoever has more must append.
+    /// Where in the stream the bytes begin of which none was given away, to the operating system or the transport.
+    /// While the selector writes that is the end of what it took: nobody else knows how far it has come.
+    claimed: u64,
+    /// The selector comes back to the outbox by itself: it dials, writes, or waits for the socket to take more. Others
+    /// append and need not announce it.
     selector_writes: bool,
     /// The selector has been told, and has not looked yet, that there is something to do.
     announced: bool,
-    /// One-way callers that wait for room in the outbox.
+    /// When the selector looks without being told.
+    next_look: Option<Instant>,
+    /// Since when the peer has owed a reply and said nothing at all. An abandoned request still counts: whether its
+    /// caller waits makes no difference to whether the peer lives.
+    owed_since: Option<Instant>,
+    /// Callers that wait for room in the outbox, each once.
     room_waiters: Vec<Thread>,
 }
 
@@ -75,7 +88,9 @@ enum ConnectionPhase {
     Open {
         direct: Option<Arc<TcpStream>>,
     },
-    Closed(CloseReason),
+    /// The peer said GO_AWAY: what is pending may still be answered, new requests go elsewhere.
+    Leaving,
+    Closed,
 }
 
 /// What became of a frame that was handed to [`Connection::submit`].
@@ -83,52 +98,27 @@ enum ConnectionPhase {
 pub(super) enum Submitted {
     /// It is on its way; `announce` means that the selector must be told.
     Accepted { announce: bool },
-    /// The connection is closed: nothing happened, another connection can be tried.
+    /// The connection is closed, or about to be: nothing happened, another connection can be tried.
     Closed(Option<Waiter>),
-    /// There is no room in the outbox: nothing happened.
+    /// There is no room in the outbox: nothing happened. A calling thread that waits is unparked when there is some.
     Full(Option<Waiter>),
 }
 
-/// A frame ready to be sent: the bytes encoded for it, a small body included, and a large body apart.
-#[derive(Debug)]
-pub(super) struct Frame<'a> {
-    encoded: &'a [u8],
-    large_body: &'a Bytes,
-}
-
-impl<'a> Frame<'a> {
-    /// Puts `body` behind the encoded head, or beside it when it is large.
-    pub(super) fn new(encoded_head: &'a mut BytesMut, body: &'a Bytes) -> Self {
-        static NO_BODY: Bytes = Bytes::new();
-        if body.len() < LARGE_BODY {
-            encoded_head.extend_from_slice(body);
-            return Self { encoded: encoded_head, large_body: &NO_BODY };
-        }
-        Self { encoded: encoded_head, large_body: body }
-    }
-
-    fn len(&self) -> usize {
-        self.encoded.len() + self.large_body.len()
-    }
-}
-
 impl Connection {
-    pub(super) fn new(address: Arc<str>, token: Token) -> Self {
-        Self {
-            address,
-            token,
-            next_opaque: AtomicI32::new(0),
-            state: Mutex::new(State {
-                phase: ConnectionPhase::Dialing,
-                pending: Pending::default(),
-                outbox: Outbox::default(),
-                appended: 0,
-                written: 0,
-                selector_writes: false,
-                announced: false,
-                room_waiters: Vec::new(),
-            }),
-        }
+    pub(super) fn new(address: Arc<str>, token: Token, limits: Limits) -> Self {
+        let state = State {
+            limits,
+            phase: ConnectionPhase::Dialing,
+            pending: Pending::default(),
+            outbox: Outbox::default(),
+            claimed: 0,
+            selector_writes: true,
+            announced: false,
+            next_look: None,
+            owed_since: None,
+            room_waiters: Vec::new(),
+        };
+        Self { address, token, next_opaque: AtomicI32::new(0), state: Mutex::new(state) }
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
@@ -139,93 +129,60 @@ impl Connection {
         self.token
     }
 
+    // --- Callers ---
+
     /// A number that no other request on this connection has had (before 2³² more).
     pub(super) fn next_opaque(&self) -> i32 {
         self.next_opaque.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Accepts a frame, and with it the promise to complete `waiter` exactly once; or gives the waiter back.
-    ///
-    /// `outbox_limit` bounds the bytes that wait for the socket.
+    /// Accepts a frame, and with it the promise to complete `waiter` exactly once; or gives the waiter back. A frame
+    /// without a waiter is a one-way request.
     pub(super) fn submit(
         &self,
         frame: &Frame<'_>,
         opaque: i32,
         waiter: Option<Waiter>,
         deadline: Instant,
-        outbox_limit: usize,
+        now: Instant,
     ) -> Submitted {
         let mut state = self.state.lock();
-        if matches!(state.phase, ConnectionPhase::Closed(_)) {
+        if matches!(state.phase, ConnectionPhase::Leaving | ConnectionPhase::Closed) {
             return Submitted::Closed(waiter);
         }
-        if state.outbox.len() + frame.len() > outbox_limit && !state.outbox.is_empty() {
+        if !state.has_room(frame) {
+            if !matches!(waiter, Some(Waiter::Completion(_))) {
+                state.wait_for_room(thread::current());
+            }
             return Submitted::Full(waiter);
         }
-        let parked = matches!(waiter, Some(Waiter::Parked(_)));
-        let position = state.appended;
-        state.appended += frame.len() as u64;
-        if let Some(waiter) = waiter {
-            state.pending.insert(opaque, Entry { waiter, deadline, position });
-        }
-        let announce = match parked.then(|| state.direct_socket()).flatten() {
+        let direct = matches!(waiter, Some(Waiter::Parked(_)));
+        let must_look_by = waiter.map(|waiter| state.expect_reply(frame, opaque, waiter, deadline, now));
+        let must_write = match direct.then(|| state.direct_socket()).flatten() {
             Some(socket) => state.write_directly(&socket, frame),
             None => {
                 state.outbox.append(frame, 0);
                 true
             }
         };
+        let looks_too_late = must_look_by.is_some_and(|by| state.next_look.is_none_or(|next| next > by));
+        let announce = looks_too_late || (must_write && !state.selector_writes);
         Submitted::Accepted { announce: announce && !std::mem::replace(&mut state.announced, true) }
     }
 
+    /// The caller gives up before there was room.
+    pub(super) fn stop_waiting_for_room(&self, caller: ThreadId) {
+        self.state.lock().room_waiters.retain(|waiting| waiting.id() != caller);
+    }
+
     /// Gives up a request whose caller no longer waits; `None` when its outcome is being delivered already.
-    pub(super) fn abandon(&self, opaque: i32) -> Option<(Phase, Certainty)> {
-        let mut state = self.state.lock();
-        let entry = state.pending.take(opaque)?;
-        Some(state.progress_of(&entry))
-    }
-
-    /// Lets `caller` be unparked when there is room in the outbox, or the connection is closed.
-    pub(super) fn wait_for_room(&self, caller: Thread) {
-        self.state.lock().room_waiters.push(caller);
-    }
-
-    /// The dialled socket is ready.
-    pub(super) fn open(&self, socket: &Arc<TcpStream>, transport: &dyn Transport) {
-        let direct = transport.is_plain().then(|| Arc::clone(socket));
-        let mut state = self.state.lock();
-        if matches!(state.phase, ConnectionPhase::Dialing) {
-            state.phase = ConnectionPhase::Open { direct };
-        }
-    }
-
-    /// Takes the entries of the given responses; each comes back with its response, the rest (late, double or
-    /// unknown ones) are dropped.
-    pub(super) fn take_answered(
-        &self,
-        responses: &mut Vec<crate::wire::RemotingCommand>,
-        answered: &mut Vec<(Waiter, crate::wire::RemotingCommand)>,
-    ) {
-        let mut state = self.state.lock();
-        for response in responses.drain(..) {
-            if let Some(entry) = state.pending.take(response.opaque) {
-                answered.push((entry.waiter, response));
-            }
-        }
-    }
-
-    /// Ends the requests whose deadline has come.
-    pub(super) fn expire(&self, now: Instant) -> usize {
-        let expired: Vec<_> = {
+    pub(super) fn abandon(&self, opaque: i32) -> Option<CallError> {
+        let (phase, certainty) = {
             let mut state = self.state.lock();
-            let entries = state.pending.take_expired(now);
-            entries.into_iter().map(|entry| (state.progress_of(&entry), entry.waiter)).collect()
+            let entry = state.pending.take(opaque)?;
+            state.withdraw(&entry)
         };
-        let count = expired.len();
-        for ((phase, certainty), waiter) in expired {
-            waiter.complete(Err(self.timed_out(phase, certainty)));
-        }
-        count
+        Some(self.timed_out(phase, certainty))
     }
 
     /// What a caller is told whose deadline passed.
@@ -235,86 +192,188 @@ impl Connection {
             Phase::Queue => "the deadline passed before the request could be written",
             _ => "the deadline passed before the reply came",
         };
+        self.failed(&CloseReason::new(ErrorKind::Timeout, detail), phase, certainty)
+    }
+
+    fn failed(&self, reason: &CloseReason, phase: Phase, certainty: Certainty) -> CallError {
         CallError {
-            kind: ErrorKind::Timeout,
+            kind: reason.kind,
             phase,
             certainty,
             address: Arc::clone(&self.address),
-            detail: Arc::from(detail),
+            detail: Arc::clone(&reason.detail),
         }
     }
 
-    /// The next moment at which a completion's deadline may have come, and whether anything is pending at all. Clears
-    /// the announcement: what is appended from here on is announced anew.
-    pub(super) fn look(&self) -> (Option<Instant>, bool) {
+    // --- The selector ---
+
+    /// The dialled socket is ready. The selector looks right after this.
+    pub(super) fn open(&self, socket: &Arc<TcpStream>, transport: &dyn Transport, now: Instant) {
         let mut state = self.state.lock();
-        state.announced = false;
-        (state.pending.earliest(), !state.pending.is_empty())
+        if matches!(state.phase, ConnectionPhase::Dialing) {
+            let direct = transport.is_plain().then(|| Arc::clone(socket));
+            state.phase = ConnectionPhase::Open { direct };
+            // The peer could not say anything before.
+            state.owed_since = state.owed_since.map(|_| now);
+        }
     }
 
-    /// Hands the gathered bytes to the selector, which is the only writer until [`Connection::wrote`] says that it has
-    /// none left. `None` when there is nothing.
-    pub(super) fn take_outbox(&self) -> Option<VecDeque<Segment>> {
+    /// Appends a frame of the selector's own, to which no reply is waited for. It is announced to nobody: the selector
+    /// looks afterwards. `false` when there is no room for it.
+    pub(super) fn append(&self, frame: &Frame<'_>) -> bool {
         let mut state = self.state.lock();
-        state.announced = false;
+        let has_room = state.has_room(frame);
+        if has_room && !matches!(state.phase, ConnectionPhase::Closed) {
+            state.outbox.append(frame, 0);
+        }
+        has_room
+    }
+
+    /// Takes the next batch, after `written`, the one before. From then on the selector is the only writer, until it
+    /// finds that there is no more.
+    pub(super) fn next_batch(&self, written: Batch) -> Option<Batch> {
+        let mut state = self.state.lock();
+        state.put_back(written);
         if state.outbox.is_empty() {
-            state.selector_writes = false;
             return None;
         }
-        state.selector_writes = true;
+        state.claimed = state.outbox.end();
         Some(state.outbox.take())
     }
 
-    /// The selector wrote `bytes` of what it took; empty buffers come back in `spare` for the next frames.
-    pub(super) fn wrote(&self, bytes: usize, spare: Option<BytesMut>) {
+    /// Takes back what of a batch could not be written now.
+    pub(super) fn put_back(&self, left: Batch) {
+        self.state.lock().put_back(left);
+    }
+
+    /// The peer said something, maybe these responses. Those that are waited for come back with their waiter; the rest
+    /// (late, double or unknown ones) are dropped.
+    pub(super) fn heard(
+        &self,
+        responses: &mut Vec<RemotingCommand>,
+        answered: &mut Vec<(Waiter, RemotingCommand)>,
+        now: Instant,
+    ) {
         let mut state = self.state.lock();
-        state.written += bytes as u64;
-        if let Some(spare) = spare {
-            state.outbox.reuse(spare);
+        for response in responses.drain(..) {
+            if let Some(entry) = state.pending.take(response.opaque) {
+                answered.push((entry.waiter, response));
+            }
         }
-        for caller in state.room_waiters.drain(..) {
-            caller.unpark();
+        state.owed_since = (!state.pending.is_empty()).then_some(now);
+    }
+
+    /// Ends the requests whose deadline has come.
+    pub(super) fn expire(&self, now: Instant) {
+        let expired: Vec<_> = {
+            let mut state = self.state.lock();
+            let entries = state.pending.take_expired(now);
+            entries.into_iter().map(|entry| (state.withdraw(&entry), entry.waiter)).collect()
+        };
+        for ((phase, certainty), waiter) in expired {
+            waiter.complete(Err(self.timed_out(phase, certainty)));
         }
+    }
+
+    /// Whether the peer has owed a reply, and said nothing, for as long as it may.
+    pub(super) fn is_too_silent(&self, now: Instant) -> bool {
+        self.state.lock().silence_ends().is_some_and(|end| end <= now)
+    }
+
+    /// Settles when the selector looks next without being told: at `own`, at the next deadline of a completion, and,
+    /// if `silence_counts`, when the peer has been silent for too long.
+    pub(super) fn plan(&self, own: Option<Instant>, silence_counts: bool) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let deadline = state.pending.earliest().map(|deadline| deadline + DEADLINE_GRAIN);
+        let silence_ends = state.silence_ends().filter(|_| silence_counts);
+        state.announced = false;
+        state.next_look = [own, deadline, silence_ends].into_iter().flatten().min();
+        state.next_look
+    }
+
+    /// New requests are no longer accepted here; what is pending stays.
+    pub(super) fn leave(&self) {
+        let mut state = self.state.lock();
+        if !matches!(state.phase, ConnectionPhase::Closed) {
+            state.phase = ConnectionPhase::Leaving;
+        }
+    }
+
+    /// Whether nothing is left to write or to wait for.
+    pub(super) fn is_drained(&self) -> bool {
+        let state = self.state.lock();
+        state.pending.is_empty() && state.outbox.is_empty()
     }
 
     /// Closes the connection and completes everything that was pending on it. Only the first reason counts.
     pub(super) fn close(&self, reason: &CloseReason) {
         let orphans: Vec<_> = {
             let mut state = self.state.lock();
-            if matches!(state.phase, ConnectionPhase::Closed(_)) {
-                return;
-            }
             let entries = state.pending.take_all();
             let orphans = entries.into_iter().map(|entry| (state.progress_of(&entry), entry.waiter)).collect();
-            state.phase = ConnectionPhase::Closed(reason.clone());
+            state.phase = ConnectionPhase::Closed;
             state.outbox = Outbox::default();
-            for caller in state.room_waiters.drain(..) {
-                caller.unpark();
-            }
+            state.tell_of_room();
             orphans
         };
         for ((phase, certainty), waiter) in orphans {
-            waiter.complete(self.lost(reason, phase, certainty));
+            waiter.complete(Err(self.failed(reason, phase, certainty)));
         }
-    }
-
-    fn lost(&self, reason: &CloseReason, phase: Phase, certainty: Certainty) -> Outcome {
-        Err(CallError {
-            kind: reason.kind,
-            phase,
-            certainty,
-            address: Arc::clone(&self.address),
-            detail: Arc::clone(&reason.detail),
-        })
-    }
-
-    /// Whether anything waits for a reply.
-    pub(super) fn has_pending(&self) -> bool {
-        !self.state.lock().pending.is_empty()
     }
 }
 
 impl State {
+    fn has_room(&self, frame: &Frame<'_>) -> bool {
+        self.outbox.is_empty() || self.outbox.len() + frame.len() <= self.limits.outbox
+    }
+
+    fn put_back(&mut self, left: Batch) {
+        if let Some(unwritten) = self.outbox.put_back(left) {
+            self.claimed = unwritten;
+        }
+        self.selector_writes = !self.outbox.is_empty();
+        self.tell_of_room();
+    }
+
+    fn wait_for_room(&mut self, caller: Thread) {
+        if !self.room_waiters.iter().any(|waiting| waiting.id() == caller.id()) {
+            self.room_waiters.push(caller);
+        }
+    }
+
+    /// Not before half of the outbox is free: else many callers would wake up for the room of one.
+    fn tell_of_room(&mut self) {
+        if self.outbox.len() <= self.limits.outbox / 2 {
+            for caller in self.room_waiters.drain(..) {
+                caller.unpark();
+            }
+        }
+    }
+
+    /// Enters the request whose frame comes next. Returns by when the selector must look.
+    fn expect_reply(
+        &mut self,
+        frame: &Frame<'_>,
+        opaque: i32,
+        waiter: Waiter,
+        deadline: Instant,
+        now: Instant,
+    ) -> Instant {
+        let silence_ends = *self.owed_since.get_or_insert(now) + self.limits.silence;
+        let must_look_by = match waiter {
+            Waiter::Completion(_) => silence_ends.min(deadline + DEADLINE_GRAIN),
+            Waiter::Parked(_) => silence_ends,
+        };
+        let start = self.outbox.end();
+        let entry = Entry { waiter, deadline, frame: start..start + frame.len() as u64 };
+        self.pending.insert(opaque, entry);
+        must_look_by
+    }
+
+    fn silence_ends(&self) -> Option<Instant> {
+        self.owed_since.map(|since| since + self.limits.silence)
+    }
+
     /// The socket, when a caller may write to it itself: nobody else writes, nothing waits, and so little is in flight
     /// that gathering would not pay.
     fn direct_socket(&self) -> Option<Arc<TcpStream>> {
@@ -329,33 +388,40 @@ impl State {
     }
 
     /// Writes as much of the frame as the socket takes; the rest goes the way through the selector. Returns whether
-    /// the selector must look.
-    fn write_directly(&mut self, mut socket: &TcpStream, frame: &Frame<'_>) -> bool {
-        let mut written = write_until_full(&mut socket, frame.encoded);
-        if written == frame.encoded.len() && !frame.large_body.is_empty() {
-            written += write_until_full(&mut socket, frame.large_body);
+    /// the selector must write.
+    fn write_directly(&mut self, socket: &TcpStream, frame: &Frame<'_>) -> bool {
+        let mut written = write_until_full(socket, frame.encoded);
+        if written == frame.encoded.len() {
+            written += write_until_full(socket, frame.large_body);
         }
-        self.written += written as u64;
-        if written == frame.len() {
-            return false;
-        }
+        self.claimed = self.outbox.end() + written as u64;
         // A broken socket is found by the selector when it tries the rest.
         self.outbox.append(frame, written);
-        true
+        written < frame.len()
     }
 
-    /// How far a request has come, by what was written of the stream.
+    /// How far a request has come, by how much was given away of the stream.
     fn progress_of(&self, entry: &Entry) -> (Phase, Certainty) {
         match self.phase {
             ConnectionPhase::Dialing => (Phase::Connect, Certainty::NotSent),
-            _ if entry.position >= self.written => (Phase::Queue, Certainty::NotSent),
+            _ if entry.frame.start >= self.claimed => (Phase::Queue, Certainty::NotSent),
             _ => (Phase::Reply, Certainty::Unknown),
         }
+    }
+
+    /// The request is given up: what has not begun to leave must not leave any more, or "not sent" would be a lie.
+    fn withdraw(&mut self, entry: &Entry) -> (Phase, Certainty) {
+        let progress = self.progress_of(entry);
+        if progress.1 == Certainty::NotSent {
+            self.outbox.withdraw(&entry.frame);
+            self.tell_of_room();
+        }
+        progress
     }
 }
 
 /// Writes until everything is written or the socket takes no more; returns how much it took.
-fn write_until_full(socket: &mut &TcpStream, bytes: &[u8]) -> usize {
+fn write_until_full(mut socket: &TcpStream, bytes: &[u8]) -> usize {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match socket.write(rest) {
@@ -366,126 +432,4 @@ fn write_until_full(socket: &mut &TcpStream, bytes: &[u8]) -> usize {
         }
     }
     written
-}
-
-/// A run of bytes that wait for the socket.
-#[derive(Debug)]
-pub(super) enum Segment {
-    /// Frames one behind the other.
-    Gathered(BytesMut),
-    /// A large body, as it came from its message.
-    Large(Bytes),
-}
-
-impl Segment {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Gathered(bytes) => bytes,
-            Self::Large(bytes) => bytes,
-        }
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Self::Gathered(bytes) => bytes.advance(count),
-            Self::Large(bytes) => bytes.advance(count),
-        }
-    }
-}
-
-/// Bytes that wait for the selector, in the order of the stream.
-#[derive(Debug, Default)]
-struct Outbox {
-    segments: VecDeque<Segment>,
-    length: usize,
-    spare: Option<BytesMut>,
-}
-
-impl Outbox {
-    fn len(&self) -> usize {
-        self.length
-    }
-
-    fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Appends a frame without its first `written` bytes.
-    fn append(&mut self, frame: &Frame<'_>, written: usize) {
-        let encoded = frame.encoded.get(written..).unwrap_or_default();
-        let large = frame.large_body.slice(written.saturating_sub(frame.encoded.len())..);
-        self.length += encoded.len() + large.len();
-        self.gathered().extend_from_slice(encoded);
-        if !large.is_empty() {
-            self.segments.push_back(Segment::Large(large));
-        }
-    }
-
-    fn gathered(&mut self) -> &mut BytesMut {
-        if !matches!(self.segments.back(), Some(Segment::Gathered(_))) {
-            let buffer = self.spare.take().unwrap_or_default();
-            self.segments.push_back(Segment::Gathered(buffer));
-        }
-        match self.segments.back_mut() {
-            Some(Segment::Gathered(bytes)) => bytes,
-            _ => self.spare.get_or_insert_default(),
-        }
-    }
-
-    fn take(&mut self) -> VecDeque<Segment> {
-        self.length = 0;
-        std::mem::take(&mut self.segments)
-    }
-
-    fn reuse(&mut self, mut buffer: BytesMut) {
-        buffer.clear();
-        if self.spare.is_none() && buffer.capacity() <= KEPT_BUFFER {
-            self.spare = Some(buffer);
-        }
-    }
-}
-
-/// What the selector took from an outbox and has not written yet.
-#[derive(Debug, Default)]
-pub(super) struct Unwritten {
-    segments: VecDeque<Segment>,
-}
-
-impl Unwritten {
-    pub(super) fn refill(&mut self, segments: VecDeque<Segment>) {
-        self.segments = segments;
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
-    }
-
-    /// Writes until the transport takes no more. Returns the number of bytes it took, and the error that ended it:
-    /// `WouldBlock` when the socket is full.
-    pub(super) fn write(
-        &mut self,
-        transport: &mut dyn Transport,
-        socket: &TcpStream,
-        spare: &mut Option<BytesMut>,
-    ) -> (usize, io::Result<()>) {
-        let mut total = 0;
-        while let Some(segment) = self.segments.front_mut() {
-            if segment.bytes().is_empty() {
-                if let Some(Segment::Gathered(buffer)) = self.segments.pop_front() {
-                    *spare = Some(buffer);
-                }
-                continue;
-            }
-            match transport.write(socket, segment.bytes()) {
-                Ok(0) => return (total, Err(IoErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    segment.advance(count);
-                    total += count;
-                }
-                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
-                Err(error) => return (total, Err(error)),
-            }
-        }
-        (total, Ok(()))
-    }
 }

@@ -1,47 +1,21 @@
-//! From an address to a connected socket: resolution, the addresses of a name in turn, and back-off between dials.
+//! From an address to a connected socket: the addresses of a name in turn, and back-off between dials.
 //!
-//! [`Dial`] and [`Backoff`] run on `rmq-remoting` and never block: an IP address needs no resolver, and a host *name* is
-//! handed to the thread `rmq-resolve`, which is started for it and ends when idle, since nobody can cancel
-//! `getaddrinfo`. Names are resolved anew at each dial, so that a broker that moved is found.
+//! Runs on `rmq-remoting` and never blocks: an IP address needs no resolver, and a host *name* is handed to the
+//! resolver's thread, anew at each dial, so that a broker that moved is found.
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use mio::net::TcpStream;
-
-use crate::error::Result;
-use crate::worker::{Threads, Worker};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// After this long without a dial, failures are forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// One of several addresses gets its share of the connect timeout, but not less than this.
 const SHORTEST_TRY: Duration = Duration::from_millis(250);
-/// The resolver's thread ends after this long without work.
-const RESOLVER_IDLE: Duration = Duration::from_secs(30);
-
-/// Turns a host and port into socket addresses; may block. A client can be given its own, which must give up by itself.
-pub trait Resolve: Send + Sync {
-    /// All addresses of `host_and_port`, which is `name:port`, in the order to try them.
-    ///
-    /// # Errors
-    ///
-    /// When the name cannot be resolved.
-    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>>;
-}
-
-/// The operating system's resolver.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemResolver;
-
-impl Resolve for SystemResolver {
-    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
-        host_and_port.to_socket_addrs().map(Iterator::collect)
-    }
-}
 
 /// Reads an IP address with a port: `1.2.3.4:5`, `[::1]:5`, and the bare `::1:5`, whose port follows the last colon.
 pub(super) fn parse_ip_address(address: &str) -> Option<SocketAddr> {
@@ -80,6 +54,11 @@ impl Backoff {
     /// When the address may be dialled, if not now.
     pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|&until| until > now)
+    }
+
+    /// Whether nothing is lost when this is dropped.
+    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until + FORGOTTEN_AFTER < now)
     }
 }
 
@@ -159,64 +138,6 @@ fn connect_result(socket: &TcpStream) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::WouldBlock) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// What the resolver found for one dial.
-pub(super) type Resolved = Box<dyn FnOnce(io::Result<Vec<SocketAddr>>) + Send>;
-
-/// Owner of the thread `rmq-resolve`.
-pub(super) struct Resolver {
-    resolve: Arc<dyn Resolve>,
-    threads: Threads,
-    running: Option<(Sender<Question>, Worker)>,
-}
-
-struct Question {
-    host_and_port: Arc<str>,
-    resolved: Resolved,
-}
-
-impl Resolver {
-    pub(super) fn new(resolve: Arc<dyn Resolve>, threads: Threads) -> Self {
-        Self { resolve, threads, running: None }
-    }
-
-    /// Lets `resolved` be called on the resolver's thread.
-    pub(super) fn resolve(&mut self, host_and_port: Arc<str>, resolved: Resolved) -> Result<()> {
-        let mut question = Question { host_and_port, resolved };
-        // The thread may have gone idle between the look and the send: then the question comes back.
-        if let Some((questions, _)) = &self.running {
-            match questions.send(question) {
-                Ok(()) => return Ok(()),
-                Err(returned) => question = returned.0,
-            }
-        }
-        let (questions, inbox) = unbounded::<Question>();
-        let resolve = Arc::clone(&self.resolve);
-        let worker = self.threads.start("rmq-resolve", move || {
-            loop {
-                match inbox.recv_timeout(RESOLVER_IDLE) {
-                    Ok(question) => (question.resolved)(resolve.resolve(&question.host_and_port)),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-                }
-            }
-        })?;
-        let _ = questions.send(question);
-        self.running = Some((questions, worker));
-        Ok(())
-    }
-
-    /// Ends the thread. Returns its name when it is stuck in a call beyond `deadline` and had to be left behind.
-    pub(super) fn stop(&mut self, deadline: Instant) -> Option<String> {
-        let (questions, mut worker) = self.running.take()?;
-        drop(questions);
-        if worker.join_until(deadline) {
-            return None;
-        }
-        let name = worker.name().to_owned();
-        worker.detach();
-        Some(name)
     }
 }
 

@@ -6,11 +6,15 @@
 
 mod connection;
 mod dial;
+mod link;
+mod mailbox;
+mod outbox;
 mod pending;
+mod resolver;
 mod selector;
 #[cfg(test)]
 mod tests;
-mod transport;
+pub(crate) mod transport;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,16 +27,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use log::{info, warn};
 use mio::Token;
 use parking_lot::Mutex;
 
-pub use dial::{Resolve, SystemResolver};
-pub(crate) use pending::{CallError, Completion, Outcome};
+pub(crate) use pending::{CallError, Complete, Completion, Outcome};
+pub use resolver::{Resolve, SystemResolver};
 
-use self::connection::{Connection, Frame, Submitted};
+use self::connection::{CloseReason, Connection, Limits, Submitted};
 use self::dial::Backoff;
+use self::mailbox::{Command, Mailbox};
+use self::outbox::Frame;
 use self::pending::{Slot, Waiter};
-use self::selector::{Command, Mailbox};
 use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
 use crate::wire::command::FrameHead;
@@ -147,13 +153,11 @@ impl Remoting {
         if let Some(outcome) = slot.wait_until(Some(deadline)) {
             return outcome;
         }
-        match connection.abandon(opaque) {
-            Some((phase, certainty)) => Err(connection.timed_out(phase, certainty)),
-            // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way.
-            None => {
-                slot.wait_until(None).unwrap_or_else(|| Err(connection.timed_out(Phase::Reply, Certainty::Unknown)))
-            }
+        if let Some(error) = connection.abandon(opaque) {
+            return Err(error);
         }
+        // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way.
+        slot.wait_until(None).unwrap_or_else(|| Err(connection.timed_out(Phase::Reply, Certainty::Unknown)))
     }
 
     /// Sends a request; `completion` runs exactly once, with the response or the reason why there is none by `deadline`.
@@ -189,7 +193,7 @@ impl Remoting {
         peers.by_address.get(address).is_none_or(|peer| peer.backoff.until(Instant::now()).is_none())
     }
 
-    /// Encodes the request for a connection and hands it over. An unaccepted waiter comes back with the error.
+    /// Hands the request to a connection. An unaccepted waiter comes back with the error.
     fn accept(
         &self,
         address: &Arc<str>,
@@ -199,14 +203,18 @@ impl Remoting {
     ) -> std::result::Result<(Arc<Connection>, i32), (CallError, Option<Waiter>)> {
         let mut hand_overs = 0;
         while hand_overs < HAND_OVERS {
+            let now = Instant::now();
+            if waiter.is_some() && deadline <= now {
+                return Err((refused(address, ErrorKind::Timeout, "the deadline passed before it was sent"), waiter));
+            }
             let connection = match self.shared.connection_to(address) {
                 Ok(connection) => connection,
                 Err(error) => return Err((error, waiter)),
             };
-            match self.submit(&connection, request, waiter, deadline) {
+            match self.submit(&connection, request, waiter, deadline, now) {
                 Ok((Submitted::Accepted { announce }, opaque)) => {
                     if announce {
-                        self.shared.mailbox.send(Command::Look(Arc::clone(&connection)));
+                        self.shared.mailbox.send(Command::Look(connection.token()));
                     }
                     return Ok((connection, opaque));
                 }
@@ -215,12 +223,17 @@ impl Remoting {
                     hand_overs += 1;
                 }
                 Ok((Submitted::Full(returned), _)) => {
-                    if returned.is_some() || !wait_for_room(&connection, deadline) {
-                        return Err((outbox_full(address), returned));
+                    let can_wait = !matches!(returned, Some(Waiter::Completion(_)));
+                    if !can_wait || !park_until(deadline) {
+                        connection.stop_waiting_for_room(thread::current().id());
+                        return Err((refused(address, ErrorKind::WindowFull, "the peer does not keep up"), returned));
                     }
                     waiter = returned;
                 }
-                Err((error, waiter)) => return Err((unencodable(address, &error), waiter)),
+                Err((error, waiter)) => {
+                    let detail = format!("the request cannot be encoded: {error}");
+                    return Err((refused(address, ErrorKind::InvalidMessage, &detail), waiter));
+                }
             }
         }
         let error = refused(address, ErrorKind::ConnectionLost, "the connection is closed again and again");
@@ -234,6 +247,7 @@ impl Remoting {
         request: Request<'_>,
         waiter: Option<Waiter>,
         deadline: Instant,
+        now: Instant,
     ) -> std::result::Result<(Submitted, i32), (wire::Error, Option<Waiter>)> {
         thread_local! {
             static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
@@ -242,16 +256,17 @@ impl Remoting {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, waiter.is_none());
-        if let Err(error) = head.encode(request.header, request.body.len(), &mut scratch) {
-            SCRATCH.set(scratch);
-            return Err((error, waiter));
-        }
-        let frame = Frame::new(&mut scratch, request.body);
-        let submitted = connection.submit(&frame, opaque, waiter, deadline, self.shared.config.outbox_limit);
+        let submitted = match head.encode(request.header, request.body.len(), &mut scratch) {
+            Ok(()) => {
+                let frame = Frame::new(&mut scratch, request.body);
+                Ok((connection.submit(&frame, opaque, waiter, deadline, now), opaque))
+            }
+            Err(error) => Err((error, waiter)),
+        };
         if scratch.capacity() <= KEPT_SCRATCH {
             SCRATCH.set(scratch);
         }
-        Ok((submitted, opaque))
+        submitted
     }
 }
 
@@ -273,7 +288,8 @@ impl Shared {
                 return Ok(Arc::clone(connection));
             }
             let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
-            let connection = Arc::new(Connection::new(Arc::clone(address), token));
+            let limits = Limits { outbox: self.config.outbox_limit, silence: self.config.silence_limit };
+            let connection = Arc::new(Connection::new(Arc::clone(address), token, limits));
             peers.by_address.entry(Arc::clone(address)).or_default().connection = Some(Arc::clone(&connection));
             connection
         };
@@ -282,12 +298,38 @@ impl Shared {
     }
 
     /// Requests from now on go to another connection.
-    fn retire(&self, connection: &Arc<Connection>) {
+    fn retire(&self, connection: &Arc<Connection>, now: Instant) {
         let mut peers = self.peers.lock();
         if let Some(peer) = peers.by_address.get_mut(connection.address())
             && peer.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection))
         {
             peer.connection = None;
+        }
+        // Brokers come and go under ever new addresses.
+        peers.by_address.retain(|_, peer| peer.connection.is_some() || !peer.backoff.is_forgotten(now));
+    }
+
+    /// A peer has sent its first frame on a connection.
+    fn note_success(&self, address: &Arc<str>) {
+        let failures = {
+            let mut peers = self.peers.lock();
+            peers.by_address.get_mut(address).map_or(0, |peer| peer.backoff.succeeded())
+        };
+        if failures > 0 {
+            info!("{address} is back after {failures} failures");
+        }
+    }
+
+    /// A dial failed, or a connection proved useless: the next dial of the address waits.
+    fn note_failure(&self, address: &Arc<str>, reason: &CloseReason, now: Instant) {
+        let random = self.random();
+        let failures = {
+            let mut peers = self.peers.lock();
+            peers.by_address.entry(Arc::clone(address)).or_default().backoff.failed(now, random)
+        };
+        // At 1, 2, 4, 8 ... failures: an outage of minutes is a few lines, not one per dial.
+        if failures.is_power_of_two() {
+            warn!("{} ({failures} in a row)", reason.detail);
         }
     }
 
@@ -313,17 +355,8 @@ fn refused(address: &Arc<str>, kind: ErrorKind, detail: &str) -> CallError {
     }
 }
 
-fn outbox_full(address: &Arc<str>) -> CallError {
-    refused(address, ErrorKind::WindowFull, "too many bytes wait for the connection: the peer does not keep up")
-}
-
-fn unencodable(address: &Arc<str>, error: &wire::Error) -> CallError {
-    refused(address, ErrorKind::InvalidMessage, &format!("the request cannot be encoded: {error}"))
-}
-
-/// Waits until bytes of `connection` have left; `false` at the deadline.
-fn wait_for_room(connection: &Connection, deadline: Instant) -> bool {
-    connection.wait_for_room(thread::current());
+/// Waits to be unparked; `false` at the deadline.
+fn park_until(deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return false;

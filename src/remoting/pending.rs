@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, Thread};
 use std::time::Instant;
@@ -40,16 +41,32 @@ pub(crate) type Outcome = Result<RemotingCommand, CallError>;
 ///
 /// It runs on `rmq-remoting`, or on the caller's thread when the request is refused, and must not block. One that is
 /// dropped without a verdict completes with an error: no path can lose it.
-pub(crate) struct Completion(Option<Box<dyn FnOnce(Outcome) + Send>>);
+pub(crate) struct Completion(Option<Box<dyn Complete>>);
+
+/// What takes an outcome: a closure, or a boxed state that goes on from there without another allocation.
+pub(crate) trait Complete: Send {
+    /// Called exactly once.
+    fn complete(self: Box<Self>, outcome: Outcome);
+}
+
+impl<F: FnOnce(Outcome) + Send> Complete for F {
+    fn complete(self: Box<Self>, outcome: Outcome) {
+        self(outcome);
+    }
+}
 
 impl Completion {
     pub(crate) fn new(complete: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self(Some(Box::new(complete)))
+        Self::of(Box::new(complete))
+    }
+
+    pub(crate) fn of(complete: Box<dyn Complete>) -> Self {
+        Self(Some(complete))
     }
 
     pub(crate) fn complete(mut self, outcome: Outcome) {
         if let Some(complete) = self.0.take() {
-            complete(outcome);
+            complete.complete(outcome);
         }
     }
 }
@@ -57,7 +74,7 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(complete) = self.0.take() {
-            complete(Err(CallError {
+            complete.complete(Err(CallError {
                 kind: ErrorKind::ConnectionLost,
                 phase: Phase::Reply,
                 certainty: Certainty::Unknown,
@@ -135,9 +152,9 @@ impl Waiter {
 pub(super) struct Entry {
     pub(super) waiter: Waiter,
     pub(super) deadline: Instant,
-    /// Where its frame begins in the connection's stream of bytes: what was written up to there tells whether any
+    /// Where its frame lies in the connection's stream of bytes: what was written up to its start tells whether any
     /// byte of it has left.
-    pub(super) position: u64,
+    pub(super) frame: Range<u64>,
 }
 
 /// The table of one connection, by opaque.
@@ -165,16 +182,17 @@ impl Pending {
         self.entries.drain().map(|(_, entry)| entry).collect()
     }
 
-    /// The completions whose deadline has come.
+    /// The completions whose deadline has come, in the order of their frames.
     pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let expired = self
+        let mut expired: Vec<_> = self
             .entries
             .extract_if(|_, entry| matches!(entry.waiter, Waiter::Completion(_)) && entry.deadline <= now)
             .map(|(_, entry)| entry)
             .collect();
+        expired.sort_unstable_by_key(|entry| entry.frame.start);
         self.earliest = self
             .entries
             .values()
@@ -233,7 +251,7 @@ mod tests {
     }
 
     fn entry(outcomes: &Sender<Outcome>, deadline: Instant) -> Entry {
-        Entry { waiter: Waiter::Completion(completion(outcomes)), deadline, position: 0 }
+        Entry { waiter: Waiter::Completion(completion(outcomes)), deadline, frame: 0..1 }
     }
 
     #[test]
@@ -263,7 +281,7 @@ mod tests {
     fn a_parked_caller_watches_its_deadline_itself() {
         let mut pending = Pending::default();
         let now = Instant::now();
-        pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, position: 0 });
+        pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, frame: 0..1 });
         assert_eq!(pending.earliest(), None);
         assert!(pending.take_expired(now + Duration::from_secs(1)).is_empty());
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::code::{LanguageCode, RequestCode, ResponseCode};
-use super::{Error, MAX_FRAME_LENGTH};
+use super::{Error, MAX_FRAME_LENGTH, bad_length};
 
 const FLAG_RESPONSE: i32 = 1;
 const FLAG_ONEWAY: i32 = 2;
@@ -19,6 +19,8 @@ const FLAG_ONEWAY: i32 = 2;
 /// Bytes before the header: length, encoding and header length.
 const PREFIX_LENGTH: usize = 8;
 const LENGTH_OF_LENGTH: usize = 4;
+/// After a frame larger than this, a decoder begins with a new buffer.
+const KEPT_BUFFER: usize = 1024 * 1024;
 /// A header's length has three bytes.
 const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
 
@@ -418,10 +420,6 @@ where
     value.try_into().map_err(|_| Error::UnknownValue { what, value: value.try_into().unwrap_or(i64::MAX) })
 }
 
-fn bad_length(what: &'static str, claimed: usize, limit: usize) -> Error {
-    Error::BadLength { what, claimed: i64::try_from(claimed).unwrap_or(i64::MAX), limit: limit as u64 }
-}
-
 fn put_decimal(out: &mut BytesMut, value: i32) {
     out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
@@ -548,6 +546,10 @@ impl FrameDecoder {
             command.body = self.buffer.split_to(frame_length).freeze().slice(header_end..);
         } else {
             self.buffer.advance(frame_length);
+        }
+        if frame_length > KEPT_BUFFER {
+            // The room that a huge frame needed is not kept for the small ones that follow.
+            self.buffer = BytesMut::from(&*self.buffer);
         }
         Ok(Some(command))
     }

@@ -9,8 +9,20 @@
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod body;
 pub mod code;
 pub mod command;
+pub mod compression;
+pub mod fastjson;
+pub mod header;
+pub mod java_hash;
+pub mod message;
+pub mod message_id;
+pub mod name;
+pub mod sys_flag;
+
+#[cfg(test)]
+mod hostile;
 
 use std::fmt;
 
@@ -95,3 +107,7 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+fn bad_length(what: &'static str, claimed: usize, limit: usize) -> Error {
+    Error::BadLength { what, claimed: i64::try_from(claimed).unwrap_or(i64::MAX), limit: limit as u64 }
+}

@@ -1,0 +1,74 @@
+//! The figures that are measured, and the mark that each has to reach.
+
+use std::time::Duration;
+
+/// What is done with messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Sends that wait for their result, from so many threads.
+    Sync { callers: usize },
+    /// Sends whose result comes later, with a window of [`IN_FLIGHT`](super::IN_FLIGHT).
+    Async(Results),
+    /// Sends without a result.
+    Oneway,
+    /// A push consumer whose listener gets up to `batch` messages and takes so long for them.
+    Consume { batch: usize, listener: Option<Duration> },
+}
+
+/// How the result of an asynchronous send comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Results {
+    Callback,
+    Completions,
+}
+
+/// A limit that a median must keep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Mark {
+    /// At least this share of the floor's rate.
+    RatioToFloor(f64),
+    /// At most so many microseconds of CPU for a message.
+    CpuMicros(f64),
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) work: Work,
+    pub(crate) mark: Option<Mark>,
+    /// Peak memory in MB that the candidate must stay below.
+    pub(crate) memory_mark: f64,
+    /// How many threads of the library there may be besides those that run user code or look up names.
+    pub(crate) thread_mark: usize,
+}
+
+pub(crate) const FIGURES: [Figure; 9] = [
+    producing("sync-1", Work::Sync { callers: 1 }, Some(Mark::RatioToFloor(0.5))),
+    producing("sync-8", Work::Sync { callers: 8 }, None),
+    producing("sync-64", Work::Sync { callers: 64 }, Some(Mark::CpuMicros(9.0))),
+    producing("async-callback", Work::Async(Results::Callback), Some(Mark::CpuMicros(4.5))),
+    producing("async-completions", Work::Async(Results::Completions), Some(Mark::CpuMicros(3.0))),
+    producing("oneway", Work::Oneway, None),
+    consuming("consume-1", Work::Consume { batch: 1, listener: None }, Some(Mark::CpuMicros(2.2))),
+    consuming("consume-32", Work::Consume { batch: 32, listener: None }, Some(Mark::CpuMicros(2.2))),
+    consuming("consume-10ms", Work::Consume { batch: 1, listener: Some(Duration::from_millis(10)) }, None),
+];
+
+const fn producing(name: &'static str, work: Work, mark: Option<Mark>) -> Figure {
+    Figure { name, work, mark, memory_mark: 12.0, thread_mark: 2 }
+}
+
+const fn consuming(name: &'static str, work: Work, mark: Option<Mark>) -> Figure {
+    Figure { name, work, mark, memory_mark: 48.0, thread_mark: 4 }
+}
+
+impl Figure {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        FIGURES.into_iter().find(|figure| figure.name == name)
+    }
+
+    pub(crate) fn consumes(&self) -> bool {
+        matches!(self.work, Work::Consume { .. })
+    }
+}

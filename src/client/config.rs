@@ -1,0 +1,253 @@
+//! What a client is told at its start: addresses, time-outs, limits; checked in one place.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::remoting::{Resolve, SystemResolver};
+use crate::wire::HeaderEncoding;
+use crate::worker::{StdThreads, ThreadStarter};
+
+/// Replaces a broker's address from a route by the one to dial: port-forwards, NAT, proxies, tests.
+pub(crate) type AddressMap = dyn Fn(&str) -> String + Send + Sync;
+
+/// Options of a [`Client`](crate::Client).
+#[derive(Clone)]
+pub(crate) struct ClientConfig {
+    pub(crate) name_servers: Vec<Arc<str>>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) silence_limit: Duration,
+    pub(crate) route_interval: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) rebalance_interval: Duration,
+    pub(crate) offset_interval: Duration,
+    pub(crate) outbox_limit: usize,
+    pub(crate) callback_threads: usize,
+    pub(crate) header_encoding: HeaderEncoding,
+    pub(crate) address_map: Option<Arc<AddressMap>>,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) thread_starter: Arc<dyn ThreadStarter>,
+    pub(crate) stack_size: Option<usize>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            name_servers: Vec::new(),
+            client_id: None,
+            connect_timeout: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(3),
+            silence_limit: Duration::from_secs(10),
+            route_interval: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(30),
+            rebalance_interval: Duration::from_secs(20),
+            offset_interval: Duration::from_secs(5),
+            outbox_limit: 32 * 1024 * 1024,
+            callback_threads: 1,
+            header_encoding: HeaderEncoding::Json,
+            address_map: None,
+            resolver: Arc::new(SystemResolver),
+            thread_starter: Arc::new(StdThreads),
+            stack_size: None,
+        }
+    }
+}
+
+impl ClientConfig {
+    /// Adds name servers: each item is one `host:port`, or several with `;` between them as the Java client takes them.
+    pub(crate) fn add_name_servers<A: AsRef<str>>(&mut self, addresses: impl IntoIterator<Item = A>) {
+        for list in addresses {
+            let addresses = list.as_ref().split(';').map(str::trim).filter(|address| !address.is_empty());
+            self.name_servers.extend(addresses.map(Arc::from));
+        }
+    }
+
+    /// Checks every option.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.name_servers.is_empty() {
+            return Err(invalid("no name server is configured: give at least one with name_servers([\"host:port\"])"));
+        }
+        for address in &self.name_servers {
+            check_address(address)?;
+        }
+        for (name, value) in [
+            ("connect_timeout", self.connect_timeout),
+            ("request_timeout", self.request_timeout),
+            ("silence_limit", self.silence_limit),
+            ("route_interval", self.route_interval),
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("rebalance_interval", self.rebalance_interval),
+            ("offset_interval", self.offset_interval),
+        ] {
+            // The upper bound keeps every sum with a moment in time representable.
+            if value < Duration::from_millis(10) || value > Duration::from_secs(24 * 60 * 60) {
+                return Err(invalid(format!("{name} is {value:?}, it must lie between 10 ms and 24 h")));
+            }
+        }
+        if !(1..=64).contains(&self.callback_threads) {
+            return Err(invalid(format!("callback_threads is {}, it must lie in 1..=64", self.callback_threads)));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("name_servers", &self.name_servers)
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn invalid(detail: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, detail)
+}
+
+fn check_address(address: &str) -> Result<()> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(1..)) => Ok(()),
+        _ => Err(invalid(format!("name server {address:?} is no host:port"))),
+    }
+}
+
+/// Defines the options that a client has, on [`ClientBuilder`](crate::ClientBuilder) and on the builders of producers
+/// and consumers that make their own client.
+macro_rules! client_options {
+    ($config:ident) => {
+        /// Adds name servers: each item is one `host:port`, or several with `;` between them. At least one is needed.
+        /// (Java: `namesrvAddr`)
+        pub fn name_servers<A: AsRef<str>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+            self.$config().add_name_servers(addresses);
+            self
+        }
+
+        /// The name under which this client is known to brokers; must be unique among all clients. By default made of
+        /// the local address, the process id and random digits, unique in containers too. (Java: `clientIP` and
+        /// `instanceName`)
+        pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+            self.$config().client_id = Some(client_id.into());
+            self
+        }
+
+        /// How long dialling an address may take. Default 3 s. (Java: `com.rocketmq.remoting.client.connect.timeout`)
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.$config().connect_timeout = timeout;
+            self
+        }
+
+        /// How long the client waits for the answer to a request of its own: routes, heartbeats, offsets. Default 3 s.
+        /// (Java: `mqClientApiTimeout`)
+        pub fn request_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.$config().request_timeout = timeout;
+            self
+        }
+
+        /// How long a connection that owes a reply may be silent before it is probed; after half as long again it is
+        /// replaced. Default 10 s. (The Java client has no such check.)
+        pub fn silence_limit(mut self, limit: std::time::Duration) -> Self {
+            self.$config().silence_limit = limit;
+            self
+        }
+
+        /// How often routes are fetched anew; after a route error they are fetched at once. Default 30 s. (Java:
+        /// `pollNameServerInterval`)
+        pub fn route_interval(mut self, interval: std::time::Duration) -> Self {
+            self.$config().route_interval = interval;
+            self
+        }
+
+        /// How often brokers hear of this client. Default 30 s. (Java: `heartbeatBrokerInterval`)
+        pub fn heartbeat_interval(mut self, interval: std::time::Duration) -> Self {
+            self.$config().heartbeat_interval = interval;
+            self
+        }
+
+        /// How often a consumer's share of the queues is computed when nothing hints at a change. Default 20 s. (Java:
+        /// `rocketmq.client.rebalance.waitInterval`)
+        pub fn rebalance_interval(mut self, interval: std::time::Duration) -> Self {
+            self.$config().rebalance_interval = interval;
+            self
+        }
+
+        /// How often consumed offsets are sent to the brokers, besides those that ride on pulls. Default 5 s. (Java:
+        /// `persistConsumerOffsetInterval`)
+        pub fn offset_interval(mut self, interval: std::time::Duration) -> Self {
+            self.$config().offset_interval = interval;
+            self
+        }
+
+        /// Bytes that may wait for one connection. Default 32 MiB.
+        pub fn outbox_limit(mut self, bytes: usize) -> Self {
+            self.$config().outbox_limit = bytes;
+            self
+        }
+
+        /// Threads that run the callbacks of asynchronous sends, started when the first one is due. Default 1, so that
+        /// callbacks run one after the other in the order of the replies. (Java: `clientCallbackExecutorThreads`)
+        pub fn callback_threads(mut self, threads: usize) -> Self {
+            self.$config().callback_threads = threads;
+            self
+        }
+
+        /// How request headers are written. Default JSON, which everybody reads. (Java: `rocketmq.serialize.type`)
+        pub fn header_encoding(mut self, encoding: $crate::wire::HeaderEncoding) -> Self {
+            self.$config().header_encoding = encoding;
+            self
+        }
+
+        /// Replaces the addresses that routes name by those to dial: for port-forwards, NAT and proxies.
+        pub fn address_map(mut self, map: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+            self.$config().address_map = Some(std::sync::Arc::new(map));
+            self
+        }
+
+        /// Resolves host names. Default: the operating system.
+        pub fn resolver(mut self, resolver: impl $crate::Resolve + 'static) -> Self {
+            self.$config().resolver = std::sync::Arc::new(resolver);
+            self
+        }
+
+        /// Makes the client's threads. Default: the standard library.
+        pub fn thread_starter(mut self, starter: impl $crate::ThreadStarter + 'static) -> Self {
+            self.$config().thread_starter = std::sync::Arc::new(starter);
+            self
+        }
+
+        /// The stack of each thread, in bytes. Default: the platform's.
+        pub fn stack_size(mut self, bytes: usize) -> Self {
+            self.$config().stack_size = Some(bytes);
+            self
+        }
+    };
+}
+pub(crate) use client_options;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_taken_one_by_one_and_as_a_list() {
+        let mut config = ClientConfig::default();
+        config.add_name_servers(["a:1; b:2;", "c:3"]);
+        assert_eq!(config.name_servers, ["a:1", "b:2", "c:3"].map(Arc::from));
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn a_missing_or_malformed_name_server_is_named() {
+        let mut config = ClientConfig::default();
+        assert!(config.check().unwrap_err().to_string().contains("name_servers"));
+        for wrong in ["localhost", ":9876", "localhost:0", "localhost:port", "localhost:99999"] {
+            config.name_servers = vec![wrong.into()];
+            let error = config.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What comes from below and from brokers: connections made and lost, and requests that brokers send to clients.
+//!
+//! Runs on `rmq-remoting`: it must not block.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use log::warn;
+
+use super::Core;
+use super::member::MemberKey;
+use crate::remoting::RemotingEvents;
+use crate::wire::header::NotifyConsumerIdsChangedRequest;
+use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
+
+/// Hands events of the connections to the client, once there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    core: OnceLock<Weak<Core>>,
+}
+
+impl Inbound {
+    pub(super) fn attach(&self, core: &Arc<Core>) {
+        let _ = self.core.set(Arc::downgrade(core));
+    }
+
+    fn core(&self) -> Option<Arc<Core>> {
+        self.core.get()?.upgrade()
+    }
+}
+
+impl RemotingEvents for Inbound {
+    fn requested(&self, address: &Arc<str>, request: RemotingCommand) -> Option<RemotingCommand> {
+        match request.request_code() {
+            RequestCode::NOTIFY_CONSUMER_IDS_CHANGED => {
+                match NotifyConsumerIdsChangedRequest::from_fields(&request.ext_fields) {
+                    Ok(header) => self.members_changed(header.consumer_group),
+                    Err(error) => warn!("broker {address} sent a notification that cannot be read: {error}"),
+                }
+                None
+            }
+            code => {
+                let remark = format!(" request type {} not supported", code.0);
+                Some(RemotingCommand::response_to(&request, ResponseCode::REQUEST_CODE_NOT_SUPPORTED, Some(remark)))
+            }
+        }
+    }
+
+    fn connected(&self, address: &Arc<str>) {
+        if let Some(core) = self.core() {
+            core.heartbeat_to_reconnected(address);
+        }
+    }
+
+    fn disconnected(&self, address: &Arc<str>) {
+        if let Some(core) = self.core() {
+            core.forget_heartbeat(address);
+        }
+    }
+}
+
+impl Inbound {
+    fn members_changed(&self, group: &str) {
+        let member = self.core().and_then(|core| core.member(&MemberKey::Consumer(Arc::from(group))));
+        if let Some(member) = member {
+            member.members_changed();
+        }
+    }
+}

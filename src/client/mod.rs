@@ -1,0 +1,431 @@
+//! Layer 3: what producers and consumers share: one set of connections, routes, heartbeats and timers.
+//!
+//! [`Client`] is a handle, cheap to clone; its members hold clones too. When the last one is gone the client's threads
+//! end. There is no registry and no static: two clients never meet, whatever their clusters, groups and credentials.
+
+pub(crate) mod callbacks;
+pub(crate) mod config;
+pub(crate) mod heartbeat;
+pub(crate) mod identity;
+pub(crate) mod inbound;
+pub(crate) mod member;
+pub(crate) mod route;
+pub(crate) mod rpc;
+pub(crate) mod timer;
+
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use self::callbacks::Callbacks;
+use self::config::{ClientConfig, client_options, invalid};
+use self::heartbeat::Heartbeats;
+use self::identity::Identity;
+use self::inbound::Inbound;
+use self::member::{Member, MemberKey};
+use self::route::{RouteWatcher, Routes, TopicRoute};
+use self::timer::{Timer, TimerThread};
+use crate::error::{Error, ErrorKind, Result};
+use crate::remoting::transport::Plain;
+use crate::remoting::{Remoting, RemotingConfig, RemotingThread};
+use crate::worker::Threads;
+
+/// A route that seems wrong is asked for at most this often.
+const SUSPICION_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a client whose last handle is dropped may take to end its threads.
+const DROP_GRACE: Duration = Duration::from_secs(1);
+
+/// Connections, routes, heartbeats and timers for any number of producers and consumers.
+///
+/// Most programs never name it: a producer or consumer makes its own. Share one when a process has several members on
+/// the same cluster, since each client costs two threads and a connection to every broker.
+///
+/// ```
+/// # use rocketmq_sync::{Client, Producer};
+/// # fn main() -> rocketmq_sync::Result<()> {
+/// let client = Client::builder().name_servers(["127.0.0.1:9876"]).start()?;
+/// let orders = Producer::builder("orders").client(&client).start()?;
+/// let audit = Producer::builder("audit").client(&client).start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    owner: Arc<Owner>,
+}
+
+impl Client {
+    /// A client to be configured.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder { config: ClientConfig::default() }
+    }
+
+    /// The name under which brokers know this client.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.core().identity.client_id
+    }
+
+    pub(crate) fn start(config: ClientConfig) -> Result<Self> {
+        config.check()?;
+        let identity = Identity::new(&config)?;
+        let threads = Threads::new(Arc::clone(&config.thread_starter), config.stack_size);
+        let remoting_config = RemotingConfig {
+            connect_timeout: config.connect_timeout,
+            silence_limit: config.silence_limit,
+            outbox_limit: config.outbox_limit,
+            encoding: config.header_encoding,
+            resolve: Arc::clone(&config.resolver),
+            transport: Arc::new(|_| Ok(Box::new(Plain))),
+        };
+        let inbound = Arc::new(Inbound::default());
+        let (remoting, remoting_thread) = Remoting::start(remoting_config, &threads, Arc::clone(&inbound) as _)?;
+        let (timer, timer_thread) = Timer::start(&threads)?;
+        let core = Arc::new_cyclic(|core: &Weak<Core>| Core {
+            routes: Arc::new(Routes::new(
+                remoting.clone(),
+                config.name_servers.clone(),
+                config.address_map.clone(),
+                Box::new(TellMembers { core: Weak::clone(core) }),
+            )),
+            callbacks: Callbacks::new(threads.clone(), config.callback_threads),
+            heartbeats: Heartbeats::default(),
+            members: RwLock::default(),
+            changes: Changes::default(),
+            consumer_threads: Mutex::default(),
+            suspected: Mutex::default(),
+            config,
+            identity,
+            remoting,
+            timer,
+            threads,
+        });
+        inbound.attach(&core);
+        core.begin_duties();
+        let running = Running { timer_thread, remoting_thread };
+        Ok(Self { owner: Arc::new(Owner { core, running: Mutex::new(Some(running)) }) })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.owner.core
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("client_id", &self.client_id()).finish_non_exhaustive()
+    }
+}
+
+/// Options of a [`Client`], checked by [`ClientBuilder::start`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ClientBuilder {
+    config: ClientConfig,
+}
+
+impl ClientBuilder {
+    client_options!(config);
+
+    fn config(&mut self) -> &mut ClientConfig {
+        &mut self.config
+    }
+
+    /// Starts the client's threads. Nothing is dialled yet: what cannot be reached now is found later.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] names the option that is wrong; [`ErrorKind::Resource`] when the system refuses a
+    /// thread. Nothing is left behind then.
+    pub fn start(self) -> Result<Client> {
+        Client::start(self.config)
+    }
+}
+
+/// Ends the threads when the last handle is gone.
+struct Owner {
+    core: Arc<Core>,
+    running: Mutex<Option<Running>>,
+}
+
+// In this order: no duty is begun any more, then every request is completed, then callbacks run what they were given.
+struct Running {
+    timer_thread: TimerThread,
+    remoting_thread: RemotingThread,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if self.core.identity.is_forked() {
+            // The threads are the parent's; so are the sockets and the poll set, which must not be touched from here.
+            std::mem::forget(self.running.lock().take());
+            return;
+        }
+        let deadline = Instant::now() + DROP_GRACE;
+        let Some(mut running) = self.running.lock().take() else { return };
+        let mut left_behind: Vec<String> = running.timer_thread.stop(deadline).into_iter().collect();
+        left_behind.extend(running.remoting_thread.stop(deadline));
+        for name in left_behind {
+            log::warn!("thread {name} outlives its client");
+        }
+        for name in self.core.callbacks.stop(deadline) {
+            log::warn!("thread {name} outlives its client: a callback is still running");
+        }
+    }
+}
+
+/// The parts of a client, for its members and its own threads, which must not keep it alive.
+pub(crate) struct Core {
+    pub(crate) config: ClientConfig,
+    pub(crate) identity: Identity,
+    pub(crate) remoting: Remoting,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) timer: Timer,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) threads: Threads,
+    heartbeats: Heartbeats,
+    members: RwLock<HashMap<MemberKey, Arc<dyn Member>>>,
+    changes: Changes,
+    /// The threads that the consumers of this client share, while there is a consumer.
+    consumer_threads: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// When routes were last asked for because something about them seemed wrong.
+    suspected: Mutex<HashMap<Arc<str>, Instant>>,
+}
+
+impl Core {
+    /// Adds a member: brokers hear of it with the next heartbeat, which is sent at once.
+    pub(crate) fn join(self: &Arc<Self>, member: Arc<dyn Member>) -> Result<()> {
+        {
+            let mut members = self.members.write();
+            let key = member.key();
+            if members.contains_key(&key) {
+                let detail = format!("this client has a {key:?} already: use another client or group");
+                return Err(Error::new(ErrorKind::DuplicateGroup, detail));
+            }
+            members.insert(key, member);
+        }
+        self.heartbeat_to_all();
+        Ok(())
+    }
+
+    /// Removes a member and tells every broker that knows it. Returns those that have not confirmed by `deadline`.
+    pub(crate) fn part(self: &Arc<Self>, key: &MemberKey, deadline: Instant) -> Vec<String> {
+        if self.members.write().remove(key).is_none() {
+            return Vec::new();
+        }
+        let told = self.heartbeats.told();
+        let (confirm, confirmed) = unbounded();
+        for address in &told {
+            let confirm = confirm.clone();
+            let broker = Arc::clone(address);
+            self.unregister(address, key, deadline, move |answer| {
+                if answer.is_ok() {
+                    let _ = confirm.send(broker);
+                }
+            });
+        }
+        drop(confirm);
+        let mut missing: BTreeSet<Arc<str>> = told.into_iter().collect();
+        while let Ok(broker) = confirmed.recv_deadline(deadline) {
+            missing.remove(&broker);
+        }
+        missing.iter().map(ToString::to_string).collect()
+    }
+
+    pub(crate) fn members(&self) -> Vec<Arc<dyn Member>> {
+        self.members.read().values().cloned().collect()
+    }
+
+    pub(crate) fn member(&self, key: &MemberKey) -> Option<Arc<dyn Member>> {
+        self.members.read().get(key).cloned()
+    }
+
+    /// Fails in a child of the process that made the client.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.identity.is_forked() {
+            return Err(Error::new(
+                ErrorKind::Forked,
+                "the process was forked after this client was made: make a new one in the child",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The deadline of a request of the client's own.
+    pub(crate) fn request_deadline(&self) -> Instant {
+        Instant::now() + self.config.request_timeout
+    }
+
+    /// Tells those who wait in [`Core::wait_for`] to look again.
+    pub(crate) fn changed(&self) {
+        self.changes.tell();
+    }
+
+    /// Waits until `ready` says so, looking after each change; `false` at the deadline.
+    pub(crate) fn wait_for(&self, deadline: Instant, ready: impl FnMut() -> bool) -> bool {
+        self.changes.wait_for(deadline, ready)
+    }
+
+    /// What all consumers of this client share; made by the first of them.
+    pub(crate) fn consumer_threads<T: Any + Send + Sync>(
+        &self,
+        make: impl FnOnce() -> Result<Arc<T>>,
+    ) -> Result<Arc<T>> {
+        let mut slot = self.consumer_threads.lock();
+        if let Some(threads) = slot.as_ref().and_then(Weak::upgrade).and_then(|threads| threads.downcast().ok()) {
+            return Ok(threads);
+        }
+        let threads = make()?;
+        let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&threads) as _;
+        *slot = Some(Arc::downgrade(&shared));
+        Ok(threads)
+    }
+
+    fn begin_duties(self: &Arc<Self>) {
+        self.every(self.config.route_interval, Self::refresh_routes);
+        self.every(self.config.heartbeat_interval, Self::heartbeat_to_all);
+        self.every(self.config.offset_interval, |core| {
+            let now = Instant::now();
+            for member in core.members() {
+                member.offsets_due(now);
+            }
+        });
+    }
+
+    /// Runs `duty` on the timer again and again while the client lives.
+    fn every(self: &Arc<Self>, interval: Duration, duty: fn(&Arc<Self>)) {
+        let core = Arc::downgrade(self);
+        self.timer.after(interval, move || {
+            if let Some(core) = core.upgrade() {
+                duty(&core);
+                core.every(interval, duty);
+            }
+        });
+    }
+
+    /// Asks anew for the routes of all topics in use.
+    fn refresh_routes(self: &Arc<Self>) {
+        let mut topics: Vec<Arc<str>> = self.members().iter().flat_map(|member| member.topics()).collect();
+        topics.sort();
+        topics.dedup();
+        for topic in topics {
+            self.refresh_route(&topic);
+        }
+    }
+
+    /// Asks anew for a route that may be what made a request fail; not more often than makes sense.
+    pub(crate) fn refresh_suspected_route(self: &Arc<Self>, topic: &Arc<str>) {
+        let now = Instant::now();
+        {
+            let mut suspected = self.suspected.lock();
+            match suspected.get(topic) {
+                Some(last) if now.duration_since(*last) < SUSPICION_INTERVAL => return,
+                _ => suspected.insert(Arc::clone(topic), now),
+            };
+        }
+        self.refresh_route(topic);
+    }
+
+    /// Asks anew for one route, in the background.
+    pub(crate) fn refresh_route(self: &Arc<Self>, topic: &Arc<str>) {
+        let core = Arc::downgrade(self);
+        self.routes.look_up(
+            topic,
+            self.request_deadline(),
+            Box::new(move |_| {
+                if let Some(core) = core.upgrade() {
+                    core.changed();
+                }
+            }),
+        );
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Hands changes of routes to heartbeats and members.
+struct TellMembers {
+    core: Weak<Core>,
+}
+
+impl RouteWatcher for TellMembers {
+    fn route_changed(&self, route: &Arc<TopicRoute>) {
+        let Some(core) = self.core.upgrade() else { return };
+        core.heartbeat_to_new(route);
+        for member in core.members() {
+            member.route_changed(route);
+        }
+        core.changed();
+    }
+}
+
+/// Lets callers wait for "something has changed" without polling.
+#[derive(Debug, Default)]
+struct Changes {
+    count: Mutex<u64>,
+    more: Condvar,
+}
+
+impl Changes {
+    fn tell(&self) {
+        *self.count.lock() += 1;
+        self.more.notify_all();
+    }
+
+    fn wait_for(&self, deadline: Instant, mut ready: impl FnMut() -> bool) -> bool {
+        loop {
+            let seen = *self.count.lock();
+            // Looked at without the lock: a change that comes meanwhile has raised the count.
+            if ready() {
+                return true;
+            }
+            let mut count = self.count.lock();
+            while *count == seen {
+                if self.more.wait_until(&mut count, deadline).timed_out() {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Either a client given from outside or the options of one to be made: what builders of members hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientChoice {
+    given: Option<Client>,
+    own: Option<Box<ClientConfig>>,
+}
+
+impl ClientChoice {
+    pub(crate) fn give(&mut self, client: &Client) {
+        self.given = Some(client.clone());
+    }
+
+    pub(crate) fn own(&mut self) -> &mut ClientConfig {
+        self.own.get_or_insert_default()
+    }
+
+    /// The client to use.
+    pub(crate) fn take(self) -> Result<Client> {
+        match (self.given, self.own) {
+            (Some(_), Some(_)) => Err(invalid(
+                "client() is given together with options of a client (name_servers and others): set those on the client",
+            )),
+            (Some(client), None) => {
+                client.core().check_process()?;
+                Ok(client)
+            }
+            (None, own) => Client::start(own.map_or_else(ClientConfig::default, |config| *config)),
+        }
+    }
+}

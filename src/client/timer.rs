@@ -1,0 +1,161 @@
+//! The thread `rmq-timer`, the scheduled delay thread: runs jobs when they are due, periodic duties among them.
+//!
+//! Jobs are our own code and must not block: what takes time is sent asynchronously or handed to another thread.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use crate::error::Result;
+use crate::worker::{Threads, Worker};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Hands jobs to the timer's thread. Jobs that are not due when the timer ends are dropped.
+#[derive(Clone)]
+pub(crate) struct Timer {
+    jobs: Sender<Scheduled>,
+}
+
+impl Timer {
+    /// The timer and the owner of its thread.
+    pub(crate) fn start(threads: &Threads) -> Result<(Self, TimerThread)> {
+        let (jobs, inbox) = unbounded();
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let worker = threads.start("rmq-timer", move || run(&inbox, &stopped))?;
+        Ok((Self { jobs }, TimerThread { stop, worker }))
+    }
+
+    /// Runs `job` at `due`, or as soon as possible when that has passed.
+    pub(crate) fn at(&self, due: Instant, job: impl FnOnce() + Send + 'static) {
+        // A timer that has ended drops its jobs: its client is gone.
+        let _ = self.jobs.send(Scheduled { due, job: Box::new(job) });
+    }
+
+    /// Runs `job` after `delay`.
+    pub(crate) fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
+        self.at(Instant::now() + delay, job);
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Timer")
+    }
+}
+
+/// The owner of `rmq-timer`: dropping it ends the thread and waits for that.
+#[derive(Debug)]
+pub(crate) struct TimerThread {
+    // Above the worker: what is dropped first ends the thread that the other waits for.
+    stop: Sender<()>,
+    worker: Worker,
+}
+
+impl TimerThread {
+    /// Ends the thread. Returns its name when a job is still running at `deadline`.
+    pub(crate) fn stop(self, deadline: Instant) -> Option<String> {
+        let Self { stop, mut worker } = self;
+        drop(stop);
+        if worker.join_until(deadline) {
+            return None;
+        }
+        let name = worker.name().to_owned();
+        worker.detach();
+        Some(name)
+    }
+}
+
+struct Scheduled {
+    due: Instant,
+    job: Job,
+}
+
+/// The earliest job is the greatest, since the heap gives the greatest first.
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
+fn run(inbox: &Receiver<Scheduled>, stopped: &Receiver<()>) {
+    let mut waiting = BinaryHeap::new();
+    loop {
+        let received = match waiting.peek() {
+            Some(Scheduled { due, .. }) => {
+                crossbeam_channel::select! {
+                    recv(stopped) -> _ => return,
+                    recv(inbox) -> scheduled => scheduled.map_err(|_| RecvTimeoutError::Disconnected),
+                    default(due.saturating_duration_since(Instant::now())) => Err(RecvTimeoutError::Timeout),
+                }
+            }
+            None => crossbeam_channel::select! {
+                recv(stopped) -> _ => return,
+                recv(inbox) -> scheduled => scheduled.map_err(|_| RecvTimeoutError::Disconnected),
+            },
+        };
+        match received {
+            Ok(scheduled) => waiting.push(scheduled),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let now = Instant::now();
+        while waiting.peek().is_some_and(|scheduled: &Scheduled| scheduled.due <= now) {
+            if let Some(Scheduled { job, .. }) = waiting.pop() {
+                job();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::worker::StdThreads;
+
+    fn start() -> (Timer, TimerThread) {
+        Timer::start(&Threads::new(Arc::new(StdThreads), None)).unwrap()
+    }
+
+    #[test]
+    fn jobs_run_in_the_order_in_which_they_fall_due() {
+        let (timer, _thread) = start();
+        let (sender, done) = unbounded();
+        let now = Instant::now();
+        for milliseconds in [30, 10, 20] {
+            let sender = sender.clone();
+            timer.at(now + Duration::from_millis(milliseconds), move || sender.send(milliseconds).unwrap());
+        }
+        drop(sender);
+        assert_eq!(done.iter().collect::<Vec<_>>(), [10, 20, 30]);
+    }
+
+    #[test]
+    fn the_end_drops_what_is_not_due() {
+        let (timer, thread) = start();
+        let (sender, done) = unbounded::<()>();
+        timer.after(Duration::from_secs(3600), move || drop(sender));
+        drop(thread);
+        drop(timer);
+        assert!(done.recv().is_err());
+    }
+}

@@ -1,0 +1,287 @@
+//! One broker: its messages, groups, members and offsets, the pulls that wait and the messages that are delayed.
+//!
+//! A pure value of the broker's thread. What it wants to say on its own, to a waiting client or to the members of a
+//! group, it collects until [`Broker::take_output`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::clock::millis;
+use super::handlers::{ParkedPull, lapse_pull, wake_pulls};
+use super::state::{Answer, Condition, ReturnAddress, Settings};
+use super::store::{Draft, Place, Store, TopicConfig};
+use crate::message::Message;
+use crate::properties::name;
+use crate::wire::body::{SubscriptionData, permission};
+use crate::wire::header::NotifyConsumerIdsChangedRequest;
+use crate::wire::message::MAX_PROPERTIES_LENGTH;
+use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, is_retry_topic};
+use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
+
+/// Holds delayed messages, level by level.
+const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+
+const READ_WRITE: i32 = permission::READ | permission::WRITE;
+
+/// A consumer group at one broker.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) members: Vec<Member>,
+    pub(super) subscriptions: BTreeMap<String, SubscriptionData>,
+    pub(super) broadcasting: bool,
+    /// What the broker says its members are, if a test makes it lie.
+    pub(super) told_members: Option<Vec<String>>,
+}
+
+/// A connection over which a consumer of a group has sent heartbeats.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) connection: u64,
+    pub(super) client_id: String,
+}
+
+/// A message that waits for its delay to pass.
+#[derive(Debug)]
+struct Delayed {
+    log_offset: i64,
+}
+
+/// An answer to a request of earlier, and its time.
+type LateAnswer = (ReturnAddress, Answer, i64);
+
+#[derive(Debug)]
+pub(super) struct Broker {
+    pub(super) name: Arc<str>,
+    pub(super) address: SocketAddr,
+    pub(super) condition: Condition,
+    pub(super) settings: Arc<Settings>,
+    pub(super) store: Store,
+    /// Consumer groups that the broker has met.
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) offsets: Offsets,
+    pub(super) parked: Vec<ParkedPull>,
+    delayed: BTreeMap<(i64, u64), Delayed>,
+    /// Counts what needs an order or a turn: delayed messages, queues chosen by the broker, ids it makes.
+    turns: u64,
+    answers: Vec<LateAnswer>,
+    pushes: Vec<(u64, RemotingCommand)>,
+}
+
+impl Broker {
+    pub(super) fn new(name: Arc<str>, address: SocketAddr, settings: Arc<Settings>) -> Self {
+        let mut store = Store::new(Arc::clone(&name), address);
+        if settings.auto_create_topics {
+            let queues = settings.default_queues;
+            let perm = READ_WRITE | permission::INHERIT;
+            store.set_topic(CREATE_TOPIC_KEY, TopicConfig { read_queues: queues, write_queues: queues, perm });
+        }
+        Self {
+            name,
+            address,
+            condition: Condition::Up,
+            settings,
+            store,
+            groups: BTreeMap::new(),
+            offsets: Offsets::default(),
+            parked: Vec::new(),
+            delayed: BTreeMap::new(),
+            turns: 0,
+            answers: Vec::new(),
+            pushes: Vec::new(),
+        }
+    }
+
+    /// Stores a message, in its queue or for as long as its delay level says; waiting pulls get it.
+    pub(super) fn put(&mut self, mut draft: Draft, now: i64) -> Result<Place, Answer> {
+        let properties = draft.message.properties.encoded().len();
+        if draft.message.body().len() > self.settings.max_message_size || properties > MAX_PROPERTIES_LENGTH {
+            return Err(self.illegal_message());
+        }
+        let level = draft.message.property(name::DELAY).and_then(|level| level.parse::<usize>().ok()).unwrap_or(0);
+        let delay = level.checked_sub(1).and_then(|level| {
+            let last = self.settings.delay_levels.len().checked_sub(1)?;
+            let level = level.min(last);
+            Some((level, millis(*self.settings.delay_levels.get(level)?)))
+        });
+        let Some((level, delay)) = delay else { return self.append(draft, now) };
+        let levels = i32::try_from(self.settings.delay_levels.len()).unwrap_or(i32::MAX);
+        let config = TopicConfig { read_queues: levels, write_queues: levels, perm: READ_WRITE };
+        self.store.set_topic(SCHEDULE_TOPIC, config);
+        let topic = Arc::clone(&draft.message.topic);
+        set_property(&mut draft.message, name::REAL_TOPIC, &topic);
+        set_property(&mut draft.message, name::REAL_QUEUE_ID, &draft.queue_id.to_string());
+        draft.message.topic = SCHEDULE_TOPIC.into();
+        draft.queue_id = i32::try_from(level).unwrap_or_default();
+        let place = self.append(draft, now)?;
+        let turn = self.next_turn();
+        self.delayed.insert((now.saturating_add(delay), turn), Delayed { log_offset: place.log_offset });
+        Ok(place)
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn tick(&mut self, now: i64) {
+        while let Some(entry) = self.delayed.first_entry()
+            && entry.key().0 <= now
+        {
+            let delayed = entry.remove();
+            if let Err(answer) = self.deliver(&delayed, now) {
+                log::warn!("mini broker {} loses a delayed message: {:?}", self.name, answer.remark);
+            }
+        }
+        while let Some(at) = self.parked.iter().position(|pull| pull.deadline <= now) {
+            let pull = self.parked.remove(at);
+            lapse_pull(self, pull, now);
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<i64> {
+        let pulls = self.parked.iter().map(|pull| pull.deadline);
+        pulls.chain(self.delayed.keys().next().map(|(due, _)| *due)).min()
+    }
+
+    /// A connection is gone: its pulls with it, and the members that spoke over it.
+    pub(super) fn disconnected(&mut self, connection: u64, _now: i64) {
+        self.parked.retain(|pull| pull.return_to.connection != connection);
+        let left: Vec<String> = self
+            .groups
+            .iter_mut()
+            .filter_map(|(name, group)| {
+                let before = group.members.len();
+                group.members.retain(|member| member.connection != connection);
+                (group.members.len() < before).then(|| name.clone())
+            })
+            .collect();
+        for group in left {
+            self.notify_members(&group);
+        }
+    }
+
+    /// Tells all members of a group that they have changed.
+    pub(super) fn notify_members(&mut self, group: &str) {
+        let Some(members) = self.groups.get(group).map(|group| &group.members) else { return };
+        for member in members {
+            let header = NotifyConsumerIdsChangedRequest { consumer_group: group };
+            let command = RemotingCommand::request(RequestCode::NOTIFY_CONSUMER_IDS_CHANGED, &header).oneway();
+            self.pushes.push((member.connection, command));
+        }
+    }
+
+    /// Answers a request that had to wait.
+    pub(super) fn answer_late(&mut self, return_to: ReturnAddress, answer: Answer, now: i64) {
+        self.answers.push((return_to, answer, now));
+    }
+
+    /// What it has to say since the last call: answers that had to wait, and requests of its own.
+    pub(super) fn take_output(&mut self) -> (Vec<LateAnswer>, Vec<(u64, RemotingCommand)>) {
+        (std::mem::take(&mut self.answers), std::mem::take(&mut self.pushes))
+    }
+
+    /// The group, made when it is unknown and groups may be made by their first use.
+    pub(super) fn group(&mut self, name: &str) -> Result<&mut Group, Answer> {
+        if !self.settings.auto_create_groups && !self.groups.contains_key(name) {
+            let remark = format!("subscription group [{name}] does not exist, {}", self.settings.release.see_also());
+            return Err(Answer::refusal(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+        }
+        Ok(self.groups.entry(name.to_owned()).or_default())
+    }
+
+    /// The settings of a topic to which a message goes, made after those of `default_topic` when it is unknown.
+    pub(super) fn topic_to_write(&mut self, topic: &str, default_topic: &str, queues: i32) -> Option<TopicConfig> {
+        if let Some(known) = self.store.topic(topic) {
+            return Some(known.config);
+        }
+        let config = if is_retry_topic(topic) {
+            TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE }
+        } else {
+            let pattern = self.store.topic(default_topic)?.config;
+            if pattern.perm & permission::INHERIT == 0 {
+                return None;
+            }
+            let queues = queues.min(pattern.write_queues).max(0);
+            TopicConfig { read_queues: queues, write_queues: queues, perm: pattern.perm & !permission::INHERIT }
+        };
+        self.store.set_topic(topic, config);
+        Some(config)
+    }
+
+    /// Makes the retry or dead-letter topic of a group, of one queue, unless it is there.
+    pub(super) fn ensure_group_topic(&mut self, topic: &str) {
+        if self.store.topic(topic).is_none() && check_topic(topic).is_ok() {
+            self.store.set_topic(topic, TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE });
+        }
+    }
+
+    /// Numbers that grow.
+    pub(super) fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    fn append(&mut self, draft: Draft, now: i64) -> Result<Place, Answer> {
+        let (topic, queue_id) = (Arc::clone(&draft.message.topic), draft.queue_id);
+        let place = self.store.append(draft, now).map_err(|error| {
+            log::debug!("mini broker {} cannot store a message: {error}", self.name);
+            self.illegal_message()
+        })?;
+        wake_pulls(self, &topic, queue_id, place.tags_code, now);
+        Ok(place)
+    }
+
+    /// Moves a delayed message to where it was meant for. It keeps the properties that brought it here.
+    fn deliver(&mut self, delayed: &Delayed, now: i64) -> Result<(), Answer> {
+        let Some(stored) = self.store.message_at(delayed.log_offset) else { return Ok(()) };
+        let mut message = stored.message;
+        let topic = message.property(name::REAL_TOPIC).unwrap_or_default().to_owned();
+        let queue_id = message.property(name::REAL_QUEUE_ID).and_then(|id| id.parse().ok()).unwrap_or_default();
+        message.topic = topic.into();
+        let draft = Draft {
+            message,
+            queue_id,
+            sys_flag: stored.sys_flag,
+            born_timestamp: stored.born_timestamp,
+            born_host: stored.born_host,
+            reconsume_times: stored.reconsume_times,
+        };
+        self.append(draft, now).map(drop)
+    }
+
+    fn illegal_message(&self) -> Answer {
+        let remark = format!(
+            "the message is illegal, maybe msg body or properties length not matched. msg body length limit {}B, \
+             msg properties length limit 32KB.",
+            self.settings.max_message_size
+        );
+        Answer::refusal(ResponseCode::MESSAGE_ILLEGAL, remark)
+    }
+}
+
+/// Writes a property of the broker's own. A value with a separator in it cannot stand on the wire, and is left out.
+pub(super) fn set_property(message: &mut Message, name: &str, value: &str) {
+    if !value.is_empty() && !value.contains(['\u{1}', '\u{2}']) {
+        message.properties.set(name, value);
+    }
+}
+
+/// Consumed offsets by group, topic and queue.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    by_group: BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>,
+}
+
+impl Offsets {
+    pub(super) fn find(&self, group: &str, topic: &str, queue_id: i32) -> Option<i64> {
+        self.by_group.get(group)?.get(topic)?.get(&queue_id).copied()
+    }
+
+    pub(super) fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64) {
+        let topics = self.by_group.entry(group.to_owned()).or_default();
+        topics.entry(topic.to_owned()).or_default().insert(queue_id, offset);
+    }
+
+    pub(super) fn forget(&mut self, group: &str, topic: &str, queue_id: i32) {
+        if let Some(queues) = self.by_group.get_mut(group).and_then(|topics| topics.get_mut(topic)) {
+            queues.remove(&queue_id);
+        }
+    }
+}

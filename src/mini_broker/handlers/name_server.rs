@@ -1,0 +1,109 @@
+//! Routes and clusters, as a name server tells them.
+//!
+//! Not modelled: registrations. The name servers of a mini broker see its brokers directly, all of them the same, and
+//! a broker that stops is gone at once, as it is when its connection to a real name server breaks.
+
+use std::collections::BTreeMap;
+
+use super::Handled;
+use crate::mini_broker::broker::Broker;
+use crate::mini_broker::state::{Answer, Condition, Request, State};
+use crate::wire::ResponseCode;
+use crate::wire::body::{self, BrokerData, ClusterInfo, MASTER_ID, QueueData, TopicRouteData};
+use crate::wire::header::GetRouteInfoRequest;
+
+/// From this version on clients get standard JSON without asking for it: `V4_9_4`.
+const STANDARD_JSON_SINCE: i32 = 401;
+
+pub(super) fn route(state: &State, request: &Request) -> Handled {
+    let header = GetRouteInfoRequest::from_fields(&request.command.ext_fields)?;
+    let mut route = TopicRouteData::default();
+    for broker in brokers(state) {
+        let Some(topic) = broker.store.topic(header.topic) else { continue };
+        route.broker_datas.push(broker_data(state, broker));
+        route.queue_datas.push(QueueData {
+            broker_name: broker.name.to_string(),
+            read_queue_nums: topic.config.read_queues,
+            write_queue_nums: topic.config.write_queues,
+            perm: topic.config.perm,
+            topic_sys_flag: 0,
+        });
+    }
+    if route.broker_datas.is_empty() {
+        let see_also = state.settings.release.see_also();
+        let remark = format!("No topic route info in name server for the topic: {}\n{see_also}", header.topic);
+        return Err(Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark));
+    }
+    let json = body::encode("topic route", &route)?;
+    let is_standard =
+        request.command.version >= STANDARD_JSON_SINCE || header.accept_standard_json_only.unwrap_or_default();
+    let json = if is_standard && !state.settings.raw_route_json { json } else { with_bare_integer_keys(&json) };
+    Ok(Answer::success().with_body(json).into())
+}
+
+pub(super) fn cluster_info(state: &State) -> Handled {
+    let mut info = ClusterInfo::default();
+    for broker in brokers(state) {
+        info.broker_addr_table.insert(broker.name.to_string(), broker_data(state, broker));
+        info.cluster_addr_table.entry(state.settings.cluster.clone()).or_default().push(broker.name.to_string());
+    }
+    let json = body::encode("cluster info", &info)?;
+    Ok(Answer::success().with_body(with_bare_integer_keys(&json)).into())
+}
+
+fn brokers(state: &State) -> impl Iterator<Item = &Broker> {
+    state.brokers.iter().filter(|broker| broker.condition != Condition::Down)
+}
+
+fn broker_data(state: &State, broker: &Broker) -> BrokerData {
+    BrokerData {
+        cluster: state.settings.cluster.clone(),
+        broker_name: broker.name.to_string(),
+        broker_addrs: BTreeMap::from([(MASTER_ID, broker.address.to_string())]),
+    }
+}
+
+/// The dialect in which fastjson writes maps whose keys are numbers: without quotes around them.
+fn with_bare_integer_keys(json: &[u8]) -> Vec<u8> {
+    let mut bare = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte != b'"' {
+            bare.push(byte);
+            rest = tail;
+            continue;
+        }
+        let (text, behind) = rest.split_at(string_length(rest));
+        let inner = text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
+        let is_integer_key = behind.first() == Some(&b':') && !inner.is_empty() && inner.iter().all(u8::is_ascii_digit);
+        bare.extend_from_slice(if is_integer_key { inner } else { text });
+        rest = behind;
+    }
+    bare
+}
+
+/// The length of the JSON string that `json` begins with, its quotes included.
+fn string_length(json: &[u8]) -> usize {
+    let mut escaped = true;
+    let end = json.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        // The opening quote counts as escaped, so that it does not end the string it opens.
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(json.len(), |end| end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::fastjson;
+
+    #[test]
+    fn only_keys_that_are_integers_lose_their_quotes() {
+        let json = br#"{"a":{"0":"10911","12":"1:2"},"b\"0":["7"],"":"x\\"}"#;
+        let bare = with_bare_integer_keys(json);
+        assert_eq!(bare, br#"{"a":{0:"10911",12:"1:2"},"b\"0":["7"],"":"x\\"}"#);
+        assert_eq!(fastjson::normalise(&bare).unwrap().as_ref(), json);
+    }
+}

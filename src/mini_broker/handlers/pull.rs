@@ -1,0 +1,274 @@
+//! Reading: pulls with long polling, and single messages by their place in the commit log.
+//!
+//! Not modelled: slaves (`suggestWhichBrokerId` is always 0), filtering by SQL92, groups that may not consume, reads
+//! from disk with their smaller batches. A long poll ends exactly at its time; real brokers look every 5 s.
+
+use bytes::BytesMut;
+
+use super::Handled;
+use crate::mini_broker::broker::{Broker, Group};
+use crate::mini_broker::state::{Answer, Reply, Request, ReturnAddress};
+use crate::mini_broker::store::Queue;
+use crate::wire::ResponseCode;
+use crate::wire::body::{EXPRESSION_TYPE_TAG, SUBSCRIBE_ALL, SubscriptionData, permission};
+use crate::wire::header::{PullMessageRequest, PullMessageResponse, ViewMessageRequest};
+use crate::wire::sys_flag::pull::{COMMIT_OFFSET, SUBSCRIPTION, SUSPEND};
+
+/// Messages in one answer at most.
+const MAX_MESSAGES: usize = 32;
+/// Bytes in one answer, unless its first message is longer.
+const MAX_BYTES: usize = 256 * 1024;
+/// Messages looked at for one answer.
+const MAX_SCANNED: usize = 800;
+
+/// When a waiting pull is looked at again after a message has come that it does not want.
+const HOLD_CHECK_MILLIS: i64 = 5_000;
+
+/// A pull that waits for a message.
+#[derive(Debug)]
+pub(in crate::mini_broker) struct ParkedPull {
+    pub(in crate::mini_broker) return_to: ReturnAddress,
+    pub(in crate::mini_broker) deadline: i64,
+    wanted: Wanted,
+}
+
+/// What a pull asks for.
+#[derive(Debug)]
+struct Wanted {
+    topic: String,
+    queue_id: i32,
+    offset: i64,
+    max_messages: usize,
+    filter: Filter,
+}
+
+/// Which messages pass, as far as a broker can tell.
+#[derive(Clone, Debug)]
+enum Filter {
+    All,
+    TagHashes(Vec<i32>),
+}
+
+pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
+    let header = PullMessageRequest::from_fields(&request.command.ext_fields)?;
+    broker.group(header.consumer_group)?;
+    check_queue(broker, header.topic, header.queue_id, header.consumer_group)?;
+    let filter = filter_of(broker, &header)?;
+    let wanted = Wanted {
+        topic: header.topic.to_owned(),
+        queue_id: header.queue_id,
+        offset: header.queue_offset,
+        max_messages: usize::try_from(header.max_msg_nums).unwrap_or_default().min(MAX_MESSAGES),
+        filter,
+    };
+    if header.sys_flag & COMMIT_OFFSET != 0 {
+        broker.offsets.commit(header.consumer_group, header.topic, header.queue_id, header.commit_offset);
+    }
+    let found = read(broker, &wanted);
+    if found.status.code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & SUSPEND != 0 {
+        let deadline = request.now.saturating_add(header.suspend_timeout_millis);
+        broker.parked.push(ParkedPull { return_to: request.return_to.clone(), deadline, wanted });
+        return Ok(Reply::Later);
+    }
+    Ok(found.into_answer().into())
+}
+
+pub(super) fn view_message(broker: &mut Broker, request: &Request) -> Handled {
+    let header = ViewMessageRequest::from_fields(&request.command.ext_fields)?;
+    match broker.store.bytes_at(header.offset) {
+        Some(bytes) => Ok(Answer::success().with_body(bytes.clone()).into()),
+        None => {
+            let remark = format!("can not find message by the offset, {}", header.offset);
+            Err(Answer::refusal(ResponseCode::SYSTEM_ERROR, remark))
+        }
+    }
+}
+
+/// A message with this tag hash has come into a queue: pulls that wait for it are answered.
+pub(in crate::mini_broker) fn wake_pulls(broker: &mut Broker, topic: &str, queue_id: i32, tags_code: i64, now: i64) {
+    let is_meant = |pull: &mut ParkedPull| pull.wanted.queue_id == queue_id && pull.wanted.topic == topic;
+    let meant: Vec<_> = broker.parked.extract_if(.., is_meant).collect();
+    for mut pull in meant {
+        if pull.wanted.filter.passes(tags_code) {
+            lapse_pull(broker, pull, now);
+        } else {
+            pull.deadline = pull.deadline.min(now.saturating_add(HOLD_CHECK_MILLIS));
+            broker.parked.push(pull);
+        }
+    }
+}
+
+/// Answers a pull that has waited, with messages or without.
+pub(in crate::mini_broker) fn lapse_pull(broker: &mut Broker, pull: ParkedPull, now: i64) {
+    let ParkedPull { return_to, wanted, .. } = pull;
+    let answer = match check_queue(broker, &wanted.topic, wanted.queue_id, "") {
+        Ok(()) => read(broker, &wanted).into_answer(),
+        Err(refusal) => refusal,
+    };
+    broker.answer_late(return_to, answer, now);
+}
+
+fn check_queue(broker: &Broker, topic: &str, queue_id: i32, group: &str) -> Result<(), Answer> {
+    let release = broker.settings.release;
+    let Some(known) = broker.store.topic(topic) else {
+        let remark = format!("topic[{topic}] not exist, apply first please! {}", release.see_also());
+        return Err(Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark));
+    };
+    if known.config.perm & permission::READ == 0 {
+        let remark = format!("the topic[{topic}] pulling message is forbidden");
+        return Err(Answer::refusal(ResponseCode::NO_PERMISSION, remark));
+    }
+    let queues = known.config.read_queues;
+    if !(0..queues).contains(&queue_id) {
+        let remark = format!(
+            "queueId[{queue_id}] is illegal, topic:[{topic}] topicConfig.readQueueNums:[{queues}] consumer:[{group}]"
+        );
+        return Err(Answer::refusal(release.invalid_parameter(), remark));
+    }
+    Ok(())
+}
+
+fn filter_of(broker: &Broker, header: &PullMessageRequest<'_>) -> Result<Filter, Answer> {
+    if header.expression_type.is_some_and(|kind| kind != EXPRESSION_TYPE_TAG) {
+        let remark = "The broker does not support consumer to filter message by SQL92";
+        return Err(Answer::refusal(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    if header.sys_flag & SUBSCRIPTION != 0 {
+        let expression = header.subscription.unwrap_or_default();
+        let parsed = SubscriptionData::of_tags(header.topic, expression, header.sub_version);
+        let failed = |_| {
+            let remark = "parse the consumer's subscription failed";
+            Answer::refusal(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark)
+        };
+        return parsed.map(|subscription| Filter::of(&subscription)).map_err(failed);
+    }
+    let see_also = broker.settings.release.see_also();
+    let not_there = |what: &str| {
+        Answer::refusal(ResponseCode::SUBSCRIPTION_NOT_EXIST, format!("the consumer's {what} not exist{see_also}"))
+    };
+    let is_online = |group: &&Group| !group.members.is_empty();
+    let group = broker.groups.get(header.consumer_group).filter(is_online).ok_or_else(|| not_there("group info"))?;
+    let subscription = group.subscriptions.get(header.topic).ok_or_else(|| not_there("subscription"))?;
+    if subscription.sub_version < header.sub_version {
+        let remark = "the consumer's subscription not latest";
+        return Err(Answer::refusal(ResponseCode::SUBSCRIPTION_NOT_LATEST, remark));
+    }
+    Ok(Filter::of(subscription))
+}
+
+impl Filter {
+    fn of(subscription: &SubscriptionData) -> Self {
+        if subscription.sub_string == SUBSCRIBE_ALL {
+            return Self::All;
+        }
+        Self::TagHashes(subscription.code_set.clone())
+    }
+
+    fn passes(&self, tags_code: i64) -> bool {
+        match self {
+            Self::All => true,
+            Self::TagHashes(hashes) => hashes.iter().any(|&hash| i64::from(hash) == tags_code),
+        }
+    }
+}
+
+/// How the store answers, under the names that stand in the answer's remark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Found,
+    NoMatchedMessage,
+    OffsetTooSmall,
+    OffsetOverflowOne,
+    OffsetOverflowBadly,
+    NoMessageInQueue { offset_is_zero: bool },
+}
+
+impl Status {
+    fn code(self) -> ResponseCode {
+        match self {
+            Self::Found => ResponseCode::SUCCESS,
+            Self::NoMatchedMessage => ResponseCode::PULL_RETRY_IMMEDIATELY,
+            Self::OffsetOverflowOne | Self::NoMessageInQueue { offset_is_zero: true } => ResponseCode::PULL_NOT_FOUND,
+            Self::OffsetTooSmall | Self::OffsetOverflowBadly | Self::NoMessageInQueue { offset_is_zero: false } => {
+                ResponseCode::PULL_OFFSET_MOVED
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Found => "FOUND",
+            Self::NoMatchedMessage => "NO_MATCHED_MESSAGE",
+            Self::OffsetTooSmall => "OFFSET_TOO_SMALL",
+            Self::OffsetOverflowOne => "OFFSET_OVERFLOW_ONE",
+            Self::OffsetOverflowBadly => "OFFSET_OVERFLOW_BADLY",
+            Self::NoMessageInQueue { .. } => "NO_MESSAGE_IN_QUEUE",
+        }
+    }
+}
+
+/// What was read for a pull.
+#[derive(Debug)]
+struct Found {
+    status: Status,
+    next: i64,
+    min: i64,
+    max: i64,
+    body: BytesMut,
+}
+
+impl Found {
+    fn into_answer(self) -> Answer {
+        let header = PullMessageResponse {
+            suggest_which_broker_id: 0,
+            next_begin_offset: self.next,
+            min_offset: self.min,
+            max_offset: self.max,
+            offset_delta: None,
+        };
+        let mut answer = Answer::success().with_fields(&header).with_body(self.body.freeze());
+        answer.code = self.status.code().0;
+        answer.remark = Some(self.status.name().to_owned());
+        answer
+    }
+}
+
+fn read(broker: &Broker, wanted: &Wanted) -> Found {
+    let queue = broker.store.queue(&wanted.topic, wanted.queue_id);
+    let (min, max) = queue.map_or((0, 0), |queue| (queue.first(), queue.end()));
+    let offset = wanted.offset;
+    let nothing = |status, next| Found { status, next, min, max, body: BytesMut::new() };
+    match queue {
+        None => nothing(Status::NoMessageInQueue { offset_is_zero: offset == 0 }, 0),
+        Some(_) if max == 0 => nothing(Status::NoMessageInQueue { offset_is_zero: offset == 0 }, 0),
+        Some(_) if offset < min => nothing(Status::OffsetTooSmall, min),
+        Some(_) if offset == max => nothing(Status::OffsetOverflowOne, offset),
+        Some(_) if offset > max => nothing(Status::OffsetOverflowBadly, max),
+        Some(queue) => collect(queue, wanted),
+    }
+}
+
+/// Messages from the wanted offset on, of which there is one at least.
+fn collect(queue: &Queue, wanted: &Wanted) -> Found {
+    let mut found = Found {
+        status: Status::NoMatchedMessage,
+        next: wanted.offset,
+        min: queue.first(),
+        max: queue.end(),
+        body: BytesMut::new(),
+    };
+    let mut messages = 0;
+    for entry in queue.from(wanted.offset).iter().take(MAX_SCANNED) {
+        if wanted.filter.passes(entry.tags_code) {
+            let is_full = found.body.len() + entry.bytes.len() > MAX_BYTES || messages >= wanted.max_messages;
+            if messages > 0 && is_full {
+                break;
+            }
+            found.body.extend_from_slice(&entry.bytes);
+            found.status = Status::Found;
+            messages += 1;
+        }
+        found.next += 1;
+    }
+    found
+}

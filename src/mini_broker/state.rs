@@ -1,0 +1,439 @@
+//! What a mini broker is: its name servers and brokers, who is connected to them, and what they will say.
+//!
+//! A pure value of the broker's thread: requests and times go in, [`Output`]s come out; no socket, no clock. What is
+//! due happens in the order of its time, so that a jump of hours has the same outcome as waiting for them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::broker::Broker;
+use super::clock::millis;
+use super::fault::{FaultTable, ReplyFate, Verdict};
+use super::handlers;
+use super::journal::{Journal, RequestRecord};
+use crate::wire::{ExtFields, FieldSink, HeaderEncoding, HeaderFields, LanguageCode, RemotingCommand, ResponseCode};
+
+/// Answers of clients that are kept for tests to look at.
+const REPLIES_KEPT: usize = 1000;
+
+/// Whose behaviour a mini broker imitates where releases differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Release {
+    /// Apache RocketMQ 4.9.7.
+    V4_9_7,
+    /// Apache RocketMQ 5.5.0.
+    #[default]
+    V5_5_0,
+}
+
+impl Release {
+    /// The number it states as its version.
+    pub(super) fn protocol_version(self) -> i32 {
+        match self {
+            Self::V4_9_7 => 407,
+            Self::V5_5_0 => 513,
+        }
+    }
+
+    pub(super) fn is_v5(self) -> bool {
+        self == Self::V5_5_0
+    }
+
+    /// How a topic or queue that cannot be is refused.
+    pub(super) fn invalid_parameter(self) -> ResponseCode {
+        match self {
+            Self::V4_9_7 => ResponseCode::SYSTEM_ERROR,
+            Self::V5_5_0 => ResponseCode::INVALID_PARAMETER,
+        }
+    }
+
+    /// The line about a page of answers that follows many a remark.
+    pub(super) fn see_also(self) -> &'static str {
+        match self {
+            Self::V4_9_7 => "See http://rocketmq.apache.org/docs/faq/ for further details.",
+            Self::V5_5_0 => "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
+        }
+    }
+}
+
+/// What all servers of one mini broker have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) release: Release,
+    pub(super) cluster: String,
+    pub(super) auto_create_topics: bool,
+    pub(super) auto_create_groups: bool,
+    pub(super) default_queues: i32,
+    pub(super) max_message_size: usize,
+    /// Route answers in fastjson's own dialect, whatever the client asks for.
+    pub(super) raw_route_json: bool,
+    pub(super) delay_levels: Vec<Duration>,
+}
+
+/// One of the servers, by its place among its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Node {
+    NameServer(usize),
+    Broker(usize),
+}
+
+/// What is to be done with a connection.
+#[derive(Debug)]
+pub(super) enum Output {
+    Command(u64, RemotingCommand),
+    Bytes(u64, Bytes),
+    Close(u64),
+}
+
+impl Output {
+    pub(super) fn connection(&self) -> u64 {
+        match self {
+            Self::Command(connection, _) | Self::Bytes(connection, _) | Self::Close(connection) => *connection,
+        }
+    }
+}
+
+/// A request at the server it was sent to.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) command: RemotingCommand,
+    pub(super) peer: SocketAddr,
+    pub(super) now: i64,
+    pub(super) return_to: ReturnAddress,
+}
+
+/// Where the answer of one request goes, and what becomes of it on its way.
+#[derive(Clone, Debug)]
+pub(super) struct ReturnAddress {
+    pub(super) connection: u64,
+    oneway: bool,
+    fate: ReplyFate,
+    /// The response as it is before it says anything.
+    blank: RemotingCommand,
+}
+
+/// What a response says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) code: i32,
+    pub(super) remark: Option<String>,
+    pub(super) fields: ExtFields,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn success() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn refusal(code: ResponseCode, remark: impl Into<String>) -> Self {
+        Self { code: code.0, remark: Some(remark.into()), ..Self::default() }
+    }
+
+    pub(super) fn with_fields(mut self, fields: &dyn HeaderFields) -> Self {
+        fields.write_to(&mut self.fields);
+        self
+    }
+
+    pub(super) fn with_field(mut self, key: &str, value: &str) -> Self {
+        self.fields.text(key, value);
+        self
+    }
+
+    pub(super) fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+/// What a handler does with a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Now(Answer),
+    /// The request waits for a message; it is answered later.
+    Later,
+    /// It never is.
+    Never,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Now(answer)
+    }
+}
+
+/// A name server: it knows what the brokers of its mini broker know, and has nothing of its own.
+#[derive(Debug)]
+pub(super) struct NameServer {
+    pub(super) address: Arc<str>,
+    pub(super) condition: Condition,
+}
+
+/// Whether a server is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Condition {
+    #[default]
+    Up,
+    /// It takes connections and reads, but does nothing: a process that was stopped with SIGSTOP.
+    Paused,
+    Down,
+}
+
+/// A connection as the servers know it.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    node: Node,
+    address: SocketAddr,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) settings: Arc<Settings>,
+    pub(super) name_servers: Vec<NameServer>,
+    pub(super) brokers: Vec<Broker>,
+    pub(super) faults: FaultTable,
+    pub(super) journal: Journal,
+    /// What clients answered to requests of the brokers, newest last.
+    pub(super) replies: VecDeque<RemotingCommand>,
+    peers: HashMap<u64, Peer>,
+    /// What reached paused servers.
+    backlog: VecDeque<(u64, RemotingCommand)>,
+    /// Answers that a fault holds back, by their time.
+    delayed: BTreeMap<(i64, u64), Output>,
+    last_number: u64,
+    output: Vec<Output>,
+}
+
+impl State {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            name_servers: Vec::new(),
+            brokers: Vec::new(),
+            faults: FaultTable::default(),
+            journal: Journal::default(),
+            replies: VecDeque::new(),
+            peers: HashMap::new(),
+            backlog: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            last_number: 0,
+            output: Vec::new(),
+        }
+    }
+
+    pub(super) fn connected(&mut self, connection: u64, node: Node, address: SocketAddr) {
+        self.peers.insert(connection, Peer { node, address });
+    }
+
+    pub(super) fn disconnected(&mut self, connection: u64, now: i64) {
+        let Some(peer) = self.peers.remove(&connection) else { return };
+        self.backlog.retain(|(other, _)| *other != connection);
+        if let Node::Broker(index) = peer.node
+            && let Some(broker) = self.brokers.get_mut(index)
+        {
+            broker.disconnected(connection, now);
+            self.collect_from(index);
+        }
+    }
+
+    /// A command has come in over a connection.
+    pub(super) fn receive(&mut self, connection: u64, command: RemotingCommand, now: i64) {
+        // A fault may have closed the connection while more of its requests were in the same read.
+        let Some(peer) = self.peers.get(&connection).copied() else { return };
+        if self.condition(peer.node) == Condition::Paused {
+            self.backlog.push_back((connection, command));
+        } else if command.is_response() {
+            if self.replies.len() == REPLIES_KEPT {
+                self.replies.pop_front();
+            }
+            self.replies.push_back(command);
+        } else {
+            self.receive_request(connection, peer, command, now);
+        }
+    }
+
+    /// Lets everything happen that is due by `now`, in order.
+    pub(super) fn run_until(&mut self, now: i64) {
+        while let Some(due) = self.next_due().filter(|due| *due <= now) {
+            while let Some(entry) = self.delayed.first_entry()
+                && entry.key().0 <= due
+            {
+                let output = entry.remove();
+                self.output.push(output);
+            }
+            for index in 0..self.brokers.len() {
+                if let Some(broker) = self.brokers.get_mut(index)
+                    && broker.condition == Condition::Up
+                {
+                    broker.tick(due);
+                    self.collect_from(index);
+                }
+            }
+        }
+    }
+
+    /// When something happens next if nobody asks for anything.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        let brokers = self.brokers.iter().filter(|broker| broker.condition == Condition::Up);
+        let answers = self.delayed.keys().next().map(|(due, _)| *due);
+        brokers.filter_map(Broker::next_due).chain(answers).min()
+    }
+
+    pub(super) fn take_output(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.output)
+    }
+
+    pub(super) fn condition(&self, node: Node) -> Condition {
+        match node {
+            Node::NameServer(index) => self.name_servers.get(index).map(|server| server.condition),
+            Node::Broker(index) => self.brokers.get(index).map(|broker| broker.condition),
+        }
+        .unwrap_or(Condition::Down)
+    }
+
+    /// Changes whether a server is there. One that goes on does what reached it while it was paused.
+    pub(super) fn set_condition(&mut self, node: Node, condition: Condition, now: i64) {
+        match node {
+            Node::NameServer(index) => {
+                self.name_servers.get_mut(index).into_iter().for_each(|server| server.condition = condition);
+            }
+            Node::Broker(index) => {
+                self.brokers.get_mut(index).into_iter().for_each(|broker| broker.condition = condition);
+            }
+        }
+        if condition == Condition::Up {
+            for (connection, command) in std::mem::take(&mut self.backlog) {
+                self.receive(connection, command, now);
+            }
+        }
+    }
+
+    /// Changes what all servers have in common.
+    pub(super) fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(Arc::make_mut(&mut self.settings));
+        for broker in &mut self.brokers {
+            broker.settings = Arc::clone(&self.settings);
+        }
+    }
+
+    /// Sends a request of the broker's own to a client.
+    pub(super) fn push(&mut self, connection: u64, mut command: RemotingCommand) {
+        self.last_number += 1;
+        command.language = LanguageCode::JAVA;
+        command.version = self.settings.release.protocol_version();
+        command.opaque = i32::try_from(self.last_number & 0x7FFF_FFFF).unwrap_or_default();
+        self.output.push(Output::Command(connection, command));
+    }
+
+    /// Numbers of the connections to a server.
+    pub(super) fn connections_of(&self, node: Node) -> Vec<u64> {
+        let mut connections: Vec<_> =
+            self.peers.iter().filter(|(_, peer)| peer.node == node).map(|(number, _)| *number).collect();
+        connections.sort_unstable();
+        connections
+    }
+
+    /// Takes over what a broker has to say.
+    pub(super) fn collect_from(&mut self, index: usize) {
+        let Some(broker) = self.brokers.get_mut(index) else { return };
+        let (answers, pushes) = broker.take_output();
+        for (return_to, answer, now) in answers {
+            self.answer(&return_to, answer, now);
+        }
+        for (connection, command) in pushes {
+            self.push(connection, command);
+        }
+    }
+
+    fn receive_request(&mut self, connection: u64, peer: Peer, command: RemotingCommand, now: i64) {
+        let record = RequestRecord::new(&command, self.server_name(peer.node), connection, now);
+        let verdict = self.faults.verdict(&record, &command);
+        self.journal.add(record);
+        let mut return_to = self.return_address(connection, &command);
+        match verdict {
+            Verdict::Process(fate) => {
+                return_to.fate = fate;
+                self.process(peer, &Request { command, peer: peer.address, now, return_to });
+            }
+            Verdict::Answer(told) => {
+                let RemotingCommand { code, remark, ext_fields: fields, body, .. } = told;
+                self.answer(&return_to, Answer { code, remark, fields, body }, now);
+            }
+            Verdict::Ignore => {}
+            Verdict::Close => self.close(connection, now),
+        }
+    }
+
+    fn process(&mut self, peer: Peer, request: &Request) {
+        let (return_to, now) = (request.return_to.clone(), request.now);
+        let reply = match peer.node {
+            Node::NameServer(_) => handlers::name_server(self, request),
+            Node::Broker(index) => match self.brokers.get_mut(index) {
+                Some(broker) => handlers::broker(broker, request),
+                None => Reply::Never,
+            },
+        };
+        if let Reply::Now(answer) = reply {
+            self.answer(&return_to, answer, now);
+        }
+        if let Node::Broker(index) = peer.node {
+            self.collect_from(index);
+        }
+    }
+
+    fn return_address(&self, connection: u64, request: &RemotingCommand) -> ReturnAddress {
+        let mut blank = RemotingCommand::response_to(request, ResponseCode::SUCCESS, None);
+        blank.language = LanguageCode::JAVA;
+        blank.version = self.settings.release.protocol_version();
+        if self.settings.release.is_v5() {
+            blank.encoding = HeaderEncoding::Json;
+        }
+        ReturnAddress { connection, oneway: request.is_oneway(), fate: ReplyFate::Sent, blank }
+    }
+
+    fn answer(&mut self, return_to: &ReturnAddress, answer: Answer, now: i64) {
+        let connection = return_to.connection;
+        let mut command = return_to.blank.clone();
+        command.code = answer.code;
+        command.remark = answer.remark;
+        command.ext_fields = answer.fields;
+        command.body = answer.body;
+        let told = (!return_to.oneway).then_some(Output::Command(connection, command));
+        match &return_to.fate {
+            ReplyFate::Sent => self.output.extend(told),
+            ReplyFate::Lost => {}
+            ReplyFate::Doubled => {
+                if let Some(Output::Command(connection, command)) = told {
+                    self.output.push(Output::Command(connection, command.clone()));
+                    self.output.push(Output::Command(connection, command));
+                }
+            }
+            ReplyFate::Delayed(by) => {
+                if let Some(told) = told {
+                    self.last_number += 1;
+                    self.delayed.insert((now.saturating_add(millis(*by)), self.last_number), told);
+                }
+            }
+            ReplyFate::Replaced(bytes) => self.output.push(Output::Bytes(connection, bytes.clone())),
+            ReplyFate::ConnectionClosed => self.close(connection, now),
+        }
+    }
+
+    fn close(&mut self, connection: u64, now: i64) {
+        self.output.push(Output::Close(connection));
+        self.disconnected(connection, now);
+    }
+
+    fn server_name(&self, node: Node) -> Arc<str> {
+        match node {
+            Node::NameServer(index) => self.name_servers.get(index).map(|server| &server.address),
+            Node::Broker(index) => self.brokers.get(index).map(|broker| &broker.name),
+        }
+        .map_or_else(|| Arc::from(""), Arc::clone)
+    }
+}

@@ -1,0 +1,389 @@
+//! The attempts of one send: which queue next, for how long, and what the failures add up to.
+//!
+//! A pure core: no I/O, no clock, no lock. A synchronous send drives it on its caller's thread, an asynchronous one from
+//! completions; both decide alike.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::route::PublishQueue;
+use crate::error::{Attempt, Certainty, Error, ErrorKind, Phase};
+use crate::wire::ResponseCode;
+
+/// The pause before the only broker is asked again grows from here.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Answers that ask for another connection are followed without counting as attempts, up to this often.
+const MAX_GO_AWAYS: u32 = 3;
+
+/// The broker codes after which a send is tried on another broker. Everything else is told to the caller at once: a
+/// message that is too large or a missing permission is not cured by another broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RetryCodes(BTreeSet<ResponseCode>);
+
+impl Default for RetryCodes {
+    /// The Java client's `retryResponseCodes` of 5.x, without `NO_PERMISSION`.
+    fn default() -> Self {
+        Self(BTreeSet::from([
+            ResponseCode::SYSTEM_ERROR,
+            ResponseCode::SYSTEM_BUSY,
+            ResponseCode::SERVICE_NOT_AVAILABLE,
+            ResponseCode::TOPIC_NOT_EXIST,
+            ResponseCode::NO_BUYER_ID,
+            ResponseCode::NOT_IN_CURRENT_UNIT,
+        ]))
+    }
+}
+
+impl RetryCodes {
+    pub(super) fn of(codes: impl IntoIterator<Item = ResponseCode>) -> Self {
+        Self(codes.into_iter().collect())
+    }
+
+    fn contains(&self, code: ResponseCode) -> bool {
+        self.0.contains(&code)
+    }
+}
+
+/// How an attempt failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) broker: Arc<str>,
+    pub(super) begun: Instant,
+    pub(super) phase: Phase,
+    pub(super) error: Error,
+}
+
+/// What a send does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Send to this queue, and wait for the answer until the limit.
+    Try { index: usize, limit: Instant },
+    /// Do nothing until then, then ask again.
+    Pause { until: Instant },
+    /// It is over: see [`Attempts::take_error`].
+    GiveUp,
+}
+
+/// The attempts of one send.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    deadline: Instant,
+    /// How many may still be begun.
+    left: u32,
+    go_aways: u32,
+    /// The queue is given: another broker is no choice, and only what was surely not sent may be repeated there, or
+    /// messages would change their order.
+    pinned: bool,
+    failed: Vec<Attempt>,
+    certainty: Certainty,
+    last_error: Option<Error>,
+    pause_until: Option<Instant>,
+    over: bool,
+}
+
+impl Attempts {
+    pub(super) fn new(retries: u32, pinned: bool, deadline: Instant) -> Self {
+        Self {
+            deadline,
+            left: retries.saturating_add(1),
+            go_aways: 0,
+            pinned,
+            failed: Vec::new(),
+            certainty: Certainty::NotSent,
+            last_error: None,
+            pause_until: None,
+            over: false,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The next step, with the queues of the topic's present route, of which `first` is the one whose turn it is.
+    ///
+    /// Prefers, in this order: brokers that have not failed this send and can be reached; others that can be reached,
+    /// but not the last one; whatever there is.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        queues: &[PublishQueue],
+        first: usize,
+        is_reachable: impl Fn(&PublishQueue) -> bool,
+    ) -> Next {
+        if self.over || self.left == 0 || now >= self.deadline {
+            return Next::GiveUp;
+        }
+        let choose = |wanted: &dyn Fn(&PublishQueue) -> bool| {
+            let turn = (0..queues.len()).map(|step| first.wrapping_add(step) % queues.len());
+            turn.into_iter().find(|&index| queues.get(index).is_some_and(wanted))
+        };
+        let untried =
+            |queue: &PublishQueue| !self.failed.iter().any(|attempt| *attempt.broker == *queue.queue.broker_name);
+        let not_last =
+            |queue: &PublishQueue| self.failed.last().is_none_or(|attempt| *attempt.broker != *queue.queue.broker_name);
+        let fresh = choose(&|queue| untried(queue) && is_reachable(queue)).or_else(|| choose(&untried));
+        let chosen = fresh
+            .or_else(|| choose(&|queue| not_last(queue) && is_reachable(queue)))
+            .or_else(|| choose(&not_last))
+            .or_else(|| choose(&|_| true));
+        let Some(index) = chosen else { return Next::GiveUp };
+        if let Some(until) = self.pause_until.take().filter(|&until| until > now && fresh.is_none()) {
+            self.pause_until = Some(until);
+            return Next::Pause { until: until.min(self.deadline) };
+        }
+        self.left -= 1;
+        Next::Try { index, limit: self.limit(now, index, queues) }
+    }
+
+    /// While another broker could be tried after this one, an attempt gets only its share of the time that is left.
+    fn limit(&self, now: Instant, index: usize, queues: &[PublishQueue]) -> Instant {
+        let this = queues.get(index).map(|queue| &queue.queue.broker_name);
+        let others = queues.iter().any(|queue| Some(&queue.queue.broker_name) != this);
+        if others && self.left > 0 { now + (self.deadline - now) / (self.left + 1) } else { self.deadline }
+    }
+
+    /// An attempt has failed. Afterwards [`Attempts::next`] says whether there is another.
+    pub(super) fn failed(&mut self, now: Instant, failure: Failure, codes: &RetryCodes) {
+        let Failure { broker, begun, phase, error } = failure;
+        let certainty = error.certainty();
+        self.certainty = self.certainty.max(certainty);
+        let code = error.broker_code();
+        if code == Some(ResponseCode::GO_AWAY) && self.go_aways < MAX_GO_AWAYS {
+            self.go_aways += 1;
+            self.left += 1;
+            self.last_error = Some(error);
+            return;
+        }
+        self.failed.push(Attempt {
+            broker: broker.to_string(),
+            phase,
+            elapsed: now.saturating_duration_since(begun),
+            kind: error.kind(),
+            broker_code: code,
+            certainty,
+            detail: error.to_string(),
+        });
+        self.over = !is_retryable(&error, codes) || (self.pinned && certainty != Certainty::NotSent);
+        self.last_error = Some(error);
+        let shift = u32::try_from(self.failed.len()).unwrap_or(u32::MAX).saturating_sub(1).min(6);
+        self.pause_until = now.checked_add(FIRST_PAUSE * (1 << shift));
+    }
+
+    /// Everything that was tried, as one error with the last failure's kind; `no_queue` tells why nothing was.
+    pub(super) fn take_error(&mut self, now: Instant, topic: &str, no_queue: &str) -> Error {
+        let is_late = now >= self.deadline;
+        let Some(last) = self.last_error.take() else {
+            return match is_late {
+                true => Error::new(ErrorKind::Timeout, format!("the deadline passed before {topic} could be sent to")),
+                false => Error::new(ErrorKind::NoBroker, no_queue),
+            };
+        };
+        if self.failed.is_empty() {
+            return last;
+        }
+        let count = self.failed.len();
+        let attempts = if count == 1 { "1 attempt".to_owned() } else { format!("{count} attempts") };
+        let certainty = match self.certainty {
+            Certainty::NotSent => "it is not stored",
+            Certainty::Unknown => "it may be stored",
+            Certainty::Stored => "it is stored",
+        };
+        let late = if is_late { " and the deadline passed" } else { "" };
+        let detail = format!("sending to {topic} failed after {attempts}{late}; {certainty}");
+        let attempts = std::mem::take(&mut self.failed);
+        last.in_context(detail).with_certainty(self.certainty).with_attempts(attempts)
+    }
+}
+
+fn is_retryable(error: &Error, codes: &RetryCodes) -> bool {
+    match (error.kind(), error.broker_code()) {
+        (ErrorKind::Permission, Some(code)) => code != ResponseCode::SYSTEM_ERROR && codes.contains(code),
+        (_, Some(code)) => codes.contains(code),
+        (ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::ConnectionLost | ErrorKind::Timeout, None) => true,
+        (ErrorKind::WindowFull | ErrorKind::Protocol, None) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::MessageQueue;
+
+    fn queues(brokers: &[&str], queues_each: i32) -> Vec<PublishQueue> {
+        let of_broker = |name: &&str| {
+            let name: Arc<str> = Arc::from(*name);
+            (0..queues_each).map(move |id| PublishQueue {
+                queue: MessageQueue::new("T", Arc::clone(&name), id),
+                address: Arc::clone(&name),
+            })
+        };
+        brokers.iter().flat_map(of_broker).collect()
+    }
+
+    fn failure(broker: &str, now: Instant, error: Error) -> Failure {
+        Failure { broker: broker.into(), begun: now, phase: Phase::Reply, error }
+    }
+
+    fn timeout() -> Error {
+        Error::new(ErrorKind::Timeout, "late").with_certainty(Certainty::Unknown)
+    }
+
+    fn refused() -> Error {
+        Error::new(ErrorKind::Connect, "refused")
+    }
+
+    fn code(code: ResponseCode) -> Error {
+        Error::refused(code, Some("no"), "b:1")
+    }
+
+    struct Send {
+        attempts: Attempts,
+        queues: Vec<PublishQueue>,
+        now: Instant,
+    }
+
+    impl Send {
+        fn new(brokers: &[&str]) -> Self {
+            let now = Instant::now();
+            let attempts = Attempts::new(2, false, now + Duration::from_secs(3));
+            Self { attempts, queues: queues(brokers, 2), now }
+        }
+
+        /// The broker that is tried next, waiting out a pause.
+        fn try_next(&mut self) -> Option<(String, Duration)> {
+            loop {
+                match self.attempts.next(self.now, &self.queues, 0, |_| true) {
+                    Next::Try { index, limit } => {
+                        return Some((self.queues[index].queue.broker_name.to_string(), limit - self.now));
+                    }
+                    Next::Pause { until } => {
+                        assert!(until > self.now);
+                        self.now = until;
+                    }
+                    Next::GiveUp => return None,
+                }
+            }
+        }
+
+        fn fail(&mut self, broker: &str, error: Error) {
+            self.attempts.failed(self.now, failure(broker, self.now, error), &RetryCodes::default());
+        }
+    }
+
+    #[test]
+    fn send_25_three_attempts_visit_three_brokers() {
+        let mut send = Send::new(&["a", "b", "c"]);
+        let mut visited = Vec::new();
+        while let Some((broker, _)) = send.try_next() {
+            send.fail(&broker, timeout());
+            visited.push(broker);
+        }
+        assert_eq!(visited, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn send_25_with_two_brokers_the_last_one_is_never_tried_again_at_once() {
+        let mut send = Send::new(&["a", "b"]);
+        let mut visited = Vec::new();
+        while let Some((broker, _)) = send.try_next() {
+            send.fail(&broker, refused());
+            visited.push(broker);
+        }
+        assert_eq!(visited, ["a", "b", "a"]);
+    }
+
+    #[test]
+    fn an_attempt_leaves_time_for_the_brokers_that_are_left() {
+        let mut send = Send::new(&["a", "b", "c"]);
+        let (broker, limit) = send.try_next().unwrap();
+        assert_eq!(limit, Duration::from_secs(1));
+        send.now += limit;
+        send.fail(&broker, timeout());
+        let (broker, limit) = send.try_next().unwrap();
+        assert_eq!(limit, Duration::from_secs(1));
+        send.now += limit;
+        send.fail(&broker, timeout());
+        assert_eq!(send.try_next().unwrap().1, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_only_broker_gets_all_the_time_and_a_growing_pause_after_each_failure() {
+        let mut send = Send::new(&["a"]);
+        let begun = send.now;
+        assert_eq!(send.try_next().unwrap().1, Duration::from_secs(3));
+        send.fail("a", code(ResponseCode::SYSTEM_BUSY));
+        send.try_next().unwrap();
+        assert_eq!(send.now - begun, FIRST_PAUSE);
+        send.fail("a", code(ResponseCode::SYSTEM_BUSY));
+        send.try_next().unwrap();
+        assert_eq!(send.now - begun, FIRST_PAUSE * 3);
+    }
+
+    #[test]
+    fn what_another_broker_cannot_cure_is_told_at_once() {
+        for fatal in [ResponseCode::MESSAGE_ILLEGAL, ResponseCode::NO_PERMISSION, ResponseCode(4711)] {
+            let mut send = Send::new(&["a", "b"]);
+            send.try_next().unwrap();
+            send.fail("a", code(fatal));
+            assert_eq!(send.try_next(), None);
+            let error = send.attempts.take_error(send.now, "T", "no queue");
+            assert_eq!((error.broker_code(), error.certainty()), (Some(fatal), Certainty::NotSent));
+        }
+    }
+
+    #[test]
+    fn the_certainty_is_that_of_the_least_certain_attempt() {
+        let mut send = Send::new(&["a", "b"]);
+        send.try_next().unwrap();
+        send.fail("a", timeout());
+        send.try_next().unwrap();
+        send.fail("b", refused());
+        let error = send.attempts.take_error(send.now, "T", "no queue");
+        assert_eq!((error.kind(), error.certainty()), (ErrorKind::Connect, Certainty::Unknown));
+        assert_eq!(error.attempts().len(), 2);
+    }
+
+    #[test]
+    fn a_pinned_send_is_repeated_only_when_nothing_can_be_stored() {
+        let now = Instant::now();
+        let queues = queues(&["a"], 1);
+        let mut attempts = Attempts::new(2, true, now + Duration::from_secs(3));
+        assert!(matches!(attempts.next(now, &queues, 0, |_| true), Next::Try { .. }));
+        attempts.failed(now, failure("a", now, refused()), &RetryCodes::default());
+        let later = now + FIRST_PAUSE;
+        assert!(matches!(attempts.next(later, &queues, 0, |_| true), Next::Try { .. }));
+        attempts.failed(later, failure("a", later, timeout()), &RetryCodes::default());
+        assert_eq!(attempts.next(later + FIRST_PAUSE * 4, &queues, 0, |_| true), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_broker_that_cannot_be_reached_is_passed_over_while_there_are_others() {
+        let now = Instant::now();
+        let queues = queues(&["a", "b"], 2);
+        let mut attempts = Attempts::new(2, false, now + Duration::from_secs(3));
+        let next = attempts.next(now, &queues, 0, |queue| &*queue.queue.broker_name == "b");
+        assert!(matches!(next, Next::Try { index: 2, .. }), "{next:?}");
+    }
+
+    #[test]
+    fn life_14_go_away_is_followed_and_does_not_count() {
+        let mut send = Send::new(&["a"]);
+        for _ in 0..MAX_GO_AWAYS {
+            send.try_next().unwrap();
+            send.fail("a", code(ResponseCode::GO_AWAY));
+        }
+        assert!(send.try_next().is_some());
+        assert!(send.attempts.failed.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_tried_after_the_deadline() {
+        let mut send = Send::new(&["a"]);
+        send.now += Duration::from_secs(3);
+        assert_eq!(send.try_next(), None);
+        assert_eq!(send.attempts.take_error(send.now, "T", "no queue").kind(), ErrorKind::Timeout);
+    }
+}

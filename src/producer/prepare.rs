@@ -1,0 +1,200 @@
+//! From a user's message to what is sent: validation, compression, the message's id.
+//!
+//! Runs on the caller's thread, before anything is accepted: what is wrong with a message is told at once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use log::debug;
+
+use crate::client::identity::{Identity, wall_clock_millis};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
+use crate::properties::{Properties, name};
+use crate::wire::compression::{self, Codec};
+use crate::wire::message::MAX_PROPERTIES_LENGTH;
+use crate::wire::name::{check_topic, may_send_to};
+
+/// Room that brokers need for the properties they add. A 5.5.0 broker adds `CLUSTER`, `__transactionId__` and, for
+/// delayed and retried messages, `REAL_TOPIC`, `REAL_QID`, `RETRY_TOPIC` and `ORIGIN_MESSAGE_ID`; with names of their
+/// full length these take up to 742 bytes.
+const PROPERTIES_HEADROOM: usize = 768;
+
+/// What the producer's options say of bodies.
+#[derive(Clone, Debug)]
+pub(super) struct BodyRules {
+    pub(super) max_message_size: usize,
+    /// Bodies of this size and more are compressed.
+    pub(super) compress_threshold: usize,
+    pub(super) codec: Option<Codec>,
+    pub(super) compression_level: u32,
+}
+
+/// A message in the form in which each of its attempts sends it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) topic: Arc<str>,
+    pub(super) body: Bytes,
+    pub(super) flag: i32,
+    pub(super) sys_flag: i32,
+    pub(super) properties: Properties,
+    /// The id under which the receipt names it; the same in all attempts, so that doubles can be told.
+    pub(super) message_id: String,
+    pub(super) born_timestamp: i64,
+    /// How often a message to a retry topic was delivered before, and how often it may be.
+    pub(super) reconsume_times: i32,
+    pub(super) max_reconsume_times: Option<i32>,
+}
+
+impl Prepared {
+    /// Checks and encodes a message; the message itself is not touched.
+    pub(super) fn new(message: &Message, rules: &BodyRules, identity: &Identity) -> Result<Self> {
+        check(message, rules)?;
+        let born_timestamp = wall_clock_millis();
+        let mut properties = message.properties.clone();
+        let message_id = match properties.get(name::UNIQ_KEY) {
+            Some(id) => id.to_owned(),
+            None => {
+                let id = identity.next_unique_id(born_timestamp).to_string();
+                properties.append(name::UNIQ_KEY, &id);
+                id
+            }
+        };
+        check_properties(&properties)?;
+        let (body, sys_flag) = compressed(&message.body, rules);
+        Ok(Self {
+            topic: Arc::clone(&message.topic),
+            body,
+            flag: message.flag,
+            sys_flag,
+            properties,
+            message_id,
+            born_timestamp,
+            reconsume_times: 0,
+            max_reconsume_times: None,
+        })
+    }
+
+    /// Bytes that it holds until it is resolved.
+    pub(super) fn size(&self) -> usize {
+        self.body.len() + self.properties.encoded().len()
+    }
+}
+
+fn check(message: &Message, rules: &BodyRules) -> Result<()> {
+    check_topic(&message.topic).map_err(|error| invalid(format!("topic {:?} cannot be: {error}", message.topic)))?;
+    if !may_send_to(&message.topic) {
+        return Err(invalid(format!("topic {} belongs to the broker: nobody may send to it", message.topic)));
+    }
+    if let Some(violation) = message.violation() {
+        return Err(invalid(violation.to_string()));
+    }
+    let length = message.body.len();
+    if length == 0 {
+        return Err(invalid("the message body length is zero: brokers do not store empty bodies"));
+    }
+    if length > rules.max_message_size {
+        return Err(invalid(format!(
+            "the message body is {length} bytes long, the limit is {} (max_message_size)",
+            rules.max_message_size
+        )));
+    }
+    Ok(())
+}
+
+fn check_properties(properties: &Properties) -> Result<()> {
+    let length = properties.encoded().len();
+    let limit = MAX_PROPERTIES_LENGTH - PROPERTIES_HEADROOM;
+    if length > limit {
+        return Err(invalid(format!(
+            "the properties are {length} bytes long, the limit is {limit}: {MAX_PROPERTIES_LENGTH} without the room \
+             that brokers need for their own"
+        )));
+    }
+    Ok(())
+}
+
+/// The body to send and its flags: compressed when it is large enough and becomes smaller by it.
+fn compressed(body: &Bytes, rules: &BodyRules) -> (Bytes, i32) {
+    let Some(codec) = rules.codec.filter(|_| body.len() >= rules.compress_threshold) else {
+        return (body.clone(), 0);
+    };
+    match compression::compress(codec, rules.compression_level, body) {
+        Ok(smaller) if smaller.len() < body.len() => (smaller.into(), codec.sys_flag()),
+        Ok(_) => (body.clone(), 0),
+        Err(error) => {
+            debug!("a body is sent as it is: {error}");
+            (body.clone(), 0)
+        }
+    }
+}
+
+fn invalid(detail: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidMessage, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::config::ClientConfig;
+
+    fn rules() -> BodyRules {
+        BodyRules { max_message_size: 1000, compress_threshold: 100, codec: Some(Codec::Zlib), compression_level: 5 }
+    }
+
+    fn prepare(message: &Message) -> Result<Prepared> {
+        Prepared::new(message, &rules(), &Identity::new(&ClientConfig::default()).unwrap())
+    }
+
+    #[test]
+    fn send_09_send_19_what_is_wrong_with_a_message_is_told_before_anything_is_sent() {
+        let long_value = "v".repeat(MAX_PROPERTIES_LENGTH);
+        for (message, word) in [
+            (Message::new("", "x"), "topic"),
+            (Message::new("  ", "x"), "topic"),
+            (Message::new("a b", "x"), "topic"),
+            (Message::new("t".repeat(128), "x"), "127"),
+            (Message::new("SCHEDULE_TOPIC_XXXX", "x"), "SCHEDULE_TOPIC_XXXX"),
+            (Message::new("T", ""), "zero"),
+            (Message::new("T", vec![0; 1001]), "1001"),
+            (Message::new("T", "x").with_property("a", long_value), "properties"),
+            (Message::new("T", "x").with_property("a", "b\u{1}c"), "a"),
+            (Message::new("T", "x").with_property("KEYS", "b"), "KEYS"),
+        ] {
+            let error = prepare(&message).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidMessage, "{message:?}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn send_22_a_body_is_compressed_only_when_it_becomes_smaller_and_the_message_stays_as_it_was() {
+        let message = Message::new("T", vec![b'a'; 500]).with_tag("A");
+        let before = message.clone();
+        let prepared = prepare(&message).unwrap();
+        assert!(prepared.body.len() < 500);
+        assert_eq!(prepared.sys_flag & 1, 1);
+        assert_eq!(message, before);
+        let mut noise = 1_u32;
+        let random: Vec<u8> = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            noise.to_be_bytes()[0]
+        })
+        .take(500)
+        .collect();
+        let prepared = prepare(&Message::new("T", random.clone())).unwrap();
+        assert_eq!((prepared.sys_flag, &prepared.body[..]), (0, &random[..]));
+        assert_eq!(prepare(&Message::new("T", "small")).unwrap().sys_flag, 0);
+    }
+
+    #[test]
+    fn every_message_gets_an_id_of_its_own_unless_it_has_one() {
+        let message = Message::new("T", "x");
+        let first = prepare(&message).unwrap();
+        let second = prepare(&message).unwrap();
+        assert_ne!(first.message_id, second.message_id);
+        assert_eq!(first.properties.get(name::UNIQ_KEY), Some(&*first.message_id));
+        let again = Message::from_parts("T".into(), "x".into(), 0, first.properties.clone());
+        assert_eq!(prepare(&again).unwrap().message_id, first.message_id);
+    }
+}

@@ -1,0 +1,389 @@
+//! How a message gets to a broker: one way of deciding, driven by callers' threads for synchronous sends and by
+//! completions for asynchronous ones.
+//!
+//! Producers use it, and consumers for messages that a broker would not take back otherwise.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+
+use super::attempts::{Attempts, Failure, Next, RetryCodes};
+use super::prepare::Prepared;
+use super::result::{SendResult, SendStatus, read_answer};
+use crate::client::Core;
+use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::message::{Message, MessageQueue};
+use crate::remoting::{Complete, Completion, Outcome, Request};
+use crate::wire::RequestCode;
+use crate::wire::header::SendMessageRequestV2;
+use crate::wire::name::CREATE_TOPIC_KEY;
+
+/// Sends messages in the name of one producer group.
+pub(crate) struct Sender {
+    pub(super) core: Arc<Core>,
+    group: Arc<str>,
+    pub(super) retries: u32,
+    retry_codes: RetryCodes,
+    /// Whose turn it is, for each topic.
+    turns: RwLock<HashMap<Arc<str>, AtomicUsize>>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// To all queues of the topic in turn.
+    InTurn,
+    /// To this queue and no other.
+    Queue(MessageQueue),
+}
+
+/// One message on its way.
+#[derive(Debug)]
+pub(super) struct Send {
+    prepared: Arc<Prepared>,
+    target: Target,
+    attempts: Attempts,
+    route: Option<Arc<TopicRoute>>,
+    current: Option<Current>,
+}
+
+/// The attempt under way.
+#[derive(Clone, Debug)]
+struct Current {
+    queue: PublishQueue,
+    begun: Instant,
+}
+
+/// What a send waits for.
+enum Step {
+    Route,
+    Answer { limit: Instant },
+    Pause { until: Instant },
+    Over,
+}
+
+impl Sender {
+    pub(crate) fn new(core: Arc<Core>, group: Arc<str>, retries: u32, retry_codes: RetryCodes) -> Self {
+        Self { core, group, retries, retry_codes, turns: RwLock::default() }
+    }
+
+    pub(super) fn group(&self) -> &Arc<str> {
+        &self.group
+    }
+
+    /// A send that has `deadline` for everything: route, connections and all attempts.
+    pub(super) fn begin(&self, prepared: Prepared, target: Target, deadline: Instant) -> Send {
+        let pinned = matches!(target, Target::Queue(_));
+        let attempts = Attempts::new(self.retries, pinned, deadline);
+        Send { prepared: Arc::new(prepared), target, attempts, route: None, current: None }
+    }
+
+    /// Sends on the caller's thread, and returns when the message is stored or the send is over.
+    pub(super) fn send(&self, mut send: Send) -> Result<SendResult> {
+        loop {
+            match self.step(&mut send) {
+                Step::Route => {
+                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline())?;
+                    send.route = Some(route);
+                }
+                Step::Answer { limit } => {
+                    let Some(current) = &send.current else { continue };
+                    let outcome = self.request(&send.prepared, current, |address, request| {
+                        self.core.remoting.invoke(address, request, limit)
+                    });
+                    if let Some(result) = self.verdict(&mut send, outcome) {
+                        return result;
+                    }
+                }
+                Step::Pause { until } => park_until(until),
+                Step::Over => return Err(send.take_error()),
+            }
+        }
+    }
+
+    /// Sends without waiting; `done` gets the send with its outcome.
+    pub(super) fn send_async(self: &Arc<Self>, send: Send, done: Box<dyn Done>) {
+        Box::new(AsyncSend { sender: Arc::clone(self), send, done: Some(done), end: End::Open }).go_on();
+    }
+
+    /// Hands the message to the connection of a broker that can be reached; there is no answer.
+    pub(super) fn send_oneway(&self, mut send: Send) -> Result<()> {
+        loop {
+            match self.step(&mut send) {
+                Step::Route => {
+                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline())?;
+                    send.route = Some(route);
+                }
+                Step::Answer { limit } => {
+                    let Some(current) = &send.current else { continue };
+                    let accepted = self.request(&send.prepared, current, |address, request| {
+                        self.core.remoting.invoke_oneway(address, request, limit)
+                    });
+                    return accepted.map_err(Error::from);
+                }
+                Step::Pause { until } => park_until(until),
+                Step::Over => return Err(send.take_error()),
+            }
+        }
+    }
+
+    /// Lets `select` choose one of the topic's queues.
+    pub(super) fn select_queue<S>(&self, message: &Message, deadline: Instant, select: S) -> Result<MessageQueue>
+    where
+        S: FnOnce(&[MessageQueue], &Message) -> usize,
+    {
+        let route = self.core.routes.wait(&message.topic, deadline)?;
+        let queues: Vec<_> = route.publish.iter().map(|publish| publish.queue.clone()).collect();
+        let bad = |detail: String| Error::new(ErrorKind::BadSelection, detail);
+        let index = catch_unwind(AssertUnwindSafe(|| select(&queues, message)))
+            .map_err(|_| bad(format!("the queue selector panicked for a message to {}", message.topic)))?;
+        queues.get(index).cloned().ok_or_else(|| {
+            bad(format!("the queue selector chose number {index} of the {} queues of {}", queues.len(), message.topic))
+        })
+    }
+
+    fn step(&self, send: &mut Send) -> Step {
+        if send.route.is_none() {
+            match self.core.routes.known(&send.prepared.topic) {
+                Some(route) if !route.publish.is_empty() => send.route = Some(route),
+                _ if Instant::now() < send.attempts.deadline() => return Step::Route,
+                _ => return Step::Over,
+            }
+        }
+        let Some(route) = &send.route else { return Step::Route };
+        let pinned;
+        let queues: &[PublishQueue] = match &send.target {
+            Target::InTurn => &route.publish,
+            Target::Queue(queue) => {
+                pinned = route.publish.iter().find(|publish| publish.queue == *queue).cloned();
+                pinned.as_slice()
+            }
+        };
+        let now = Instant::now();
+        let reachable = |queue: &PublishQueue| self.core.remoting.is_reachable(&queue.address);
+        match send.attempts.next(now, queues, self.turn(&route.topic), reachable) {
+            Next::Try { index, limit } => match queues.get(index) {
+                Some(queue) => {
+                    send.current = Some(Current { queue: queue.clone(), begun: now });
+                    Step::Answer { limit }
+                }
+                None => Step::Over,
+            },
+            Next::Pause { until } => Step::Pause { until },
+            Next::GiveUp => Step::Over,
+        }
+    }
+
+    /// The topics that were sent to.
+    pub(super) fn topics(&self) -> Vec<Arc<str>> {
+        self.turns.read().keys().cloned().collect()
+    }
+
+    /// Counts up for each send to a topic.
+    fn turn(&self, topic: &Arc<str>) -> usize {
+        if let Some(turn) = self.turns.read().get(topic) {
+            return turn.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut turns = self.turns.write();
+        let start = || AtomicUsize::new(self.core.identity.random_start());
+        turns.entry(Arc::clone(topic)).or_insert_with(start).fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Hands the request of an attempt to `invoke`.
+    fn request<T>(
+        &self,
+        prepared: &Prepared,
+        current: &Current,
+        invoke: impl FnOnce(&Arc<str>, Request<'_>) -> T,
+    ) -> T {
+        let target = &current.queue;
+        let header = SendMessageRequestV2 {
+            producer_group: &self.group,
+            topic: &prepared.topic,
+            default_topic: CREATE_TOPIC_KEY,
+            default_topic_queue_nums: AUTO_CREATE_QUEUES,
+            queue_id: target.queue.queue_id,
+            sys_flag: prepared.sys_flag,
+            born_timestamp: prepared.born_timestamp,
+            flag: prepared.flag,
+            properties: Some(prepared.properties.as_text()),
+            reconsume_times: Some(prepared.reconsume_times),
+            unit_mode: Some(false),
+            max_reconsume_times: prepared.max_reconsume_times,
+            batch: Some(false),
+            broker_name: Some(&target.queue.broker_name),
+        };
+        invoke(&target.address, Request::new(RequestCode::SEND_MESSAGE_V2, &header).with_body(&prepared.body))
+    }
+
+    /// What the outcome of an attempt means: the result, or `None` when the send goes on.
+    fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<SendResult>> {
+        let current = send.current.take()?;
+        let (phase, error) = match outcome {
+            Ok(response) => {
+                match read_answer(&send.prepared.message_id, &current.queue.queue, &response, &current.queue.address) {
+                    Ok(result) => {
+                        self.stored(send);
+                        return Some(Ok(result));
+                    }
+                    Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
+                    Err(error) => (Phase::Answered, error),
+                }
+            }
+            Err(error) => (error.phase, Error::from(error)),
+        };
+        if error.kind() == ErrorKind::NotRunning {
+            return Some(Err(error));
+        }
+        // The route may be what is wrong: a broker that moved, a topic that was deleted there.
+        self.core.refresh_suspected_route(&send.prepared.topic);
+        send.route = None;
+        let failure =
+            Failure { broker: Arc::clone(&current.queue.queue.broker_name), begun: current.begun, phase, error };
+        send.attempts.failed(Instant::now(), failure, &self.retry_codes);
+        None
+    }
+
+    /// A topic that the message created has a route of its own from now on.
+    fn stored(&self, send: &Send) {
+        if send.route.as_ref().is_some_and(|route| route.to_be_created) {
+            self.core.refresh_suspected_route(&send.prepared.topic);
+        }
+    }
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl Send {
+    /// Bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        self.prepared.size()
+    }
+
+    /// What its failed attempts add up to.
+    fn take_error(&mut self) -> Error {
+        let topic = &self.prepared.topic;
+        let no_queue = match &self.target {
+            Target::Queue(queue) => format!("queue {queue} is not among those that can be written"),
+            Target::InTurn => format!("topic {topic} has no queue that can be written"),
+        };
+        self.attempts.take_error(Instant::now(), topic, &no_queue)
+    }
+}
+
+/// Takes a send that is over. Called on `rmq-remoting` or the caller's thread: must neither block nor run user code.
+pub(crate) trait Done: std::marker::Send {
+    fn done(self: Box<Self>, finished: Finished);
+}
+
+/// A send that is over. The broker's answer is read when the result is asked for, away from `rmq-remoting`.
+pub(crate) struct Finished(Box<AsyncSend>);
+
+impl Finished {
+    pub(crate) fn result(mut self) -> Result<SendResult> {
+        let AsyncSend { sender, send, end, .. } = &mut *self.0;
+        match std::mem::replace(end, End::Open) {
+            End::Stored(outcome) => match sender.verdict(send, outcome) {
+                Some(result) => result,
+                None => Err(send.take_error()),
+            },
+            End::Failed(error) => Err(error),
+            End::Open => Err(send.take_error()),
+        }
+    }
+}
+
+/// A send that nobody waits for on a stack: the box itself goes from step to step.
+struct AsyncSend {
+    sender: Arc<Sender>,
+    send: Send,
+    done: Option<Box<dyn Done>>,
+    end: End,
+}
+
+enum End {
+    Open,
+    /// The broker's answer says that it is stored.
+    Stored(Outcome),
+    Failed(Error),
+}
+
+impl AsyncSend {
+    fn go_on(mut self: Box<Self>) {
+        let sender = Arc::clone(&self.sender);
+        match sender.step(&mut self.send) {
+            Step::Route => {
+                let topic = Arc::clone(&self.send.prepared.topic);
+                let deadline = self.send.attempts.deadline();
+                let waiter = Box::new(move |route| self.routed(route));
+                sender.core.routes.look_up_to_publish(&topic, deadline, waiter);
+            }
+            Step::Answer { limit } => self.invoke(&sender, limit),
+            Step::Pause { until } => {
+                let core = Arc::clone(&sender.core);
+                core.timer.at(until, move || self.go_on());
+            }
+            Step::Over => {
+                let error = self.send.take_error();
+                self.finish(End::Failed(error));
+            }
+        }
+    }
+
+    fn routed(mut self: Box<Self>, route: Result<Arc<TopicRoute>>) {
+        match route {
+            Ok(route) => {
+                self.send.route = Some(route);
+                self.go_on();
+            }
+            Err(error) => self.finish(End::Failed(error)),
+        }
+    }
+
+    fn invoke(self: Box<Self>, sender: &Sender, limit: Instant) {
+        // What the request is made of is shared, so that the box can go into the completion meanwhile.
+        let prepared = Arc::clone(&self.send.prepared);
+        let Some(current) = self.send.current.clone() else { return self.go_on() };
+        sender.request(&prepared, &current, |address, request| {
+            sender.core.remoting.invoke_async(address, request, limit, Completion::of(self));
+        });
+    }
+
+    fn finish(mut self: Box<Self>, end: End) {
+        self.end = end;
+        if let Some(done) = self.done.take() {
+            done.done(Finished(self));
+        }
+    }
+}
+
+impl Complete for AsyncSend {
+    fn complete(mut self: Box<Self>, outcome: Outcome) {
+        if outcome.as_ref().is_ok_and(|response| SendStatus::of(response.response_code()).is_some()) {
+            return self.finish(End::Stored(outcome));
+        }
+        let sender = Arc::clone(&self.sender);
+        match sender.verdict(&mut self.send, outcome) {
+            Some(Err(error)) => self.finish(End::Failed(error)),
+            _ => self.go_on(),
+        }
+    }
+}
+
+fn park_until(until: Instant) {
+    let left = until.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        // Waking early does no harm: the caller looks at the clock again.
+        thread::park_timeout(left);
+    }
+}

@@ -1,0 +1,158 @@
+//! The in-flight window: how many messages and bytes may be accepted and not resolved yet.
+//!
+//! Callers wait here, on their own threads, when the window is full; permits come back when they are dropped.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Counts what is in flight.
+#[derive(Debug)]
+pub(super) struct Window {
+    max_messages: usize,
+    max_bytes: usize,
+    used: Mutex<Used>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    messages: usize,
+    bytes: usize,
+    waiting: usize,
+    closed: bool,
+}
+
+/// Why there is no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPermit {
+    /// The window is full, and the deadline has passed.
+    Full,
+    /// No message is accepted any more.
+    Closed,
+}
+
+impl Window {
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { max_messages, max_bytes, used: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Takes room for one message of `bytes`, waiting for it until `deadline`. A message larger than the whole window
+    /// is let in alone.
+    pub(super) fn enter(self: &Arc<Self>, bytes: usize, deadline: Option<Instant>) -> Result<Permit, NoPermit> {
+        let mut used = self.used.lock();
+        loop {
+            if used.closed {
+                return Err(NoPermit::Closed);
+            }
+            let fits = used.messages < self.max_messages && used.bytes.saturating_add(bytes) <= self.max_bytes;
+            if fits || used.messages == 0 {
+                used.messages += 1;
+                used.bytes += bytes;
+                return Ok(Permit { window: Arc::clone(self), bytes });
+            }
+            let Some(deadline) = deadline else { return Err(NoPermit::Full) };
+            used.waiting += 1;
+            let late = self.changed.wait_until(&mut used, deadline).timed_out();
+            used.waiting -= 1;
+            if late {
+                return Err(NoPermit::Full);
+            }
+        }
+    }
+
+    /// Lets nobody in any more.
+    pub(super) fn close(&self) {
+        self.used.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until nothing is in flight. Returns how much is at `deadline`.
+    pub(super) fn drain(&self, deadline: Instant) -> usize {
+        let mut used = self.used.lock();
+        while used.messages > 0 {
+            used.waiting += 1;
+            let late = self.changed.wait_until(&mut used, deadline).timed_out();
+            used.waiting -= 1;
+            if late {
+                break;
+            }
+        }
+        used.messages
+    }
+
+    /// Messages in flight.
+    pub(super) fn messages(&self) -> usize {
+        self.used.lock().messages
+    }
+}
+
+/// Room in the window, until dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    window: Arc<Window>,
+    bytes: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let somebody_waits = {
+            let mut used = self.window.used.lock();
+            used.messages -= 1;
+            used.bytes -= self.bytes;
+            used.waiting > 0
+        };
+        if somebody_waits {
+            self.window.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn both_limits_hold_and_a_permit_comes_back_when_dropped() {
+        let window = Window::new(2, 100);
+        let first = window.enter(60, None).unwrap();
+        assert_eq!(window.enter(60, None).unwrap_err(), NoPermit::Full);
+        let second = window.enter(40, None).unwrap();
+        assert_eq!(window.enter(0, None).unwrap_err(), NoPermit::Full);
+        drop(first);
+        assert!(window.enter(60, None).is_ok());
+        drop(second);
+        assert_eq!(window.messages(), 0);
+    }
+
+    #[test]
+    fn a_message_larger_than_the_window_goes_alone() {
+        let window = Window::new(10, 100);
+        let large = window.enter(500, None).unwrap();
+        assert_eq!(window.enter(1, None).unwrap_err(), NoPermit::Full);
+        drop(large);
+        let _small = window.enter(1, None).unwrap();
+        assert_eq!(window.enter(500, None).unwrap_err(), NoPermit::Full);
+    }
+
+    #[test]
+    fn waiting_ends_with_room_with_the_deadline_or_with_the_end() {
+        let window = Window::new(1, 100);
+        let permit = window.enter(1, None).unwrap();
+        let soon = Instant::now() + Duration::from_millis(20);
+        assert_eq!(window.enter(1, Some(soon)).unwrap_err(), NoPermit::Full);
+        assert_eq!(window.drain(Instant::now() + Duration::from_millis(5)), 1);
+        let late = Instant::now() + Duration::from_secs(20);
+        std::thread::scope(|scope| {
+            let waiting = std::thread::Builder::new().spawn_scoped(scope, || window.enter(1, Some(late))).unwrap();
+            drop(permit);
+            drop(waiting.join().unwrap().unwrap());
+        });
+        window.close();
+        assert_eq!(window.enter(1, Some(late)).unwrap_err(), NoPermit::Closed);
+        assert_eq!(window.drain(late), 0);
+    }
+}

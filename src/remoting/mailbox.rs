@@ -1,0 +1,105 @@
+//! The way to the thread `rmq-remoting`: a channel, and a wake-up that is only paid for while the selector sleeps.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use log::warn;
+use mio::{Poll, Token, Waker};
+use parking_lot::Mutex;
+
+use super::connection::Connection;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The token of wake-ups; connections have others.
+pub(super) const WAKER: Token = Token(0);
+
+/// What the selector is told by other threads.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A new connection wants its socket.
+    Dial(Arc<Connection>),
+    /// There are bytes to write, or a deadline to watch.
+    Look(Token),
+    /// The resolver has an answer.
+    Resolved(Token, io::Result<Vec<SocketAddr>>),
+}
+
+/// The senders' end.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    commands: Sender<Command>,
+    /// Set by the selector before it looks at the channel for the last time and sleeps. Partner of the swap in
+    /// [`Mailbox::wake`]: whoever sends after that look finds it set and wakes; both are sequentially consistent, so
+    /// one of the two sees the other.
+    asleep: AtomicBool,
+    stopping: AtomicBool,
+    /// `None` after the selector's end: handles that outlive it keep no descriptor.
+    waker: Mutex<Option<Waker>>,
+    left_behind: Mutex<Vec<String>>,
+}
+
+/// The selector's end.
+pub(super) struct Inbox {
+    pub(super) poll: Poll,
+    pub(super) commands: Receiver<Command>,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> Result<(Self, Inbox)> {
+        let no_poll = |error: io::Error| Error::new(ErrorKind::Resource, format!("no selector can be made: {error}"));
+        let poll = Poll::new().map_err(no_poll)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(no_poll)?;
+        let (commands, receiver) = unbounded();
+        let mailbox = Self {
+            commands,
+            asleep: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            waker: Mutex::new(Some(waker)),
+            left_behind: Mutex::default(),
+        };
+        Ok((mailbox, Inbox { poll, commands: receiver }))
+    }
+
+    pub(super) fn send(&self, command: Command) {
+        // The receiver ends only after the last connection was closed; nobody needs this command then.
+        let _ = self.commands.send(command);
+        self.wake();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The selector is about to look for work and then sleep, or is awake again.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        self.asleep.store(asleep, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst)
+            && let Some(waker) = &*self.waker.lock()
+            && let Err(error) = waker.wake()
+        {
+            warn!("the selector cannot be woken: {error}");
+        }
+    }
+
+    /// The selector has ended, without these threads.
+    pub(super) fn close(&self, left_behind: impl IntoIterator<Item = String>) {
+        self.left_behind.lock().extend(left_behind);
+        *self.waker.lock() = None;
+    }
+
+    /// The names of threads that could not be ended.
+    pub(super) fn take_left_behind(&self) -> Vec<String> {
+        std::mem::take(&mut self.left_behind.lock())
+    }
+}

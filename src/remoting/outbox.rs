@@ -1,0 +1,330 @@
+//! The bytes that wait for one socket, by their position in the connection's stream of bytes.
+//!
+//! Positions never shift: a frame that is withdrawn leaves a gap, so that "was any byte of this frame given away?" is
+//! one comparison for as long as the connection lives. No lock, no I/O and no clock of its own.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind as IoErrorKind};
+use std::ops::Range;
+
+use bytes::{Buf, Bytes, BytesMut};
+use mio::net::TcpStream;
+
+use super::transport::Transport;
+
+/// Bodies from this size on are queued as they are; smaller ones are copied behind their header, which costs less than
+/// another write.
+const LARGE_BODY: usize = 32 * 1024;
+/// A spare buffer larger than this is not kept.
+const KEPT_BUFFER: usize = 256 * 1024;
+
+/// A frame ready to be sent: the bytes encoded for it, a small body included, and a large body apart.
+#[derive(Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) encoded: &'a [u8],
+    pub(super) large_body: &'a Bytes,
+}
+
+impl<'a> Frame<'a> {
+    /// Puts `body` behind the encoded head, or beside it when it is large.
+    pub(super) fn new(encoded_head: &'a mut BytesMut, body: &'a Bytes) -> Self {
+        if body.len() >= LARGE_BODY {
+            return Self { encoded: encoded_head, large_body: body };
+        }
+        encoded_head.extend_from_slice(body);
+        Self::encoded(encoded_head)
+    }
+
+    /// A frame whose body, if any, has been encoded behind its head.
+    pub(super) fn encoded(encoded: &'a [u8]) -> Self {
+        static NO_BODY: Bytes = Bytes::new();
+        Self { encoded, large_body: &NO_BODY }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.encoded.len() + self.large_body.len()
+    }
+}
+
+/// Bytes in the order of the stream.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    segments: VecDeque<Segment>,
+    length: usize,
+    /// Position of the next byte to be appended.
+    end: u64,
+    spare: Option<BytesMut>,
+}
+
+impl Outbox {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Position of the next frame.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Appends a frame of which the first `written` bytes are gone already.
+    pub(super) fn append(&mut self, frame: &Frame<'_>, written: usize) {
+        self.end += written as u64;
+        let encoded = frame.encoded.get(written..).unwrap_or_default();
+        if !encoded.is_empty() {
+            self.gather(encoded);
+        }
+        let large = frame.large_body.slice(written.saturating_sub(frame.encoded.len())..);
+        if !large.is_empty() {
+            let position = self.end;
+            self.grow(large.len());
+            self.segments.push_back(Segment { position, content: Content::Shared(large) });
+        }
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
+        let position = self.end;
+        self.grow(bytes.len());
+        // Never behind a gap, and never behind bytes that were written: the buffer would grow for as long as a slow
+        // peer leaves something in it.
+        if let Some(last) = self.segments.back_mut().filter(|last| last.end() == position)
+            && let Content::Gathered { buffer, written: 0 } = &mut last.content
+        {
+            return buffer.extend_from_slice(bytes);
+        }
+        let mut buffer = self.spare.take().unwrap_or_default();
+        buffer.extend_from_slice(bytes);
+        self.segments.push_back(Segment { position, content: Content::Gathered { buffer, written: 0 } });
+    }
+
+    fn grow(&mut self, count: usize) {
+        self.length += count;
+        self.end += count as u64;
+    }
+
+    /// Everything, for whoever writes it; what is left of it comes back through [`Outbox::put_back`].
+    pub(super) fn take(&mut self) -> Batch {
+        self.length = 0;
+        Batch { segments: std::mem::take(&mut self.segments), emptied: None }
+    }
+
+    /// Puts what could not be written before what was appended since. Returns the position of its first byte.
+    pub(super) fn put_back(&mut self, mut batch: Batch) -> Option<u64> {
+        if let Some(buffer) = batch.emptied.take() {
+            self.reuse(buffer);
+        }
+        let first = batch.segments.front()?.position;
+        self.length += batch.segments.iter().map(Segment::len).sum::<usize>();
+        batch.segments.append(&mut self.segments);
+        self.segments = batch.segments;
+        Some(first)
+    }
+
+    fn reuse(&mut self, mut buffer: BytesMut) {
+        if self.spare.is_none() && buffer.capacity() <= KEPT_BUFFER {
+            buffer.clear();
+            self.spare = Some(buffer);
+        }
+    }
+
+    /// Takes out a frame of which nothing was given away.
+    pub(super) fn withdraw(&mut self, frame: &Range<u64>) {
+        let mut at = self.segments.partition_point(|segment| segment.end() <= frame.start);
+        while self.segments.get(at).is_some_and(|segment| segment.position < frame.end) {
+            let Some(segment) = self.segments.remove(at) else { return };
+            self.length -= segment.len();
+            for part in segment.without(frame) {
+                self.length += part.len();
+                self.segments.insert(at, part);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// What was taken from an outbox to be written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    segments: VecDeque<Segment>,
+    /// A buffer that was written to its end, for the next frames.
+    emptied: Option<BytesMut>,
+}
+
+impl Batch {
+    /// Writes until the transport takes no more, which is `WouldBlock`.
+    pub(super) fn write(&mut self, transport: &mut dyn Transport, socket: &TcpStream) -> io::Result<()> {
+        while let Some(segment) = self.segments.front_mut() {
+            match transport.write(socket, segment.unwritten()) {
+                Ok(0) => return Err(IoErrorKind::WriteZero.into()),
+                Ok(count) => segment.advance(count),
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if segment.len() == 0
+                && let Some(Segment { content: Content::Gathered { buffer, .. }, .. }) = self.segments.pop_front()
+            {
+                self.emptied = Some(buffer);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A run of bytes, never an empty one.
+#[derive(Debug)]
+struct Segment {
+    /// Of its first unwritten byte.
+    position: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Frames one behind the other. What is written is counted and not cut off: a buffer that was cut hides how large
+    /// it is, and one of many megabytes would be kept.
+    Gathered { buffer: BytesMut, written: usize },
+    /// A large body as it came from its message, or a part of gathered frames.
+    Shared(Bytes),
+}
+
+impl Segment {
+    fn unwritten(&self) -> &[u8] {
+        match &self.content {
+            Content::Gathered { buffer, written } => buffer.get(*written..).unwrap_or_default(),
+            Content::Shared(bytes) => bytes,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.unwritten().len()
+    }
+
+    fn end(&self) -> u64 {
+        self.position + self.len() as u64
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.position += count as u64;
+        match &mut self.content {
+            Content::Gathered { written, .. } => *written += count,
+            Content::Shared(bytes) => bytes.advance(count),
+        }
+    }
+
+    /// What lies before the range and what lies behind it.
+    fn without(self, range: &Range<u64>) -> impl Iterator<Item = Self> {
+        let (position, length) = (self.position, self.len());
+        let bytes = match self.content {
+            Content::Gathered { mut buffer, written } => buffer.split_off(written).freeze(),
+            Content::Shared(bytes) => bytes,
+        };
+        let offset_of = |at: u64| usize::try_from(at.saturating_sub(position)).map_or(length, |at| at.min(length));
+        let (before, behind) = (bytes.slice(..offset_of(range.start)), bytes.slice(offset_of(range.end)..));
+        [(position, before), (range.end, behind)]
+            .into_iter()
+            .filter(|(_, bytes)| !bytes.is_empty())
+            .map(|(position, bytes)| Self { position, content: Content::Shared(bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(outbox: &mut Outbox, text: &'static str) -> Range<u64> {
+        let start = outbox.end();
+        outbox.append(&Frame::encoded(text.as_bytes()), 0);
+        start..outbox.end()
+    }
+
+    fn content(outbox: &Outbox) -> String {
+        let bytes: Vec<u8> = outbox.segments.iter().flat_map(|segment| segment.unwritten().to_vec()).collect();
+        assert_eq!(bytes.len(), outbox.len());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn withdrawn_frames_leave_the_others_as_they_were() {
+        for withdrawn in 0_u32..16 {
+            let mut outbox = Outbox::default();
+            let large = Bytes::from(vec![b'L'; LARGE_BODY]);
+            let mut frames = vec![(append(&mut outbox, "first"), "first".to_owned())];
+            let start = outbox.end();
+            outbox.append(&Frame::new(&mut BytesMut::from("head"), &large), 0);
+            frames.push((start..outbox.end(), format!("head{}", "L".repeat(LARGE_BODY))));
+            frames.push((append(&mut outbox, "third"), "third".to_owned()));
+            frames.push((append(&mut outbox, "fourth"), "fourth".to_owned()));
+            let mut expected = String::new();
+            for (index, (range, text)) in frames.iter().enumerate() {
+                if withdrawn & (1 << index) == 0 {
+                    expected.push_str(text);
+                } else {
+                    outbox.withdraw(range);
+                }
+            }
+            assert_eq!(content(&outbox), expected, "{withdrawn:04b}");
+            // Positions are as if nothing had been withdrawn.
+            let next = append(&mut outbox, "next");
+            assert_eq!(next.start, frames.last().unwrap().0.end);
+            assert_eq!(content(&outbox), expected + "next");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_goes_before_what_came_later() {
+        let mut outbox = Outbox::default();
+        append(&mut outbox, "abcdef");
+        let mut batch = outbox.take();
+        batch.segments.front_mut().unwrap().advance(4);
+        let later = append(&mut outbox, "gh");
+        assert_eq!(outbox.put_back(batch), Some(4));
+        assert_eq!(content(&outbox), "efgh");
+        outbox.withdraw(&later);
+        assert_eq!(content(&outbox), "ef");
+    }
+
+    #[test]
+    fn nothing_is_gathered_behind_a_gap() {
+        let mut outbox = Outbox::default();
+        append(&mut outbox, "ab");
+        let batch = outbox.take();
+        let gap = append(&mut outbox, "cd");
+        outbox.put_back(batch);
+        outbox.withdraw(&gap);
+        let last = append(&mut outbox, "ef");
+        assert_eq!(content(&outbox), "abef");
+        outbox.withdraw(&last);
+        assert_eq!(content(&outbox), "ab");
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_follows_what_was_written_of_it() {
+        let large = Bytes::from(vec![b'L'; LARGE_BODY]);
+        for written in [0, 2, 4, 5, LARGE_BODY + 3] {
+            let mut outbox = Outbox::default();
+            outbox.append(&Frame::new(&mut BytesMut::from("head"), &large), written);
+            let whole = format!("head{}", "L".repeat(LARGE_BODY));
+            assert_eq!(content(&outbox), whole[written..]);
+            assert_eq!(outbox.end(), whole.len() as u64);
+            assert_eq!(outbox.segments.front().unwrap().position, written as u64);
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_grew_large_is_not_kept() {
+        let mut outbox = Outbox::default();
+        for (size, kept) in [(1000, true), (2 * KEPT_BUFFER, false)] {
+            outbox.append(&Frame::encoded(&vec![b'x'; size]), 0);
+            let mut batch = outbox.take();
+            batch.segments.front_mut().unwrap().advance(size);
+            let segment = batch.segments.pop_front().unwrap();
+            let Content::Gathered { buffer, .. } = segment.content else { panic!("{segment:?}") };
+            batch.emptied = Some(buffer);
+            assert_eq!(outbox.put_back(batch), None);
+            assert_eq!(outbox.spare.take().is_some(), kept, "{size}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Property tests of all decoders: what was written is read back, and bytes that are random, cut off or damaged give a
+//! value or an error, never a panic and never more output than their limit. Tests only; the environment variable
+//! `PROPTEST_CASES` (256) makes them longer.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::Value;
+
+use super::body::{self, ClusterInfo, ConsumerList, HeartbeatData, SubscriptionData, TopicRouteData};
+use super::compression::{Codec, compress, decompress};
+use super::fastjson::normalise;
+use super::header::{
+    ConsumerSendMsgBackRequest, OffsetResponse, PullMessageRequest, PullMessageResponse, SendMessageRequestV2,
+    SendMessageResponse,
+};
+use super::message::{body_crc, encode_stored, stored_messages, stored_size};
+use super::message_id::{OffsetMessageId, UniqueId};
+use super::*;
+use crate::message::{Message, MessageExt};
+use crate::properties::Properties;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_command_that_was_written_is_read_back_however_its_bytes_arrive(
+        commands in vec(any_command(), 1..4), cuts in vec(any::<Index>(), 0..6),
+    ) {
+        let bytes = frames(&commands);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let mut decoder = FrameDecoder::new();
+        let mut read = Vec::new();
+        for part in cuts.windows(2) {
+            decoder.push(&bytes[part[0]..part[1]]);
+            while let Some(command) = decoder.next_command().unwrap() {
+                read.push(command);
+            }
+        }
+        prop_assert_eq!(read, commands);
+        prop_assert_eq!(decoder.buffered(), 0);
+    }
+
+    #[test]
+    fn a_damaged_frame_gives_commands_or_an_error(commands in vec(any_command(), 1..4), damage in any_damage()) {
+        read_frames(&damage.done_to(&frames(&commands)));
+    }
+
+    #[test]
+    fn random_bytes_give_commands_or_an_error(length in 0..64_u32, encoding in 0..3_u8, bytes in vec(any::<u8>(), 0..64)) {
+        read_frames(&bytes);
+        let header_length = u32::try_from(bytes.len()).unwrap().min(length);
+        let word = u32::from(encoding) << 24 | header_length;
+        read_frames(&[&length.to_be_bytes()[..], &word.to_be_bytes(), &bytes].concat());
+    }
+
+    #[test]
+    fn headers_of_any_fields_give_a_value_or_an_error(entries in btree_map(field_name(), ".{0,12}", 0..12)) {
+        let mut fields = ExtFields::new();
+        for (name, value) in &entries {
+            fields.text(name, value);
+        }
+        let _ = SendMessageRequestV2::from_fields(&fields);
+        let _ = SendMessageResponse::from_fields(&fields);
+        let _ = PullMessageRequest::from_fields(&fields);
+        let _ = PullMessageResponse::from_fields(&fields);
+        let _ = ConsumerSendMsgBackRequest::from_fields(&fields);
+        if let Ok(header) = OffsetResponse::from_fields(&fields) {
+            prop_assert_eq!(Some(header.offset), entries.get("offset").and_then(|text| text.parse().ok()));
+        }
+    }
+
+    #[test]
+    fn stored_messages_that_were_written_are_read_back(messages in vec(any_message(), 0..4)) {
+        let bytes = stored(&messages);
+        prop_assert_eq!(bytes.len(), messages.iter().map(stored_size).sum::<usize>());
+        let read: Result<Vec<_>, _> = read_stored(&bytes).into_iter().collect();
+        prop_assert_eq!(read, Ok(messages));
+    }
+
+    #[test]
+    fn a_row_that_was_cut_off_gives_whole_messages_and_then_an_error(
+        messages in vec(any_message(), 1..4), cut in any::<Index>(),
+    ) {
+        let bytes = stored(&messages);
+        let mut ends = Vec::new();
+        for message in &messages {
+            ends.push(ends.last().unwrap_or(&0) + stored_size(message));
+        }
+        let cut = cut.index(bytes.len());
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        let at_an_end = cut == 0 || ends.contains(&cut);
+        let read = read_stored(&bytes.slice(..cut));
+        prop_assert_eq!(read.iter().filter(|message| message.is_ok()).count(), whole);
+        prop_assert_eq!(read.len(), whole + usize::from(!at_an_end));
+    }
+
+    #[test]
+    fn a_damaged_row_gives_messages_or_an_error(messages in vec(any_message(), 1..4), damage in any_damage()) {
+        let bytes = damage.done_to(&stored(&messages));
+        let read = read_stored(&Bytes::from(bytes.clone()));
+        prop_assert!(read.iter().flatten().map(|message| message.store_size as usize).sum::<usize>() <= bytes.len());
+        for message in read.into_iter().flatten() {
+            let _ = message.properties().iter().count();
+            let _ = (message.tag(), message.msg_id(), message.offset_msg_id());
+        }
+    }
+
+    #[test]
+    fn random_bytes_give_messages_or_an_error(bytes in vec(any::<u8>(), 0..256)) {
+        for message in read_stored(&Bytes::from(bytes)).into_iter().flatten() {
+            prop_assert!(message.store_size > 0);
+        }
+    }
+
+    #[test]
+    fn a_property_is_found_as_the_entries_say(text in "[a-c\u{1}\u{2}é]{0,40}") {
+        let properties = Properties::from_encoded(Bytes::from(text)).unwrap();
+        for name in ["a", "b", "ab", "é", "", "c\u{1}"] {
+            let last = properties.iter().filter(|(other, _)| *other == name).last();
+            prop_assert_eq!(properties.get(name), last.map(|(_, value)| value));
+        }
+    }
+
+    #[test]
+    fn properties_are_read_as_they_were_set(entries in vec(("[a-d]{1,2}", "[^\u{1}\u{2}]{1,8}"), 0..8)) {
+        let mut properties = Properties::new();
+        let mut expected = BTreeMap::new();
+        for (name, value) in entries.iter().filter(|(_, value)| !value.trim().is_empty()) {
+            properties.set(name, value);
+            expected.insert(name.as_str(), value.as_str());
+        }
+        prop_assert_eq!(properties.len(), expected.len());
+        prop_assert_eq!(properties.iter().collect::<BTreeMap<_, _>>(), expected);
+    }
+
+    #[test]
+    fn random_bytes_are_no_properties_unless_they_are_text(bytes in vec(any::<u8>(), 0..64)) {
+        let is_text = std::str::from_utf8(&bytes).is_ok();
+        prop_assert_eq!(Properties::from_encoded(Bytes::from(bytes)).is_some(), is_text);
+    }
+
+    #[test]
+    fn ids_are_read_as_they_were_written(
+        host in any_host(), commit_log_offset: i64, process_id: u16, discriminator: u32, millis_of_month: u32, counter: u16,
+    ) {
+        let id = OffsetMessageId { store_host: host, commit_log_offset };
+        prop_assert_eq!(id.to_string().parse(), Ok(id));
+        let id = UniqueId { ip: host.ip(), process_id, discriminator, millis_of_month, counter };
+        prop_assert_eq!(id.to_string().to_lowercase().parse(), Ok(id));
+        let mut text = String::new();
+        id.write_to(&mut text);
+        prop_assert_eq!(text, id.to_string());
+    }
+
+    #[test]
+    fn any_text_is_an_id_or_an_error(text in "([0-9A-Fa-f]{32})|([0-9A-F]{56})|(.{0,60})") {
+        if let Ok(id) = text.parse::<OffsetMessageId>() {
+            prop_assert_eq!(id.to_string(), text.to_uppercase());
+        }
+        if let Ok(id) = text.parse::<UniqueId>() {
+            prop_assert_eq!(id.to_string(), text.to_uppercase());
+        }
+    }
+
+    #[test]
+    fn standard_json_is_left_as_it_is(value in any_json()) {
+        for json in [serde_json::to_vec(&value).unwrap(), serde_json::to_vec_pretty(&value).unwrap()] {
+            let same = normalise(&json).unwrap();
+            prop_assert!(matches!(same, std::borrow::Cow::Borrowed(_)));
+            prop_assert_eq!(&same[..], &json[..]);
+        }
+    }
+
+    #[test]
+    fn keys_without_quotes_are_read_like_those_with(table in btree_map(any::<i64>(), any_json(), 0..6), spaced: bool) {
+        let blank = if spaced { " \n" } else { "" };
+        let entries: Vec<String> = table.iter().map(|(key, value)| format!("{blank}{key}{blank}:{value}")).collect();
+        let json = format!("{{{}}}", entries.join(","));
+        let read: BTreeMap<i64, Value> = body::decode("table", json.as_bytes()).unwrap();
+        prop_assert_eq!(read, table);
+    }
+
+    #[test]
+    fn an_object_in_the_place_of_a_key_becomes_its_text(key in any_json(), value in any_json()) {
+        let key = serde_json::json!({ "key": key });
+        for written in [serde_json::to_string(&key).unwrap(), serde_json::to_string_pretty(&key).unwrap()] {
+            let json = format!("{{\"a\":[{{{written}:{value}}}],\"b\":{{{written}:{value}}}}}");
+            let read: Value = body::decode("table", json.as_bytes()).unwrap();
+            let (name, read_value) = read["b"].as_object().unwrap().iter().next().unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(name).unwrap(), key.clone());
+            prop_assert_eq!(read_value, &value);
+            prop_assert_eq!(&read["a"][0], &read["b"]);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_json_gives_a_body_or_an_error(text in r#"[{}\[\]",:\\0-9a\-\n ]{0,48}"#) {
+        if let Ok(json) = normalise(text.as_bytes()) {
+            prop_assert!(json.len() <= 4 * text.len());
+        }
+        read_bodies(text.as_bytes());
+    }
+
+    #[test]
+    fn a_damaged_body_gives_a_value_or_an_error(damage in any_damage()) {
+        let route = r#"{"brokerDatas":[{"brokerAddrs":{0:"127.0.0.1:10911"},"brokerName":"b","cluster":"c"}],
+            "queueDatas":[{"brokerName":"b","perm":6,"readQueueNums":4,"topicSysFlag":0,"writeQueueNums":4}]}"#;
+        read_bodies(&damage.done_to(route.as_bytes()));
+    }
+
+    #[test]
+    fn a_tag_expression_wants_its_own_tags_and_no_others(tags in vec("[A-Ca-c]{1,2}", 1..4), other in "[A-Ca-c]{1,2}") {
+        let subscription = SubscriptionData::of_tags("T", &tags.join(" || "), 1).unwrap();
+        prop_assert!(tags.iter().all(|tag| subscription.wants(Some(tag))));
+        prop_assert_eq!(subscription.wants(Some(&other)), tags.contains(&other));
+        let codes: Vec<i32> = tags.iter().map(|tag| java_hash::java_string_hash(tag)).collect();
+        prop_assert!(subscription.code_set.iter().all(|code| codes.contains(code)));
+        prop_assert!(codes.iter().all(|code| subscription.code_set.contains(code)));
+    }
+
+    #[test]
+    fn a_body_survives_its_codec(codec in any_codec(), body in any_body(), level in 0..12_u32) {
+        let compressed = compress(codec, level, &body).unwrap();
+        prop_assert_eq!(decompress(codec, &compressed, body.len()).unwrap(), body);
+    }
+
+    #[test]
+    fn a_damaged_compressed_body_gives_no_more_than_its_limit(
+        codec in any_codec(), body in any_body(), damage in any_damage(), limit in 0..2048_usize,
+    ) {
+        let damaged = damage.done_to(&compress(codec, 5, &body).unwrap());
+        if let Ok(restored) = decompress(codec, &damaged, limit) {
+            prop_assert!(restored.len() <= limit);
+        }
+    }
+
+    #[test]
+    fn random_bytes_restore_to_no_more_than_the_limit(codec in any_codec(), mut bytes in vec(any::<u8>(), 0..64), magic: bool) {
+        const MAGICS: [&[u8]; 3] = [&[0x78, 0x5E], &[0x04, 0x22, 0x4D, 0x18, 0x60, 0x70], &[0x28, 0xB5, 0x2F, 0xFD]];
+        if magic {
+            bytes = [MAGICS[codec as usize], &bytes].concat();
+        }
+        if let Ok(restored) = decompress(codec, &bytes, 100) {
+            prop_assert!(restored.len() <= 100);
+        }
+    }
+}
+
+/// Reads until the end or the first error.
+fn read_frames(bytes: &[u8]) {
+    let mut decoder = FrameDecoder::with_limit(4096);
+    decoder.push(bytes);
+    while let Ok(Some(command)) = decoder.next_command() {
+        let _ = format!("{command:?}");
+    }
+}
+
+fn frames(commands: &[RemotingCommand]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    for command in commands {
+        command.encode(&mut bytes).unwrap();
+    }
+    bytes
+}
+
+fn stored(messages: &[MessageExt]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for message in messages {
+        encode_stored(message, &mut bytes).unwrap();
+    }
+    bytes.freeze()
+}
+
+fn read_stored(bytes: &Bytes) -> Vec<Result<MessageExt, Error>> {
+    stored_messages(bytes, &"T".into(), &"broker-a".into()).collect()
+}
+
+fn read_bodies(bytes: &[u8]) {
+    let _ = TopicRouteData::decode(bytes).map(|route| route.read_queues(&Arc::from("T")).len());
+    let _ = body::decode::<ClusterInfo>("cluster", bytes);
+    let _ = body::decode::<HeartbeatData>("heartbeat", bytes);
+    let _ = body::decode::<ConsumerList>("list", bytes);
+}
+
+/// Bytes changed in places, then cut off.
+#[derive(Debug)]
+struct Damage {
+    changes: Vec<(Index, u8)>,
+    cut: Option<Index>,
+}
+
+impl Damage {
+    fn done_to(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for (at, mask) in &self.changes {
+            let at = at.index(bytes.len().max(1));
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= mask;
+            }
+        }
+        if let Some(cut) = self.cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        bytes
+    }
+}
+
+fn any_damage() -> impl Strategy<Value = Damage> {
+    // Single bits and whole bytes alike.
+    let mask = prop_oneof![(0..8_u32).prop_map(|bit| 1 << bit), any::<u8>()];
+    let changes = vec((any::<Index>(), mask), 0..4);
+    (changes, any::<Option<Index>>()).prop_map(|(changes, cut)| Damage { changes, cut })
+}
+
+fn any_command() -> impl Strategy<Value = RemotingCommand> {
+    let head = (any::<i16>(), 0..14_u8, any::<i16>(), any::<i32>(), any::<i32>(), any::<bool>());
+    let remark = proptest::option::of(".{1,20}");
+    (head, remark, vec(("[^\u{0}]{1,8}", ".{1,20}"), 0..5), vec(any::<u8>(), 0..64)).prop_map(
+        |((code, language, version, opaque, flag, binary), remark, entries, body)| {
+            let mut ext_fields = ExtFields::new();
+            for (name, value) in &entries {
+                ext_fields.text(name, value);
+            }
+            RemotingCommand {
+                code: code.into(),
+                language: LanguageCode(language),
+                version: version.into(),
+                opaque,
+                flag,
+                remark,
+                ext_fields,
+                body: body.into(),
+                encoding: if binary { HeaderEncoding::RocketMq } else { HeaderEncoding::Json },
+            }
+        },
+    )
+}
+
+fn field_name() -> impl Strategy<Value = String> {
+    const KNOWN: [&str; 10] =
+        ["offset", "topic", "queueId", "group", "delayLevel", "a", "b", "d", "msgId", "queueOffset"];
+    proptest::sample::select(&KNOWN[..]).prop_map(str::to_owned)
+}
+
+fn any_message() -> impl Strategy<Value = MessageExt> {
+    let topic = prop_oneof![Just("T".to_owned()), "[a-z]{1,140}", Just("%RETRY%g".repeat(30))];
+    let numbers = (any::<i32>(), any::<i32>(), any::<i64>(), any::<i64>(), any::<i64>(), any::<i64>());
+    let more = (any::<i32>(), any::<i64>(), any_host(), any_host());
+    let entries = vec(("[a-z]{1,4}", "[^\u{1}\u{2}]{1,8}"), 0..4);
+    (topic, any_body(), entries, numbers, more).prop_map(
+        |(topic, body, entries, (flag, queue_id, queue_offset, commit_log_offset, born, stored), more)| {
+            let (reconsume_times, prepared_transaction_offset, born_host, store_host) = more;
+            let message = entries.iter().fold(Message::new(topic, body).with_flag(flag), |message, (name, value)| {
+                message.with_property(name, value)
+            });
+            let mut message = MessageExt {
+                body_crc: body_crc(message.body()),
+                message,
+                broker_name: "broker-a".into(),
+                queue_id,
+                queue_offset,
+                commit_log_offset,
+                born_timestamp: born,
+                born_host,
+                store_timestamp: stored,
+                store_host,
+                reconsume_times,
+                sys_flag: i32::from(born_host.is_ipv6()) * sys_flag::message::BORN_HOST_V6
+                    + i32::from(store_host.is_ipv6()) * sys_flag::message::STORE_HOST_V6,
+                store_size: 0,
+                prepared_transaction_offset,
+            };
+            // A refused property is remembered in the message, and is not on the wire.
+            let properties = message.message.properties.clone();
+            message.message = Message::from_parts(message.message.topic, message.message.body, flag, properties);
+            message.store_size = u32::try_from(stored_size(&message)).unwrap();
+            message
+        },
+    )
+}
+
+fn any_host() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn any_codec() -> impl Strategy<Value = Codec> {
+    let built: Vec<Codec> =
+        [Codec::Zlib, Codec::Lz4, Codec::Zstd].into_iter().filter(|codec| codec.is_built()).collect();
+    proptest::sample::select(built)
+}
+
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![vec(any::<u8>(), 0..64), (any::<u8>(), 0..3000_usize).prop_map(|(byte, length)| vec![byte; length])]
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        r#"[a-z0-9"\\{}\[\],:é\u{1}\n]{0,8}"#.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(r#"[a-z0-9"\\{}:]{0,4}"#, inner, 0..4).prop_map(|map| map.into_iter().collect::<Value>()),
+        ]
+    })
+}

@@ -1,0 +1,352 @@
+//! The layout in which brokers store messages and hand them out: a pull reply's body is a row of them.
+//!
+//! Reading copies nothing: bodies and properties are slices of the reply. Pure functions over bytes; whoever consumes
+//! restores a compressed body (`compression.rs`), not this module.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::sys_flag::message::{BORN_HOST_V6, STORE_HOST_V6};
+use super::{Error, bad_length};
+use crate::message::{Message, MessageExt};
+use crate::properties::Properties;
+
+/// The usual layout: one byte for the topic's length.
+const MAGIC_V1: i32 = 0xDAA3_20A7_u32.cast_signed();
+/// Since 5.1.0 for long topics: two bytes for the topic's length.
+const MAGIC_V2: i32 = 0xDAA3_20AB_u32.cast_signed();
+/// Brokers store longer topics, those of retries, in the second layout.
+const MAX_TOPIC_LENGTH_V1: usize = 127;
+
+/// A message with two IPv4 addresses and nothing of variable length, in the first layout.
+const SHORTEST: usize = 91;
+const V6_SURPLUS: usize = 12;
+
+/// Properties as long as their signed 16-bit length can say.
+pub const MAX_PROPERTIES_LENGTH: usize = 32_767;
+
+/// Reads a row of stored messages, such as the body of a pull reply.
+///
+/// Topic and broker name are those of the queue that was read: every message shares them instead of having its own.
+///
+/// The iterator ends behind the first error: what follows a broken message has no known beginning.
+#[must_use]
+pub fn stored_messages<'a>(bytes: &'a Bytes, topic: &'a Arc<str>, broker_name: &'a Arc<str>) -> StoredMessages<'a> {
+    StoredMessages { bytes, at: 0, topic, broker_name }
+}
+
+/// The iterator of [`stored_messages`].
+#[derive(Debug)]
+pub struct StoredMessages<'a> {
+    bytes: &'a Bytes,
+    at: usize,
+    topic: &'a Arc<str>,
+    broker_name: &'a Arc<str>,
+}
+
+impl Iterator for StoredMessages<'_> {
+    type Item = Result<MessageExt, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let read = self.read_one();
+        self.at = match &read {
+            Ok((_, next)) => *next,
+            Err(_) => self.bytes.len(),
+        };
+        Some(read.map(|(message, _)| message))
+    }
+}
+
+impl StoredMessages<'_> {
+    /// The message at the current position, and where the next one begins: its total size alone tells, since later
+    /// versions may write more behind the properties.
+    fn read_one(&self) -> Result<(MessageExt, usize), Error> {
+        let left = self.bytes.get(self.at..).unwrap_or_default();
+        let total_size = Reader { bytes: left, at: 0 }.i32("message size")?;
+        let size = match usize::try_from(total_size) {
+            Ok(size) if (SHORTEST..=left.len()).contains(&size) => size,
+            _ => {
+                return Err(Error::BadLength { what: "message", claimed: total_size.into(), limit: left.len() as u64 });
+            }
+        };
+        let reader = Reader { bytes: left.get(..size).unwrap_or_default(), at: 4 };
+        Ok((self.read_fields(reader, total_size.unsigned_abs())?, self.at + size))
+    }
+
+    fn read_fields(&self, mut reader: Reader<'_>, store_size: u32) -> Result<MessageExt, Error> {
+        let magic = reader.i32("magic")?;
+        let body_crc = u32::from_be_bytes(reader.array("body CRC")?);
+        let queue_id = reader.i32("queue id")?;
+        let flag = reader.i32("flag")?;
+        let queue_offset = reader.i64("queue offset")?;
+        let commit_log_offset = reader.i64("commit log offset")?;
+        let sys_flag = reader.i32("sysFlag")?;
+        let born_timestamp = reader.i64("born timestamp")?;
+        let born_host = reader.host("born host", sys_flag & BORN_HOST_V6 != 0)?;
+        let store_timestamp = reader.i64("store timestamp")?;
+        let store_host = reader.host("store host", sys_flag & STORE_HOST_V6 != 0)?;
+        let reconsume_times = reader.i32("reconsume times")?;
+        let prepared_transaction_offset = reader.i64("prepared transaction offset")?;
+        let body_length = reader.i32("body")?;
+        let body = self.slice(&mut reader, "body", body_length)?;
+        let topic_length = match magic {
+            MAGIC_V1 => reader.array("topic").map(|[length]| i32::from(length))?,
+            MAGIC_V2 => reader.i16("topic")?.into(),
+            other => return Err(Error::UnknownValue { what: "message magic", value: other.into() }),
+        };
+        let topic = self.shared_topic(reader.take("topic", topic_length)?)?;
+        let properties_length = reader.i16("properties")?;
+        let properties = self.slice(&mut reader, "properties", properties_length.into())?;
+        let properties = Properties::from_encoded(properties).ok_or(Error::BadText { what: "properties" })?;
+        Ok(MessageExt {
+            message: Message::from_parts(topic, body, flag, properties),
+            broker_name: Arc::clone(self.broker_name),
+            queue_id,
+            queue_offset,
+            commit_log_offset,
+            born_timestamp,
+            born_host,
+            store_timestamp,
+            store_host,
+            reconsume_times,
+            sys_flag,
+            body_crc,
+            store_size,
+            prepared_transaction_offset,
+        })
+    }
+
+    fn slice(&self, reader: &mut Reader<'_>, what: &'static str, length: i32) -> Result<Bytes, Error> {
+        let start = self.at + reader.at;
+        let taken = reader.take(what, length)?.len();
+        Ok(self.bytes.slice(start..start + taken))
+    }
+
+    fn shared_topic(&self, topic: &[u8]) -> Result<Arc<str>, Error> {
+        if topic == self.topic.as_bytes() {
+            return Ok(Arc::clone(self.topic));
+        }
+        std::str::from_utf8(topic).map(Arc::from).map_err(|_| Error::BadText { what: "topic" })
+    }
+}
+
+/// How many bytes [`encode_stored`] will write: the step from one commit log offset to the next.
+#[must_use]
+pub fn stored_size(message: &MessageExt) -> usize {
+    let topic = message.message.topic.len();
+    let surplus = |condition: bool, bytes: usize| if condition { bytes } else { 0 };
+    SHORTEST
+        + surplus(topic > MAX_TOPIC_LENGTH_V1, 1)
+        + surplus(message.born_host.is_ipv6(), V6_SURPLUS)
+        + surplus(message.store_host.is_ipv6(), V6_SURPLUS)
+        + message.body().len()
+        + topic
+        + message.message.properties.encoded().len()
+}
+
+/// Writes `message` as a broker stores it, behind what is in `out`.
+///
+/// Its size, the layout and the address bits of its sysFlag follow from the message; all else is written as it stands.
+///
+/// # Errors
+///
+/// When body, topic or properties are too long for their length fields; `out` is as before then.
+pub fn encode_stored(message: &MessageExt, out: &mut BytesMut) -> Result<(), Error> {
+    let (body, topic) = (message.body(), message.topic());
+    let properties = message.message.properties.encoded();
+    let size = stored_size(message);
+    let total_size = i32::try_from(size).map_err(|_| bad_length("message", size, i32::MAX.unsigned_abs() as usize))?;
+    let body_length = i32::try_from(body.len()).map_err(|_| bad_length("body", body.len(), size))?;
+    let topic_length = i16::try_from(topic.len()).map_err(|_| bad_length("topic", topic.len(), i16::MAX as usize))?;
+    let properties_length = i16::try_from(properties.len())
+        .map_err(|_| bad_length("properties", properties.len(), MAX_PROPERTIES_LENGTH))?;
+    let short_topic = u8::try_from(topic_length).ok().filter(|_| topic.len() <= MAX_TOPIC_LENGTH_V1);
+
+    out.reserve(size);
+    out.put_i32(total_size);
+    out.put_i32(if short_topic.is_some() { MAGIC_V1 } else { MAGIC_V2 });
+    out.put_u32(message.body_crc);
+    out.put_i32(message.queue_id);
+    out.put_i32(message.message.flag);
+    out.put_i64(message.queue_offset);
+    out.put_i64(message.commit_log_offset);
+    out.put_i32(sys_flag_with_hosts(message));
+    out.put_i64(message.born_timestamp);
+    put_host(out, message.born_host);
+    out.put_i64(message.store_timestamp);
+    put_host(out, message.store_host);
+    out.put_i32(message.reconsume_times);
+    out.put_i64(message.prepared_transaction_offset);
+    out.put_i32(body_length);
+    out.put_slice(body);
+    match short_topic {
+        Some(length) => out.put_u8(length),
+        None => out.put_i16(topic_length),
+    }
+    out.put_slice(topic.as_bytes());
+    out.put_i16(properties_length);
+    out.put_slice(properties);
+    Ok(())
+}
+
+/// The checksum that stands in a stored message: CRC-32 of the body as it is stored, without its top bit.
+#[must_use]
+pub fn body_crc(body: &[u8]) -> u32 {
+    crc32fast::hash(body) & 0x7FFF_FFFF
+}
+
+fn sys_flag_with_hosts(message: &MessageExt) -> i32 {
+    let bit = |host: SocketAddr, bit: i32| if host.is_ipv6() { bit } else { 0 };
+    message.sys_flag & !(BORN_HOST_V6 | STORE_HOST_V6)
+        | bit(message.born_host, BORN_HOST_V6)
+        | bit(message.store_host, STORE_HOST_V6)
+}
+
+fn put_host(out: &mut BytesMut, host: SocketAddr) {
+    match host.ip() {
+        IpAddr::V4(ip) => out.put_slice(&ip.octets()),
+        IpAddr::V6(ip) => out.put_slice(&ip.octets()),
+    }
+    out.put_i32(host.port().into());
+}
+
+/// Hands out checked parts of one message.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let array = rest.first_chunk::<N>().ok_or(Error::UnexpectedEnd { what })?;
+        self.at += N;
+        Ok(*array)
+    }
+
+    fn i16(&mut self, what: &'static str) -> Result<i16, Error> {
+        self.array(what).map(i16::from_be_bytes)
+    }
+
+    fn i32(&mut self, what: &'static str) -> Result<i32, Error> {
+        self.array(what).map(i32::from_be_bytes)
+    }
+
+    fn i64(&mut self, what: &'static str) -> Result<i64, Error> {
+        self.array(what).map(i64::from_be_bytes)
+    }
+
+    fn host(&mut self, what: &'static str, v6: bool) -> Result<SocketAddr, Error> {
+        let ip = if v6 {
+            IpAddr::V6(Ipv6Addr::from(self.array::<16>(what)?))
+        } else {
+            IpAddr::V4(Ipv4Addr::from(self.array::<4>(what)?))
+        };
+        let port = self.i32(what)?;
+        let port = u16::try_from(port).map_err(|_| Error::UnknownValue { what: "port", value: port.into() })?;
+        Ok(SocketAddr::new(ip, port))
+    }
+
+    fn take(&mut self, what: &'static str, length: i32) -> Result<&'a [u8], Error> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = usize::try_from(length).ok().and_then(|length| rest.get(..length));
+        let wrong = || Error::BadLength { what, claimed: length.into(), limit: rest.len() as u64 };
+        let taken = taken.ok_or_else(wrong)?;
+        self.at += taken.len();
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(topic: &str, host: &str) -> MessageExt {
+        let message = Message::new(topic, "Hello").with_tag("TagA").with_property("a", "1").with_flag(9);
+        let mut message = MessageExt {
+            body_crc: body_crc(message.body()),
+            message,
+            broker_name: "broker-a".into(),
+            queue_id: 3,
+            queue_offset: 5,
+            commit_log_offset: 0x0010_0000,
+            born_timestamp: 1_757_930_400_000,
+            born_host: "192.168.1.20:51234".parse().unwrap(),
+            store_timestamp: 1_757_930_400_005,
+            store_host: host.parse().unwrap(),
+            reconsume_times: 2,
+            sys_flag: if host.starts_with('[') { STORE_HOST_V6 } else { 0 },
+            store_size: 0,
+            prepared_transaction_offset: 7,
+        };
+        message.store_size = u32::try_from(stored_size(&message)).unwrap();
+        message
+    }
+
+    fn encoded(messages: &[&MessageExt]) -> Bytes {
+        let mut out = BytesMut::new();
+        for message in messages {
+            encode_stored(message, &mut out).unwrap();
+        }
+        out.freeze()
+    }
+
+    fn read(bytes: &Bytes) -> Vec<Result<MessageExt, Error>> {
+        stored_messages(bytes, &"T".into(), &"broker-a".into()).collect()
+    }
+
+    #[test]
+    fn messages_of_both_layouts_and_address_kinds_are_read_as_they_were_written() {
+        let short = sample("T", "192.168.1.10:10911");
+        let long = sample(&format!("%RETRY%{}", "g".repeat(200)), "[2001:db8::1]:10911");
+        let bytes = encoded(&[&short, &long, &short]);
+        assert_eq!(bytes.len(), stored_size(&short) * 2 + stored_size(&long));
+        assert_eq!(read(&bytes), [Ok(short.clone()), Ok(long), Ok(short)]);
+    }
+
+    #[test]
+    fn the_topic_of_the_queue_is_shared() {
+        let topic: Arc<str> = "T".into();
+        let bytes = encoded(&[&sample("T", "192.168.1.10:10911")]);
+        let message = stored_messages(&bytes, &topic, &"broker-a".into()).next().unwrap().unwrap();
+        assert!(Arc::ptr_eq(&message.message.topic, &topic));
+    }
+
+    #[test]
+    fn bytes_behind_the_properties_belong_to_a_later_version_and_are_passed_over() {
+        let message = sample("T", "192.168.1.10:10911");
+        let plain = encoded(&[&message]);
+        let mut longer = BytesMut::from(&plain[..]);
+        longer.put_slice(b"more");
+        let size = i32::try_from(longer.len()).unwrap();
+        longer[..4].copy_from_slice(&size.to_be_bytes());
+        longer.put_slice(&plain);
+        let read = read(&longer.freeze());
+        assert_eq!(read.len(), 2);
+        assert_eq!(read[1].as_ref(), Ok(&message));
+    }
+
+    #[test]
+    fn what_follows_a_broken_message_is_not_read() {
+        let message = sample("T", "192.168.1.10:10911");
+        let mut bytes = BytesMut::from(&encoded(&[&message, &message, &message])[..]);
+        bytes[stored_size(&message) + 4] = 0;
+        let read = read(&bytes.freeze());
+        assert_eq!(read.len(), 2);
+        assert!(matches!(read[1], Err(Error::UnknownValue { what: "message magic", .. })));
+    }
+
+    #[test]
+    fn a_size_that_contradicts_the_bytes_is_an_error() {
+        for size in [i32::MIN, -1, 0, 90, 10_000, i32::MAX] {
+            let mut bytes = BytesMut::from(&encoded(&[&sample("T", "192.168.1.10:10911")])[..]);
+            bytes[..4].copy_from_slice(&size.to_be_bytes());
+            assert!(matches!(read(&bytes.freeze())[..], [Err(Error::BadLength { what: "message", .. })]));
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Name servers and brokers in Java processes of their own, shared between tests or owned by one.
+//!
+//! A shared cluster is one process; an owned one has a process per role, so that one broker can be killed. Both are
+//! started without waiting, then waited for, so that the versions boot beside each other. Stores lie under cargo's
+//! temporary folder and go away with the processes; what a killed test run left is removed at the next start.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rocketmq_sync::wire::{RemotingCommand, RequestCode};
+
+use crate::jvm::Jvm;
+use crate::ports::free_port;
+use crate::scenarios::raw::{self, fields};
+use crate::scenarios::{Broker, Cluster, Profile, Server};
+
+/// A boot takes 4 to 10 seconds on an idle machine and ten times as long on a crowded one.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// What makes a broker small, quiet and quick; harmless where a version doesn't know it. Unset, the interval of the
+/// transaction metrics keeps a core of a 5.5.0 broker busy for its first seconds, and the timer's flush a quarter of
+/// one for good.
+const BROKER_SETTINGS: &str = "\
+brokerClusterName=DefaultCluster
+brokerId=0
+brokerIP1=127.0.0.1
+mappedFileSizeCommitLog=16777216
+mappedFileSizeConsumeQueue=60000
+maxHashSlotNum=5000
+maxIndexNum=20000
+diskMaxUsedSpaceRatio=98
+flushConsumerOffsetInterval=500
+transactionMetricFlushInterval=200
+timerFlushIntervalMs=60000
+";
+
+/// The cluster of this server and profile that all tests share, started when it is first wanted.
+pub(crate) fn shared(server: Server, profile: &'static Profile) -> &'static dyn Cluster {
+    match launched(server, profile).ready() {
+        Ok(cluster) => cluster,
+        Err(reason) => panic!("no {server:?} cluster: {reason}"),
+    }
+}
+
+/// A cluster for one test.
+pub(crate) fn own(server: Server, profile: &'static Profile) -> impl Cluster {
+    match ApacheCluster::start(server, profile) {
+        Ok(cluster) => cluster,
+        Err(reason) => panic!("no {server:?} cluster: {reason}"),
+    }
+}
+
+/// A shared cluster: begun when any test wants its profile, waited for by the tests that want it.
+struct Shared {
+    server: Server,
+    profile: &'static Profile,
+    begun: Mutex<Option<Result<ApacheCluster, String>>>,
+    ready: OnceLock<Result<ApacheCluster, String>>,
+}
+
+impl Shared {
+    fn begin(server: Server, profile: &'static Profile) -> &'static Self {
+        let begun = Mutex::new(Some(ApacheCluster::begin(server, profile)));
+        Box::leak(Box::new(Self { server, profile, begun, ready: OnceLock::new() }))
+    }
+
+    fn ready(&'static self) -> Result<&'static ApacheCluster, &'static String> {
+        let begun = || lock(&self.begun).take();
+        self.ready
+            .get_or_init(|| match begun() {
+                Some(begun) => begun.and_then(ApacheCluster::await_ready),
+                None => ApacheCluster::start(self.server, self.profile),
+            })
+            .as_ref()
+    }
+}
+
+/// Begins a profile on both versions at once: the second boots while the first one's tests run.
+fn launched(server: Server, profile: &'static Profile) -> &'static Shared {
+    static ALL: Mutex<Vec<&'static Shared>> = Mutex::new(Vec::new());
+    let mut all = lock(&ALL);
+    if !all.iter().any(|shared| shared.profile.name == profile.name) {
+        all.extend([Server::Apache4, Server::Apache5].map(|server| Shared::begin(server, profile)));
+    }
+    all.iter().find(|shared| shared.server == server && shared.profile.name == profile.name).expect("just begun")
+}
+
+/// Processes, addresses and files of one cluster.
+struct ApacheCluster {
+    server: Server,
+    home: PathBuf,
+    name_servers: Vec<SocketAddr>,
+    brokers: Vec<Broker>,
+    processes: Mutex<Vec<Process>>,
+}
+
+/// A Java process and how to start it again.
+struct Process {
+    name: String,
+    roles: Vec<String>,
+    jvm: Jvm,
+}
+
+impl ApacheCluster {
+    fn start(server: Server, profile: &Profile) -> Result<Self, String> {
+        Self::begin(server, profile)?.await_ready()
+    }
+
+    /// Starts the processes and returns at once.
+    fn begin(server: Server, profile: &Profile) -> Result<Self, String> {
+        let name_servers: Vec<_> = (0..profile.name_servers).map(|_| loopback(free_port())).collect();
+        let brokers: Vec<_> = (b'a'..)
+            .take(profile.brokers)
+            .map(|letter| Broker { name: format!("broker-{}", char::from(letter)), address: loopback(free_port()) })
+            .collect();
+        let mut cluster = Self {
+            server,
+            home: new_home(profile.name).map_err(|error| error.to_string())?,
+            name_servers,
+            brokers,
+            processes: Mutex::default(),
+        };
+        let roles = cluster.write_configs(profile).map_err(|error| error.to_string())?;
+        let groups = if profile.isolated {
+            roles.into_iter().map(|(name, role)| (name, vec![role])).collect()
+        } else {
+            vec![("all".to_owned(), roles.into_iter().map(|(_, role)| role).collect())]
+        };
+        for (name, roles) in groups {
+            let jvm = Jvm::start(server, &cluster.home, &name, &roles)?;
+            cluster.processes.get_mut().expect("no other user yet").push(Process { name, roles, jvm });
+        }
+        Ok(cluster)
+    }
+
+    /// Waits until every name server lists every broker.
+    fn await_ready(self) -> Result<Self, String> {
+        self.await_brokers(&self.brokers)?;
+        Ok(self)
+    }
+
+    fn await_brokers(&self, brokers: &[Broker]) -> Result<(), String> {
+        let deadline = Instant::now() + BOOT_LIMIT;
+        while !brokers.iter().all(|broker| self.is_up(broker)) {
+            for process in lock(&self.processes).iter_mut() {
+                if let Some(failure) = process.jvm.failure() {
+                    return Err(format!("process {} ended: {failure}", process.name));
+                }
+                if Instant::now() > deadline {
+                    let output = process.jvm.last_output();
+                    return Err(format!("not up within {BOOT_LIMIT:?}; {} printed:\n{output}", process.name));
+                }
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// A broker that answers and stands in the list of every name server.
+    fn is_up(&self, broker: &Broker) -> bool {
+        let quoted = format!("\"{}\"", broker.address);
+        let any_request = RemotingCommand::request(RequestCode::GET_BROKER_CONFIG, &());
+        raw::request(broker.address, any_request).is_ok()
+            && self.name_servers.iter().all(|name_server| {
+                let request = RemotingCommand::request(RequestCode::GET_BROKER_CLUSTER_INFO, &fields(&[]));
+                raw::request(*name_server, request)
+                    .is_ok_and(|answer| String::from_utf8_lossy(&answer.body).contains(&quoted))
+            })
+    }
+
+    /// Names and roles of the servers, in the order in which they are to be started.
+    fn write_configs(&self, profile: &Profile) -> std::io::Result<Vec<(String, String)>> {
+        let mut roles = Vec::new();
+        for (index, address) in self.name_servers.iter().enumerate() {
+            let name = format!("namesrv-{index}");
+            let kv_config = self.home.join(format!("{name}.json"));
+            let text = format!("listenPort={}\nkvConfigPath={}\n", address.port(), kv_config.display());
+            roles.push((name.clone(), format!("namesrv={}", self.write_config(&name, &text)?)));
+        }
+        for broker in &self.brokers {
+            let text = self.broker_config(broker, profile);
+            roles.push((broker.name.clone(), format!("broker={}", self.write_config(&broker.name, &text)?)));
+        }
+        Ok(roles)
+    }
+
+    fn write_config(&self, name: &str, text: &str) -> std::io::Result<String> {
+        let file = self.home.join(format!("{name}.conf"));
+        fs::write(&file, text)?;
+        Ok(file.display().to_string())
+    }
+
+    fn broker_config(&self, broker: &Broker, profile: &Profile) -> String {
+        let name_servers: Vec<_> = self.name_servers.iter().map(ToString::to_string).collect();
+        let store = self.home.join(&broker.name);
+        let port = broker.address.port();
+        format!(
+            "{BROKER_SETTINGS}\
+             brokerName={}\nlistenPort={port}\nhaListenPort={}\nnamesrvAddr={}\n\
+             storePathRootDir={}\nstorePathCommitLog={}\n\
+             autoCreateTopicEnable={}\nmaxMessageSize={}\nmessageDelayLevel={}\n",
+            broker.name,
+            port + 1,
+            name_servers.join(";"),
+            store.display(),
+            store.join("commitlog").display(),
+            profile.auto_create_topics,
+            profile.max_message_size,
+            profile.delay_levels,
+        )
+    }
+}
+
+impl Cluster for ApacheCluster {
+    fn server(&self) -> Server {
+        self.server
+    }
+
+    fn name_servers(&self) -> &[SocketAddr] {
+        &self.name_servers
+    }
+
+    fn brokers(&self) -> &[Broker] {
+        &self.brokers
+    }
+
+    fn kill_broker(&self, name: &str) {
+        let mut processes = lock(&self.processes);
+        let process = processes.iter_mut().find(|process| process.name == name);
+        process.expect("a broker with a process of its own").jvm.kill();
+    }
+
+    fn restart_broker(&self, name: &str) {
+        let mut processes = lock(&self.processes);
+        let process = processes.iter_mut().find(|process| process.name == name);
+        let process = process.expect("a broker with a process of its own");
+        process.jvm = Jvm::start(self.server, &self.home, name, &process.roles).expect("java");
+        drop(processes);
+        let restarted: Vec<_> = self.brokers.iter().filter(|broker| broker.name == name).cloned().collect();
+        if let Err(reason) = self.await_brokers(&restarted) {
+            panic!("{name} does not come back: {reason}");
+        }
+    }
+}
+
+impl Drop for ApacheCluster {
+    fn drop(&mut self) {
+        lock(&self.processes).clear();
+        // What cannot be removed now is removed at the next start.
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+/// A new folder for a cluster's files, its name telling the process it belongs to.
+fn new_home(profile: &str) -> std::io::Result<PathBuf> {
+    static CLEANED: Once = Once::new();
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("apache");
+    CLEANED.call_once(|| remove_leftovers(&root));
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let home = root.join(format!("{}-{number}-{profile}", std::process::id()));
+    fs::create_dir_all(&home)?;
+    Ok(home)
+}
+
+/// Removes the folders of processes that are gone.
+fn remove_leftovers(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.split('-').next().is_some_and(|process| !is_alive(process)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_alive(process: &str) -> bool {
+    let asked = Command::new("kill").args(["-0", process]).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A test that panicked elsewhere does not make the processes unusable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

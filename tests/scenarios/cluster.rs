@@ -1,0 +1,229 @@
+//! The interface between scenarios and the servers they run on.
+//!
+//! An implementation names its addresses and can take a broker down and up; everything else goes through raw requests
+//! ([`super::raw`]), so that it is asked of every server in the same way and without the client under test.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use serde_json::Value;
+
+use super::raw::{self, fields};
+
+/// How long a scenario waits for what must come. Only broken programs wait so long, and machines under heavy load.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Name servers and brokers that are up.
+pub(crate) trait Cluster: Sync {
+    /// What runs there, for the few answers that differ.
+    fn server(&self) -> Server;
+
+    /// The name servers.
+    fn name_servers(&self) -> &[SocketAddr];
+
+    /// The masters, in the order of their names.
+    fn brokers(&self) -> &[Broker];
+
+    /// Ends a broker without giving it a chance to say goodbye. Only for clusters with an isolated [`Profile`].
+    fn kill_broker(&self, name: &str);
+
+    /// Starts a killed broker on the same address and store, and waits until the name servers list it.
+    fn restart_broker(&self, name: &str);
+}
+
+/// A broker of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Broker {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+}
+
+/// What a cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "no binary runs all of them")]
+pub(crate) enum Server {
+    /// The crate's own.
+    Mini,
+    /// Apache RocketMQ 4.9.7.
+    Apache4,
+    /// Apache RocketMQ 5.5.0.
+    Apache5,
+}
+
+/// What a scenario needs of a cluster.
+#[derive(Debug)]
+pub(crate) struct Profile {
+    /// Tells profiles apart.
+    pub(crate) name: &'static str,
+    pub(crate) name_servers: usize,
+    /// Masters, named `broker-a`, `broker-b` and so on.
+    pub(crate) brokers: usize,
+    /// Whether a send to an unknown topic creates it.
+    pub(crate) auto_create_topics: bool,
+    /// The largest body a broker takes, in bytes.
+    pub(crate) max_message_size: usize,
+    /// The broker setting `messageDelayLevel`.
+    pub(crate) delay_levels: &'static str,
+    /// Whether the scenario wants the cluster for itself, to kill brokers.
+    pub(crate) isolated: bool,
+}
+
+impl Profile {
+    /// Shared by all scenarios that disturb nobody. The first two retries wait for levels 3 and 4, here 1 s and 3 s:
+    /// a tenth of the default's 10 s and 30 s.
+    pub(crate) const STANDARD: Self = Self {
+        name: "standard",
+        name_servers: 2,
+        brokers: 2,
+        auto_create_topics: true,
+        max_message_size: 4 * 1024 * 1024,
+        delay_levels: "1s 1s 1s 3s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s",
+        isolated: false,
+    };
+
+    /// For scenarios that kill and restart brokers.
+    pub(crate) const ISOLATED: Self = Self { name: "isolated", name_servers: 1, isolated: true, ..Self::STANDARD };
+
+    /// One broker that creates no topic and takes 64 KiB.
+    pub(crate) const STRICT: Self = Self {
+        name: "strict",
+        name_servers: 1,
+        brokers: 1,
+        auto_create_topics: false,
+        max_message_size: 64 * 1024,
+        ..Self::STANDARD
+    };
+}
+
+impl dyn Cluster + '_ {
+    /// Creates a topic for reading and writing with `queues` queues on every broker, and waits for its route.
+    pub(crate) fn create_topic(&self, topic: &str, queues: u32) {
+        self.create_topic_with(topic, queues, 6);
+    }
+
+    /// The same with other rights: 2 is writing, 4 is reading.
+    pub(crate) fn create_topic_with(&self, topic: &str, queues: u32, permission: u32) {
+        for broker in self.brokers() {
+            let response = self.ask_broker(
+                &broker.name,
+                RequestCode::UPDATE_AND_CREATE_TOPIC,
+                &[
+                    ("topic", topic),
+                    ("defaultTopic", "TBW102"),
+                    ("readQueueNums", &queues.to_string()),
+                    ("writeQueueNums", &queues.to_string()),
+                    ("perm", &permission.to_string()),
+                    ("topicFilterType", "SINGLE_TAG"),
+                    ("topicSysFlag", "0"),
+                    ("order", "false"),
+                ],
+            );
+            assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {topic}: {response:?}");
+        }
+        for name_server in self.name_servers() {
+            eventually(&format!("{topic} has a route to every broker"), || {
+                route(*name_server, topic).is_some_and(|route| self.routes_to_all(&route, queues))
+            });
+        }
+    }
+
+    /// Creates a consumer group on every broker; the mini broker knows every group.
+    pub(crate) fn create_group(&self, group: &str) {
+        if self.server() == Server::Mini {
+            return;
+        }
+        let config = format!(r#"{{"groupName":"{group}","retryQueueNums":1,"retryMaxTimes":16}}"#);
+        let request = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &());
+        for broker in self.brokers() {
+            let response = raw::request(broker.address, request.clone().with_body(config.clone())).expect("an answer");
+            assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {group}: {response:?}");
+        }
+    }
+
+    /// The topic's route as the first name server tells it.
+    pub(crate) fn route(&self, topic: &str) -> Option<Value> {
+        route(*self.name_servers().first()?, topic)
+    }
+
+    /// The offset the next message in this queue will have.
+    pub(crate) fn max_offset(&self, broker: &str, topic: &str, queue: i32) -> i64 {
+        self.queue_offset(RequestCode::GET_MAX_OFFSET, broker, topic, queue)
+    }
+
+    /// The offset of the oldest message in this queue.
+    pub(crate) fn min_offset(&self, broker: &str, topic: &str, queue: i32) -> i64 {
+        self.queue_offset(RequestCode::GET_MIN_OFFSET, broker, topic, queue)
+    }
+
+    /// The next offset that `group` will consume, if the broker knows one. A 4.9 broker says 0 of a group it doesn't
+    /// know, as long as the queue begins at 0.
+    pub(crate) fn committed_offset(&self, broker: &str, group: &str, topic: &str, queue: i32) -> Option<i64> {
+        let queue = queue.to_string();
+        let header = [("consumerGroup", group), ("topic", topic), ("queueId", &queue), ("setZeroIfNotFound", "false")];
+        let response = self.ask_broker(broker, RequestCode::QUERY_CONSUMER_OFFSET, &header);
+        match response.response_code() {
+            ResponseCode::SUCCESS => Some(offset_of(&response)),
+            ResponseCode::QUERY_NOT_FOUND => None,
+            _ => panic!("offset of {group} in {topic}/{broker}/{queue}: {response:?}"),
+        }
+    }
+
+    /// One request to a broker on a connection of its own; panics when no answer comes.
+    pub(crate) fn ask_broker(&self, broker: &str, code: RequestCode, header: &[(&str, &str)]) -> RemotingCommand {
+        raw::request(self.broker_address(broker), RemotingCommand::request(code, &fields(header)))
+            .unwrap_or_else(|error| panic!("{code} to {broker}: {error}"))
+    }
+
+    /// The address of a broker.
+    pub(crate) fn broker_address(&self, name: &str) -> SocketAddr {
+        self.brokers().iter().find(|broker| broker.name == name).expect("a broker of this cluster").address
+    }
+
+    fn queue_offset(&self, code: RequestCode, broker: &str, topic: &str, queue: i32) -> i64 {
+        let response = self.ask_broker(broker, code, &[("topic", topic), ("queueId", &queue.to_string())]);
+        assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{code} of {topic}/{broker}/{queue}: {response:?}");
+        offset_of(&response)
+    }
+
+    fn routes_to_all(&self, route: &Value, queues: u32) -> bool {
+        self.brokers().iter().all(|broker| {
+            let has = |list: &str, matches: &dyn Fn(&Value) -> bool| {
+                route[list].as_array().is_some_and(|entries| {
+                    entries.iter().any(|entry| entry["brokerName"] == *broker.name && matches(entry))
+                })
+            };
+            has("brokerDatas", &|_| true) && has("queueDatas", &|entry| entry["writeQueueNums"] == queues)
+        })
+    }
+}
+
+/// Waits until `condition` holds; panics with `what` when it doesn't within two minutes.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A name that no other scenario and no earlier run has used.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
+    format!("{prefix}-{millis:x}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn route(name_server: SocketAddr, topic: &str) -> Option<Value> {
+    let header = fields(&[("topic", topic), ("acceptStandardJsonOnly", "true")]);
+    let request = RemotingCommand::request(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header);
+    let response = raw::request(name_server, request).ok()?;
+    let found = response.response_code() == ResponseCode::SUCCESS;
+    found.then(|| serde_json::from_slice(&response.body).expect("a route in standard JSON"))
+}
+
+fn offset_of(response: &RemotingCommand) -> i64 {
+    let offset = response.ext_fields.get("offset").expect("an offset in the answer");
+    offset.parse().expect("a number as offset")
+}
