@@ -265,7 +265,7 @@ fn a_stopped_name_server_refuses_connections_until_it_is_started() {
 fn a_sent_message_is_stored_with_what_it_came_with() {
     let broker = with_topic();
     let mut client = Client::of(&broker);
-    let answer = client.send("T", 2, "hello", "TAGS\u{1}A\u{2}UNIQ_KEY\u{1}ID1\u{2}WAIT\u{1}true");
+    let answer = client.send("T", 2, "hello", "TAGS\u{1}A\u{2}UNIQ_KEY\u{1}ID1");
     let receipt = stored(&answer);
     assert_eq!((receipt.queue_id, receipt.queue_offset), (2, 0));
     assert_eq!((receipt.transaction_id, receipt.region_id), (Some("ID1"), Some("DefaultRegion")));
@@ -275,7 +275,7 @@ fn a_sent_message_is_stored_with_what_it_came_with() {
     assert_eq!(message.offset_msg_id(), receipt.msg_id);
     assert_eq!((message.body().as_ref(), message.tag(), message.queue_id), (&b"hello"[..], Some("A"), 2));
     assert_eq!((message.message.flag(), message.born_timestamp), (7, 1_700_000_000_000));
-    assert_eq!((message.property("WAIT"), message.property("CLUSTER")), (None, Some("DefaultCluster")));
+    assert_eq!(message.property("CLUSTER"), Some("DefaultCluster"));
     assert_eq!(message.born_host, client.stream.local_addr().unwrap());
 }
 
@@ -354,14 +354,39 @@ fn what_cannot_be_stored_is_refused_with_the_code_of_its_release() {
 fn what_is_not_modelled_is_refused_and_not_stored() {
     let broker = with_topic();
     let mut client = Client::of(&broker);
-    let batch = SendMessageRequestV2 { batch: Some(true), ..send_header("T", 0, "") };
     let half = SendMessageRequestV2 { sys_flag: 0x4, ..send_header("T", 0, "") };
-    for header in [batch, half] {
-        let answer = client.ask_with(RequestCode::SEND_MESSAGE_V2, &header, "x");
-        assert_eq!(answer.response_code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
-    }
+    let answer = client.ask_with(RequestCode::SEND_MESSAGE_V2, &half, "x");
+    assert_eq!(answer.response_code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
     assert_eq!(client.ask(RequestCode::LOCK_BATCH_MQ, &()).response_code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
     assert!(broker.messages("T").is_empty());
+}
+
+#[test]
+fn the_messages_of_a_batch_are_stored_one_by_one() {
+    let broker = with_topic();
+    let mut batch = Vec::new();
+    for (body, properties) in [("one", "TAGS\u{1}A\u{2}"), ("two", "")] {
+        let lengths = [body.len(), properties.len()].map(|length| u8::try_from(length).unwrap());
+        batch.extend([0, 0, 0, 22 + lengths[0] + lengths[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, lengths[0]]);
+        batch.extend_from_slice(body.as_bytes());
+        batch.extend([0, lengths[1]]);
+        batch.extend_from_slice(properties.as_bytes());
+    }
+    let mut client = Client::of(&broker);
+    let header = SendMessageRequestV2 { batch: Some(true), ..send_header("T", 0, "") };
+    let answer = client.ask_with(RequestCode::SEND_BATCH_MESSAGE, &header, batch);
+    let messages = broker.messages("T");
+    let ids: Vec<String> = messages.iter().map(MessageExt::offset_msg_id).collect();
+    assert_eq!((stored(&answer).msg_id, stored(&answer).queue_offset), (ids.join(",").as_str(), 0));
+    assert_eq!(
+        (messages[0].body().as_ref(), messages[0].tag(), messages[0].message.flag()),
+        (&b"one"[..], Some("A"), 9)
+    );
+    assert_eq!((messages[1].body().as_ref(), messages[1].tag()), (&b"two"[..], None));
+
+    let broken = client.ask_with(RequestCode::SEND_BATCH_MESSAGE, &header, "no batch");
+    assert_eq!(broken.response_code(), ResponseCode::SYSTEM_ERROR);
+    assert_eq!(broker.max_offset(&queue(0)), 2);
 }
 
 #[test]
