@@ -129,11 +129,8 @@ impl dyn Cluster + '_ {
         }
     }
 
-    /// Creates a consumer group on every broker; the mini broker knows every group.
+    /// Creates a consumer group on every broker.
     pub(crate) fn create_group(&self, group: &str) {
-        if self.server() == Server::Mini {
-            return;
-        }
         let config = format!(r#"{{"groupName":"{group}","retryQueueNums":1,"retryMaxTimes":16}}"#);
         let request = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &());
         for broker in self.brokers() {
