@@ -338,6 +338,16 @@ impl QueueTable {
         self.rows.get(queue).map(|row| row.explain(queue, now))
     }
 
+    /// What must hold after every event handled at `now`.
+    #[cfg(test)]
+    pub(crate) fn check(&self, now: Instant) {
+        for (queue, row) in &self.rows {
+            assert!(row.deadline >= now, "{queue} is past its deadline: {row:?}");
+            let watched = self.next_deadline.is_some_and(|bound| bound <= row.deadline);
+            assert!(watched, "nobody watches the deadline of {queue}: {row:?}");
+        }
+    }
+
     fn assign(&mut self, queue: MessageQueue, now: Instant, actions: &mut Vec<Action>) {
         if self.rows.contains_key(&queue) {
             return;
@@ -474,8 +484,8 @@ struct Row {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// The group's offset was asked for.
-    WaitingForOffset { ticket: Ticket },
+    /// The group's offset was asked for. If it has none, `start` is where to begin, once it is known.
+    WaitingForOffset { ticket: Ticket, start: Option<Start> },
     /// The group has none; a bound was asked for.
     WaitingForStart { ticket: Ticket, bound: Bound },
     /// A pull is at the broker.
@@ -493,7 +503,7 @@ enum State {
 impl State {
     fn ticket(&self) -> Option<Ticket> {
         match self {
-            Self::WaitingForOffset { ticket }
+            Self::WaitingForOffset { ticket, .. }
             | Self::WaitingForStart { ticket, .. }
             | Self::Pulling { ticket }
             | Self::CorrectingOffset { ticket, .. } => Some(*ticket),
@@ -521,6 +531,13 @@ impl State {
             Self::Pulling { .. } | Self::FlowControlled { .. } | Self::Paused => Resume::Pull,
         }
     }
+}
+
+/// The offset of a bound, as its broker told it.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    bound: Bound,
+    offset: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -568,8 +585,11 @@ impl Row {
             (State::WaitingForOffset { .. }, Answer::Stored(offset)) => {
                 self.start(offset, StartDecision::Stored, turn);
             }
-            (State::WaitingForOffset { .. }, Answer::NotStored) => self.ask_for_start(turn),
+            (State::WaitingForOffset { start: None, .. }, Answer::NotStored) => self.ask_for_start(turn),
             (State::WaitingForStart { bound, .. }, Answer::Offset(offset)) => {
+                self.ask_for_stored_offset_again(Start { bound, offset }, turn);
+            }
+            (State::WaitingForOffset { start: Some(Start { bound, offset }), .. }, Answer::NotStored) => {
                 self.start(offset, StartDecision::Chosen(bound), turn);
             }
             (State::Pulling { .. }, Answer::Pulled(pulled)) => self.pulled(pulled, turn),
@@ -623,8 +643,18 @@ impl Row {
     }
 
     fn ask_for_stored_offset(&mut self, turn: &mut Turn<'_>) {
+        self.ask_for_offset(None, turn);
+    }
+
+    /// Another member may have begun in this queue between our two questions, and stored where: what came since would
+    /// be skipped if this member began at the end as it is now.
+    fn ask_for_stored_offset_again(&mut self, start: Start, turn: &mut Turn<'_>) {
+        self.ask_for_offset(Some(start), turn);
+    }
+
+    fn ask_for_offset(&mut self, start: Option<Start>, turn: &mut Turn<'_>) {
         let ticket = Ticket(turn.next_number());
-        self.enter(State::WaitingForOffset { ticket }, turn.settings.patience.question, turn);
+        self.enter(State::WaitingForOffset { ticket, start }, turn.settings.patience.question, turn);
         turn.push(|queue| Action::QueryStoredOffset { queue, ticket });
     }
 
@@ -1040,7 +1070,9 @@ mod tests {
             let answer = Answer::to_offset_query(Err(Failure::new(Some(ResponseCode::QUERY_NOT_FOUND), "none")));
             bench.handle(Event::Answered { queue: queue.clone(), ticket, answer });
             let ticket = bench.asked(bound);
-            bench.handle(Event::Answered { queue, ticket, answer: Answer::to_bound_query(Ok(77)) });
+            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: Answer::to_bound_query(Ok(77)) });
+            let ticket = bench.ticket();
+            bench.handle(Event::Answered { queue, ticket, answer: Answer::NotStored });
             assert_eq!(bench.pull_offset(), Some(77));
         }
     }
@@ -1061,7 +1093,9 @@ mod tests {
             // The queue holds 0 to 50.
             let offset = if bench.asked_for(Bound::Least) { 0 } else { 50 };
             let ticket = bench.ticket();
-            bench.handle(Event::Answered { queue, ticket, answer: Answer::Offset(offset) });
+            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: Answer::Offset(offset) });
+            let ticket = bench.ticket();
+            bench.handle(Event::Answered { queue, ticket, answer: Answer::NotStored });
             assert_eq!(bench.pull_offset(), vector["expected"].as_i64(), "{id}");
         }
     }
@@ -1102,6 +1136,20 @@ mod tests {
             assert_eq!(matches!(answer(code), Answer::NotStored), code == 22, "{code}");
         }
         assert!(matches!(Answer::to_offset_query(Err(Failure::new(None, "lost"))), Answer::Failed(_)));
+    }
+
+    #[test]
+    fn an_offset_stored_by_another_member_meanwhile_is_not_skipped() {
+        let mut bench = Bench::new(ConsumeFromWhere::Last);
+        bench.assign(queue());
+        let ticket = bench.ticket();
+        bench.answer(ticket, Answer::NotStored);
+        let ticket = bench.asked(Bound::Greatest);
+        bench.answer(ticket, Answer::Offset(2));
+        assert!(matches!(bench.requests()[..], [Action::QueryStoredOffset { .. }]));
+        let ticket = bench.ticket();
+        bench.answer(ticket, Answer::Stored(0));
+        assert_eq!(bench.pull_offset(), Some(0));
     }
 
     #[test]
