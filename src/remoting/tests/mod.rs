@@ -120,6 +120,16 @@ fn current(remoting: &Remoting, address: &str) -> Option<Arc<Connection>> {
     remoting.shared.peers.lock().by_address.get(address)?.connection.clone()
 }
 
+/// Hands over one-way requests until the peer's socket and the outbox are full; returns how many.
+fn fill(remoting: &Remoting, address: &Arc<str>, body: &Bytes) -> usize {
+    let mut accepted = 0;
+    while remoting.invoke_oneway(address, request(body), within(200)).is_ok() {
+        accepted += 1;
+        assert!(accepted < 1000, "no end of memory");
+    }
+    accepted
+}
+
 // --- Peers ---
 
 /// A peer's end of one connection.
