@@ -77,11 +77,11 @@ use server::Job;
 pub struct MiniBroker {
     name_servers: Vec<SocketAddr>,
     brokers: Vec<(Arc<str>, SocketAddr)>,
-    /// Dropped first: the thread ends when nobody can hand it a job any more.
+    /// The thread ends when nobody can hand it a job any more.
     jobs: Option<Sender<Job>>,
-    waker: Arc<Waker>,
-    /// Joined when it is dropped.
+    /// Joined when it is dropped: before the waker, which takes a wake-up with it that was not seen yet.
     worker: Worker,
+    waker: Waker,
 }
 
 impl MiniBroker {
