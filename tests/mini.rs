@@ -1,0 +1,81 @@
+//! The scenarios on the crate's own mini broker.
+//!
+//! The same scenarios run on Apache RocketMQ (`tests/apache/`): what passes here alone proves nothing. Each has a mini
+//! broker of its own.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod scenarios;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rocketmq_sync::mini_broker::{MiniBroker, Release};
+use scenarios::{Broker, Cluster, Profile, Server};
+
+macro_rules! on_mini {
+    ($module:ident :: $scenario:ident on $profile:ident) => {
+        #[test]
+        fn $scenario() {
+            scenarios::$module::$scenario(&MiniCluster::start(&Profile::$profile, Release::default()));
+        }
+    };
+}
+
+scenarios::for_each_scenario!(on_mini);
+
+/// A mini broker set up as a profile asks.
+struct MiniCluster {
+    mini: MiniBroker,
+    name_servers: Vec<SocketAddr>,
+    brokers: Vec<Broker>,
+}
+
+impl MiniCluster {
+    fn start(profile: &Profile, release: Release) -> Self {
+        let mini = MiniBroker::builder()
+            .release(release)
+            .name_servers(profile.name_servers)
+            .brokers(profile.brokers)
+            .auto_create_topics(profile.auto_create_topics)
+            .max_message_size(profile.max_message_size)
+            .delay_levels(profile.delay_levels.split(' ').map(delay))
+            .start()
+            .expect("a mini broker");
+        let name_servers = mini.name_servers().iter().map(|address| address.parse().expect("an address")).collect();
+        let brokers = mini
+            .broker_names()
+            .into_iter()
+            .map(|name| Broker { name: name.to_owned(), address: mini.broker_address(name) });
+        let brokers = brokers.collect();
+        Self { mini, name_servers, brokers }
+    }
+}
+
+impl Cluster for MiniCluster {
+    fn server(&self) -> Server {
+        Server::Mini
+    }
+
+    fn name_servers(&self) -> &[SocketAddr] {
+        &self.name_servers
+    }
+
+    fn brokers(&self) -> &[Broker] {
+        &self.brokers
+    }
+
+    fn kill_broker(&self, name: &str) {
+        self.mini.stop_broker(name);
+    }
+
+    fn restart_broker(&self, name: &str) {
+        self.mini.start_broker(name).expect("the broker's port is still free");
+    }
+}
+
+/// A level as a broker's configuration writes it; profiles use whole seconds.
+fn delay(level: &str) -> Duration {
+    let seconds = level.strip_suffix('s').expect("seconds");
+    Duration::from_secs(seconds.parse().expect("a number of seconds"))
+}
