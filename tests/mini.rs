@@ -1,4 +1,4 @@
-//! The scenarios on the crate's own mini broker.
+//! The scenarios on the crate's own mini broker, and its answers beside those of the real ones.
 //!
 //! The same scenarios run on Apache RocketMQ (`tests/apache/`): what passes here alone proves nothing. Each has a mini
 //! broker of its own.
@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::{MiniBroker, Release};
-use scenarios::{Broker, Cluster, Profile, Server};
+use serde_json::Value;
+
+use scenarios::{Broker, Cluster, Profile, Server, transcript};
 
 macro_rules! on_mini {
     ($module:ident :: $scenario:ident on $profile:ident) => {
@@ -23,6 +25,33 @@ macro_rules! on_mini {
 }
 
 scenarios::for_each_scenario!(on_mini);
+
+#[test]
+fn the_script_is_answered_as_by_4_9_7() {
+    compare_with_transcript(Release::V4_9_7, Server::Apache4);
+}
+
+#[test]
+fn the_script_is_answered_as_by_5_5_0() {
+    compare_with_transcript(Release::V5_5_0, Server::Apache5);
+}
+
+/// Steps that the mini broker answers otherwise on purpose; `mini_broker/mod.rs` says why.
+const NOT_MODELLED: [&str; 3] = ["send a batch", "pull a batch", "create a group"];
+
+fn compare_with_transcript(release: Release, real: Server) {
+    let strict = transcript::record_strict(&MiniCluster::start(&Profile::STRICT, release));
+    let auto_create = transcript::record_auto_create(&MiniCluster::start(&Profile::STANDARD, release));
+    for (part, mini) in [("strict", strict), ("auto-create", auto_create)] {
+        let differences = transcript::differences(&modelled(transcript::stored(real, part)), &modelled(mini));
+        assert!(differences.is_empty(), "{part}:\n{}", differences.join("\n"));
+    }
+}
+
+fn modelled(mut entries: Vec<Value>) -> Vec<Value> {
+    entries.retain(|entry| !NOT_MODELLED.iter().any(|step| entry["step"] == *step));
+    entries
+}
 
 /// A mini broker set up as a profile asks.
 struct MiniCluster {
