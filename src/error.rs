@@ -300,6 +300,13 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
+/// What the operating system refused.
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(ErrorKind::Resource, error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,10 @@ pub mod wire;
 mod worker;
 
 pub use client::{Client, ClientBuilder};
+pub use consumer::{
+    AllocateStrategy, ConcurrentListener, ConsumeContext, ConsumeFromWhere, ConsumeStatus, ConsumerReport,
+    FilterExpression, PushConsumer, PushConsumerBuilder, RetryDelay,
+};
 pub use error::{Attempt, Certainty, Error, ErrorKind, Phase, Result};
 pub use message::{Message, MessageExt, MessageQueue};
 pub use producer::{

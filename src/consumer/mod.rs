@@ -1,16 +1,30 @@
 //! Layer 4: consumers.
 //!
-//! The modules below are pure cores: plain values that take an event and the time and answer with what to do. They do
-//! no I/O, read no clock, take no lock, start no thread and write no log; the threads of a consumer drive them, and
-//! `simulation` drives the same code through loss, delay, duplication and crashes.
+//! Pure cores (`allocate`, `rebalance`, `queue_table`, `process_queue`, `offset_store`, `retry`): plain values that take
+//! an event and the time and answer with what to do, without I/O, clock, lock, thread or log; `simulation` drives them
+//! through loss, delay, duplication and crashes. The threads that drive them for real: `rebalance_service`,
+//! `pull_service`, `consume_service`; what they share is in `member`.
 
 mod allocate;
+mod consume_service;
 #[cfg(test)]
 mod fixtures;
+mod listener;
+mod member;
 mod offset_store;
 mod process_queue;
+mod pull_service;
+mod push;
 mod queue_table;
 mod rebalance;
+mod rebalance_service;
 mod retry;
+mod send_back;
 #[cfg(test)]
 mod simulation;
+
+pub use allocate::AllocateStrategy;
+pub use listener::{ConcurrentListener, ConsumeContext, ConsumeStatus};
+pub use push::{ConsumerReport, FilterExpression, PushConsumer, PushConsumerBuilder};
+pub use queue_table::ConsumeFromWhere;
+pub use retry::RetryDelay;

@@ -13,7 +13,7 @@ use crate::message::MessageQueue;
 
 use super::allocate::AllocateStrategy;
 
-/// Between two rounds without an occasion.
+/// Between two rounds without an occasion, unless told otherwise.
 const ROUND: Duration = Duration::from_secs(20);
 
 /// After a round that could not decide something; doubled by each further one in a row, up to [`ROUND`].
@@ -100,6 +100,8 @@ pub(crate) struct Rebalance {
     owned: BTreeMap<Arc<str>, BTreeSet<MessageQueue>>,
     troubles: BTreeMap<Arc<str>, Trouble>,
     listed_twice: BTreeSet<Arc<str>>,
+    /// Between two rounds without an occasion.
+    interval: Duration,
     next_round: Instant,
     last_round: Option<Instant>,
     troubled_rounds: u32,
@@ -114,9 +116,23 @@ impl Rebalance {
             owned: BTreeMap::new(),
             troubles: BTreeMap::new(),
             listed_twice: BTreeSet::new(),
+            interval: ROUND,
             next_round: now,
             last_round: None,
             troubled_rounds: 0,
+        }
+    }
+
+    /// The same with another time between two rounds without an occasion.
+    pub(crate) fn with_interval(self, interval: Duration) -> Self {
+        Self { interval, ..self }
+    }
+
+    /// How many queues of a topic are ours, or why that could not be decided.
+    pub(crate) fn share_of(&self, topic: &str) -> Result<usize, String> {
+        match self.troubles.get(topic) {
+            Some(trouble) => Err(trouble.to_string()),
+            None => Ok(self.owned.get(topic).map_or(0, BTreeSet::len)),
         }
     }
 
@@ -134,7 +150,7 @@ impl Rebalance {
     /// The look-ups of a round begin. What is notified from here on leads to another round.
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.last_round = Some(now);
-        self.next_round = now + ROUND;
+        self.next_round = now + self.interval;
     }
 
     /// The look-ups of a round are done. `topics` are all that are subscribed: what is owned of others is given up.

@@ -12,7 +12,7 @@ use super::handlers::{ParkedPull, lapse_pull, wake_pulls};
 use super::state::{Answer, Condition, ReturnAddress, Settings};
 use super::store::{Draft, Place, Store, TopicConfig};
 use crate::message::Message;
-use crate::properties::name;
+use crate::properties::{Properties, name};
 use crate::wire::body::{SubscriptionData, permission};
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
@@ -94,10 +94,7 @@ impl Broker {
 
     /// Stores a message, in its queue or for as long as its delay level says; waiting pulls get it.
     pub(super) fn put(&mut self, mut draft: Draft, now: i64) -> Result<Place, Answer> {
-        let properties = draft.message.properties.encoded().len();
-        if draft.message.body().len() > self.settings.max_message_size || properties > MAX_PROPERTIES_LENGTH {
-            return Err(self.illegal_message());
-        }
+        self.check_size(&draft.message)?;
         let level = draft.message.property(name::DELAY).and_then(|level| level.parse::<usize>().ok()).unwrap_or(0);
         let delay = level.checked_sub(1).and_then(|level| {
             let last = self.settings.delay_levels.len().checked_sub(1)?;
@@ -117,6 +114,15 @@ impl Broker {
         let turn = self.next_turn();
         self.delayed.insert((now.saturating_add(delay), turn), Delayed { log_offset: place.log_offset });
         Ok(place)
+    }
+
+    /// Refuses a message whose body or properties are longer than the broker takes.
+    pub(super) fn check_size(&self, message: &Message) -> Result<(), Answer> {
+        let properties = message.properties.encoded().len();
+        if message.body().len() > self.settings.max_message_size || properties > MAX_PROPERTIES_LENGTH {
+            return Err(self.illegal_message());
+        }
+        Ok(())
     }
 
     /// Does what is due at `now`.
@@ -218,7 +224,10 @@ impl Broker {
         self.turns
     }
 
-    fn append(&mut self, draft: Draft, now: i64) -> Result<Place, Answer> {
+    fn append(&mut self, mut draft: Draft, now: i64) -> Result<Place, Answer> {
+        if !self.settings.release.is_v5() {
+            draft.message.properties = without_last_separator(&draft.message.properties);
+        }
         let (topic, queue_id) = (Arc::clone(&draft.message.topic), draft.queue_id);
         let place = self.store.append(draft, now).map_err(|error| {
             log::debug!("mini broker {} cannot store a message: {error}", self.name);
@@ -261,6 +270,13 @@ pub(super) fn set_property(message: &mut Message, name: &str, value: &str) {
     if !value.is_empty() && !value.contains(['\u{1}', '\u{2}']) {
         message.properties.set(name, value);
     }
+}
+
+/// 4.x brokers end the last property without a separator.
+fn without_last_separator(properties: &Properties) -> Properties {
+    let encoded = properties.encoded();
+    let kept = encoded.strip_suffix(b"\x02").map_or(encoded.len(), <[u8]>::len);
+    Properties::from_encoded(encoded.slice(..kept)).unwrap_or_default()
 }
 
 /// Consumed offsets by group, topic and queue.

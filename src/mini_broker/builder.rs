@@ -155,7 +155,7 @@ impl MiniBrokerBuilder {
             brokers.push((name, address));
         }
         let worker = Threads::new(Arc::new(StdThreads), None).start(THREAD, move || server.run())?;
-        Ok(MiniBroker { name_servers, brokers, jobs: Some(jobs), waker, worker })
+        Ok(MiniBroker { name_servers, brokers, jobs: Some(jobs), worker, waker })
     }
 }
 

@@ -22,13 +22,14 @@
 //! Name server: `GET_ROUTEINFO_BY_TOPIC`, `GET_BROKER_CLUSTER_INFO`. Broker: `SEND_MESSAGE`, `SEND_MESSAGE_V2`,
 //! `PULL_MESSAGE`, `QUERY_CONSUMER_OFFSET`, `UPDATE_CONSUMER_OFFSET`, `UPDATE_AND_CREATE_TOPIC`,
 //! `SEARCH_OFFSET_BY_TIMESTAMP`, `GET_MAX_OFFSET`, `GET_MIN_OFFSET`, `GET_EARLIEST_MSG_STORETIME`,
-//! `VIEW_MESSAGE_BY_ID`, `HEART_BEAT`, `UNREGISTER_CLIENT`, `CONSUMER_SEND_MSG_BACK`, `GET_CONSUMER_LIST_BY_GROUP`;
+//! `VIEW_MESSAGE_BY_ID`, `HEART_BEAT`, `UNREGISTER_CLIENT`, `CONSUMER_SEND_MSG_BACK`, `GET_CONSUMER_LIST_BY_GROUP`,
+//! `SEND_BATCH_MESSAGE`, `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP`;
 //! to its clients, `NOTIFY_CONSUMER_IDS_CHANGED`. Topics come by a first send as on a real broker; retries and delays
 //! go by delay levels; dead letters end in `%DLQ%` topics. Where releases differ it does as its [`Release`] does.
 //!
 //! # What it does not model
 //!
-//! * **Transactions, batches, orderly consuming (queue locks), request and reply, POP, SQL92 filters, timer messages,
+//! * **Transactions, orderly consuming (queue locks), request and reply, POP, SQL92 filters, timer messages,
 //!   static topics, compaction, lite topics**: capabilities that the client does not have yet. Their requests are
 //!   refused as unknown, or with a remark that says so; nothing is silently taken for something else, except what a 4.x
 //!   broker itself passes over.
@@ -77,11 +78,11 @@ use server::Job;
 pub struct MiniBroker {
     name_servers: Vec<SocketAddr>,
     brokers: Vec<(Arc<str>, SocketAddr)>,
-    /// Dropped first: the thread ends when nobody can hand it a job any more.
+    /// The thread ends when nobody can hand it a job any more.
     jobs: Option<Sender<Job>>,
-    waker: Arc<Waker>,
-    /// Joined when it is dropped.
+    /// Joined when it is dropped: before the waker, which takes a wake-up with it that was not seen yet.
     worker: Worker,
+    waker: Waker,
 }
 
 impl MiniBroker {

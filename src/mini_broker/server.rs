@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -64,9 +64,9 @@ struct Connection {
 }
 
 impl Server {
-    pub(super) fn new(state: State, clock: Timekeeper, jobs: Receiver<Job>) -> io::Result<(Self, Arc<Waker>)> {
+    pub(super) fn new(state: State, clock: Timekeeper, jobs: Receiver<Job>) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let waker = Waker::new(poll.registry(), WAKER)?;
         let server = Self {
             poll,
             jobs,

@@ -52,11 +52,11 @@ impl Release {
         }
     }
 
-    /// The line about a page of answers that follows many a remark.
+    /// The second line of many a remark, about a page of answers.
     pub(super) fn see_also(self) -> &'static str {
         match self {
-            Self::V4_9_7 => "See http://rocketmq.apache.org/docs/faq/ for further details.",
-            Self::V5_5_0 => "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
+            Self::V4_9_7 => "\nSee http://rocketmq.apache.org/docs/faq/ for further details.",
+            Self::V5_5_0 => "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
         }
     }
 }

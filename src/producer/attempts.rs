@@ -19,7 +19,7 @@ const MAX_GO_AWAYS: u32 = 3;
 /// The broker codes after which a send is tried on another broker. Everything else is told to the caller at once: a
 /// message that is too large or a missing permission is not cured by another broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RetryCodes(BTreeSet<ResponseCode>);
+pub(crate) struct RetryCodes(BTreeSet<ResponseCode>);
 
 impl Default for RetryCodes {
     /// The Java client's `retryResponseCodes` of 5.x, without `NO_PERMISSION`.

@@ -21,7 +21,7 @@ pub use self::completions::{Completed, Completions};
 pub use self::result::{SendResult, SendStatus};
 pub use self::selector::by_hash;
 
-use self::attempts::RetryCodes;
+pub(crate) use self::attempts::RetryCodes;
 use self::prepare::{BodyRules, Prepared};
 use self::sender::{Done, Finished, Sender, Target};
 use self::window::{NoPermit, Permit, Window};

@@ -14,6 +14,7 @@ use crate::properties::{Properties, name};
 use crate::wire::compression::{self, Codec};
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{check_topic, may_send_to};
+use crate::wire::sys_flag::message as bits;
 
 /// Room that brokers need for the properties they add. A 5.5.0 broker adds `CLUSTER`, `__transactionId__` and, for
 /// delayed and retried messages, `REAL_TOPIC`, `REAL_QID`, `RETRY_TOPIC` and `ORIGIN_MESSAGE_ID`; with names of their
@@ -73,6 +74,28 @@ impl Prepared {
             reconsume_times: 0,
             max_reconsume_times: None,
         })
+    }
+
+    /// A message that was received before, as it came.
+    pub(super) fn again(
+        message: &Message,
+        sys_flag: i32,
+        (reconsume_times, max_reconsume_times): (Option<i32>, i32),
+        identity: &Identity,
+    ) -> Self {
+        let born_timestamp = wall_clock_millis();
+        let own_id = || identity.next_unique_id(born_timestamp).to_string();
+        Self {
+            topic: Arc::clone(&message.topic),
+            body: message.body.clone(),
+            flag: message.flag,
+            sys_flag: sys_flag & (bits::COMPRESSED | bits::COMPRESSION_MASK),
+            properties: message.properties.clone(),
+            message_id: message.properties.get(name::UNIQ_KEY).map_or_else(own_id, str::to_owned),
+            born_timestamp,
+            reconsume_times: reconsume_times.unwrap_or(0),
+            max_reconsume_times: Some(max_reconsume_times),
+        }
     }
 
     /// Bytes that it holds until it is resolved.

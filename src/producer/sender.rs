@@ -112,6 +112,20 @@ impl Sender {
         Box::new(AsyncSend { sender: Arc::clone(self), send, done: Some(done), end: End::Open }).go_on();
     }
 
+    /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
+    /// be compressed. `reconsume` has the deliveries so far and the most there may be.
+    pub(crate) fn publish_again(
+        self: &Arc<Self>,
+        message: &Message,
+        sys_flag: i32,
+        reconsume: (Option<i32>, i32),
+        deadline: Instant,
+        done: Box<dyn Done>,
+    ) {
+        let prepared = Prepared::again(message, sys_flag, reconsume, &self.core.identity);
+        self.send_async(self.begin(prepared, Target::InTurn, deadline), done);
+    }
+
     /// Hands the message to the connection of a broker that can be reached; there is no answer.
     pub(super) fn send_oneway(&self, mut send: Send) -> Result<()> {
         loop {

@@ -76,8 +76,8 @@ struct State {
     /// Since when the peer has owed a reply and said nothing at all. An abandoned request still counts: whether its
     /// caller waits makes no difference to whether the peer lives.
     owed_since: Option<Instant>,
-    /// Callers that wait for room in the outbox, each once.
-    room_waiters: Vec<Thread>,
+    /// Callers that wait for the dial or for room in the outbox, each once.
+    waiting: Vec<Thread>,
 }
 
 #[derive(Debug)]
@@ -90,7 +90,7 @@ enum ConnectionPhase {
     },
     /// The peer said GO_AWAY: what is pending may still be answered, new requests go elsewhere.
     Leaving,
-    Closed,
+    Closed(CloseReason),
 }
 
 /// What became of a frame that was handed to [`Connection::submit`].
@@ -100,8 +100,11 @@ pub(super) enum Submitted {
     Accepted { announce: bool },
     /// The connection is closed, or about to be: nothing happened, another connection can be tried.
     Closed(Option<Waiter>),
-    /// There is no room in the outbox: nothing happened. A calling thread that waits is unparked when there is some.
+    /// There is no room in the outbox: nothing happened. A calling thread that can wait is unparked when there is some.
     Full(Option<Waiter>),
+    /// A one-way request has nobody to tell that the dial failed, so it is not accepted before the dial succeeded:
+    /// nothing happened, the calling thread is unparked when the dial ends.
+    NotYet,
 }
 
 impl Connection {
@@ -116,7 +119,7 @@ impl Connection {
             announced: false,
             next_look: None,
             owed_since: None,
-            room_waiters: Vec::new(),
+            waiting: Vec::new(),
         };
         Self { address, token, next_opaque: AtomicI32::new(0), state: Mutex::new(state) }
     }
@@ -147,12 +150,17 @@ impl Connection {
         now: Instant,
     ) -> Submitted {
         let mut state = self.state.lock();
-        if matches!(state.phase, ConnectionPhase::Leaving | ConnectionPhase::Closed) {
-            return Submitted::Closed(waiter);
+        match state.phase {
+            ConnectionPhase::Leaving | ConnectionPhase::Closed(_) => return Submitted::Closed(waiter),
+            ConnectionPhase::Dialing if waiter.is_none() && now < deadline => {
+                state.let_wait(thread::current());
+                return Submitted::NotYet;
+            }
+            _ => {}
         }
         if !state.has_room(frame) {
             if !matches!(waiter, Some(Waiter::Completion(_))) {
-                state.wait_for_room(thread::current());
+                state.let_wait(thread::current());
             }
             return Submitted::Full(waiter);
         }
@@ -170,9 +178,18 @@ impl Connection {
         Submitted::Accepted { announce: announce && !std::mem::replace(&mut state.announced, true) }
     }
 
-    /// The caller gives up before there was room.
-    pub(super) fn stop_waiting_for_room(&self, caller: ThreadId) {
-        self.state.lock().room_waiters.retain(|waiting| waiting.id() != caller);
+    /// The caller gives up before its frame could be accepted.
+    pub(super) fn stop_waiting(&self, caller: ThreadId) {
+        self.state.lock().waiting.retain(|waiting| waiting.id() != caller);
+    }
+
+    /// Why the connection was closed, as a failure of a request of which nothing was accepted.
+    pub(super) fn closed(&self) -> Option<CallError> {
+        let reason = match &self.state.lock().phase {
+            ConnectionPhase::Closed(reason) => reason.clone(),
+            _ => return None,
+        };
+        Some(self.failed(&reason, Phase::Connect, Certainty::NotSent))
     }
 
     /// Gives up a request whose caller no longer waits; `None` when its outcome is being delivered already.
@@ -215,6 +232,7 @@ impl Connection {
             state.phase = ConnectionPhase::Open { direct };
             // The peer could not say anything before.
             state.owed_since = state.owed_since.map(|_| now);
+            state.tell_of_room();
         }
     }
 
@@ -223,7 +241,7 @@ impl Connection {
     pub(super) fn append(&self, frame: &Frame<'_>) -> bool {
         let mut state = self.state.lock();
         let has_room = state.has_room(frame);
-        if has_room && !matches!(state.phase, ConnectionPhase::Closed) {
+        if has_room && !matches!(state.phase, ConnectionPhase::Closed(_)) {
             state.outbox.append(frame, 0);
         }
         has_room
@@ -294,9 +312,15 @@ impl Connection {
     /// New requests are no longer accepted here; what is pending stays.
     pub(super) fn leave(&self) {
         let mut state = self.state.lock();
-        if !matches!(state.phase, ConnectionPhase::Closed) {
+        if !matches!(state.phase, ConnectionPhase::Closed(_)) {
             state.phase = ConnectionPhase::Leaving;
         }
+    }
+
+    /// Bytes that wait for the socket.
+    #[cfg(test)]
+    pub(super) fn unsent(&self) -> usize {
+        self.state.lock().outbox.len()
     }
 
     /// Whether nothing is left to write or to wait for.
@@ -311,7 +335,7 @@ impl Connection {
             let mut state = self.state.lock();
             let entries = state.pending.take_all();
             let orphans = entries.into_iter().map(|entry| (state.progress_of(&entry), entry.waiter)).collect();
-            state.phase = ConnectionPhase::Closed;
+            state.phase = ConnectionPhase::Closed(reason.clone());
             state.outbox = Outbox::default();
             state.tell_of_room();
             orphans
@@ -335,16 +359,16 @@ impl State {
         self.tell_of_room();
     }
 
-    fn wait_for_room(&mut self, caller: Thread) {
-        if !self.room_waiters.iter().any(|waiting| waiting.id() == caller.id()) {
-            self.room_waiters.push(caller);
+    fn let_wait(&mut self, caller: Thread) {
+        if !self.waiting.iter().any(|waiting| waiting.id() == caller.id()) {
+            self.waiting.push(caller);
         }
     }
 
     /// Not before half of the outbox is free: else many callers would wake up for the room of one.
     fn tell_of_room(&mut self) {
         if self.outbox.len() <= self.limits.outbox / 2 {
-            for caller in self.room_waiters.drain(..) {
+            for caller in self.waiting.drain(..) {
                 caller.unpark();
             }
         }

@@ -175,8 +175,9 @@ impl Remoting {
         }
     }
 
-    /// Sends a request that has no response; waits until `deadline` for room in the outbox. That it was accepted does
-    /// not say that it will leave.
+    /// Sends a request that has no response; waits until `deadline` for the connection and for room in its outbox. With
+    /// a deadline that has come it does not wait: the request is queued for a connection that is being dialled, and
+    /// refused without room. That it was accepted does not say that it will leave.
     pub(crate) fn invoke_oneway(
         &self,
         address: &Arc<str>,
@@ -225,10 +226,21 @@ impl Remoting {
                 Ok((Submitted::Full(returned), _)) => {
                     let can_wait = !matches!(returned, Some(Waiter::Completion(_)));
                     if !can_wait || !park_until(deadline) {
-                        connection.stop_waiting_for_room(thread::current().id());
+                        connection.stop_waiting(thread::current().id());
                         return Err((refused(address, ErrorKind::WindowFull, "the peer does not keep up"), returned));
                     }
                     waiter = returned;
+                }
+                Ok((Submitted::NotYet, _)) => {
+                    waiter = None;
+                    let in_time = park_until(deadline);
+                    if let Some(error) = connection.closed() {
+                        return Err((error, None));
+                    }
+                    if !in_time {
+                        connection.stop_waiting(thread::current().id());
+                        return Err((connection.timed_out(Phase::Connect, Certainty::NotSent), None));
+                    }
                 }
                 Err((error, waiter)) => {
                     let detail = format!("the request cannot be encoded: {error}");
@@ -355,14 +367,10 @@ fn refused(address: &Arc<str>, kind: ErrorKind, detail: &str) -> CallError {
     }
 }
 
-/// Waits to be unparked; `false` at the deadline.
+/// Waits to be unparked; `false` when the deadline has come.
 fn park_until(deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return false;
-    }
-    thread::park_timeout(left);
-    true
+    thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+    Instant::now() < deadline
 }
 
 /// The owner of `rmq-remoting`.

@@ -216,7 +216,8 @@ impl Selector {
             leaving_by: None,
         }));
         self.events.connected(&address);
-        self.look(token, now);
+        // The event that told of the connection may have told of bytes, or of the end, as well.
+        self.ready(token, Readable::ToTheEnd, now);
     }
 
     // --- Traffic ---

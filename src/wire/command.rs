@@ -602,6 +602,10 @@ struct JsonHeader<'a> {
 }
 
 fn decode_json_header(header: &[u8]) -> Result<RemotingCommand, Error> {
+    // The derived reader would take an array for the fields in their order.
+    if header.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::BadJson { what: "command header", detail: "not an object".into() });
+    }
     let json: JsonHeader<'_> = serde_json::from_slice(header)
         .map_err(|error| Error::BadJson { what: "command header", detail: error.to_string() })?;
     Ok(RemotingCommand {

@@ -9,6 +9,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod batch;
 pub mod body;
 pub mod code;
 pub mod command;

@@ -56,6 +56,7 @@ pub(crate) enum Server {
 #[derive(Debug)]
 pub(crate) struct Profile {
     /// Tells profiles apart.
+    #[allow(dead_code, reason = "only clusters that are shared look at it")]
     pub(crate) name: &'static str,
     pub(crate) name_servers: usize,
     /// Masters, named `broker-a`, `broker-b` and so on.
@@ -67,6 +68,7 @@ pub(crate) struct Profile {
     /// The broker setting `messageDelayLevel`.
     pub(crate) delay_levels: &'static str,
     /// Whether the scenario wants the cluster for itself, to kill brokers.
+    #[allow(dead_code, reason = "only clusters that are shared look at it")]
     pub(crate) isolated: bool,
 }
 
@@ -129,16 +131,22 @@ impl dyn Cluster + '_ {
         }
     }
 
-    /// Creates a consumer group on every broker; the mini broker knows every group.
+    /// Makes a consumer group known to every broker, as its first pull does, before its first heartbeat.
     pub(crate) fn create_group(&self, group: &str) {
-        if self.server() == Server::Mini {
-            return;
-        }
-        let config = format!(r#"{{"groupName":"{group}","retryQueueNums":1,"retryMaxTimes":16}}"#);
-        let request = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &());
+        let header = [
+            ("consumerGroup", group),
+            ("topic", "no such topic"),
+            ("queueId", "0"),
+            ("queueOffset", "0"),
+            ("maxMsgNums", "1"),
+            ("sysFlag", "0"),
+            ("commitOffset", "0"),
+            ("suspendTimeoutMillis", "0"),
+            ("subVersion", "0"),
+        ];
         for broker in self.brokers() {
-            let response = raw::request(broker.address, request.clone().with_body(config.clone())).expect("an answer");
-            assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {group}: {response:?}");
+            let response = self.ask_broker(&broker.name, RequestCode::PULL_MESSAGE, &header);
+            assert_eq!(response.response_code(), ResponseCode::TOPIC_NOT_EXIST, "creating {group}: {response:?}");
         }
     }
 

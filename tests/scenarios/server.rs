@@ -3,7 +3,7 @@
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 
 use super::raw::{self, fields};
-use super::{Cluster, eventually, unique};
+use super::{Cluster, Server, eventually, unique};
 
 pub(crate) fn a_created_topic_has_a_route_on_every_name_server(cluster: &dyn Cluster) {
     let topic = unique("Created");
@@ -34,6 +34,8 @@ pub(crate) fn a_committed_offset_is_told_again(cluster: &dyn Cluster) {
     cluster.create_topic(&topic, 1);
     let broker = &cluster.brokers()[0].name;
     cluster.create_group(&group);
+    let of_new_group = (cluster.server() == Server::Apache4).then_some(0);
+    assert_eq!(cluster.committed_offset(broker, &group, &topic, 0), of_new_group);
     let header = [("consumerGroup", &*group), ("topic", &*topic), ("queueId", "0"), ("commitOffset", "7")];
     let response = cluster.ask_broker(broker, RequestCode::UPDATE_CONSUMER_OFFSET, &header);
     assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");

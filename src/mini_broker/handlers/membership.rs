@@ -4,6 +4,8 @@
 //! modelled: the second heartbeat version, the silence of 120 s after which a real broker forgets a member (injected
 //! time would make everybody silent at once), producer groups, which matter to transactions only.
 
+use serde::Deserialize;
+
 use super::Handled;
 use crate::mini_broker::broker::{Broker, Group, Member};
 use crate::mini_broker::state::{Answer, Request};
@@ -57,6 +59,19 @@ pub(super) fn list(broker: &mut Broker, request: &Request) -> Handled {
         return Err(Answer::refusal(ResponseCode::SYSTEM_ERROR, remark));
     }
     Ok(Answer::success().with_body(body::encode("consumer list", &ConsumerList { consumer_id_list })?).into())
+}
+
+/// Of a group's settings only its being there matters.
+pub(super) fn create_group(broker: &mut Broker, request: &Request) -> Handled {
+    let config: GroupConfig = body::decode("group", &request.command.body)?;
+    broker.groups.entry(config.group_name).or_default();
+    Ok(Answer::success().into())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupConfig {
+    group_name: String,
 }
 
 fn told_members(group: &Group) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! What the servers do with each request: one function per request code, chosen here.
 //!
 //! Handlers run on the broker's thread and only change values. An `Err` is a refusal: an answer like any other, given
-//! early. A header that cannot be read is refused with `SYSTEM_ERROR`, as a Java exception is on a real broker.
+//! early. A header that cannot be read is refused in the words of the Java exception that it is on a real broker.
 
 mod membership;
 mod name_server;
@@ -34,6 +34,7 @@ pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
         RequestCode::HEART_BEAT => membership::heartbeat,
         RequestCode::UNREGISTER_CLIENT => membership::unregister,
         RequestCode::GET_CONSUMER_LIST_BY_GROUP => membership::list,
+        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => membership::create_group,
         _ => |_, request| Err(not_supported(request)),
     };
     handler(broker, request).unwrap_or_else(Reply::Now)
@@ -53,7 +54,7 @@ pub(super) fn name_server(state: &State, request: &Request) -> Reply {
 
 impl From<wire::Error> for Answer {
     fn from(error: wire::Error) -> Self {
-        Self::refusal(ResponseCode::SYSTEM_ERROR, error.to_string())
+        Self::refusal(ResponseCode::SYSTEM_ERROR, format!("java.lang.NullPointerException: {error}"))
     }
 }
 

@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::Handled;
 use crate::mini_broker::broker::Broker;
 use crate::mini_broker::state::{Answer, Condition, Request, State};
@@ -16,7 +19,9 @@ use crate::wire::header::GetRouteInfoRequest;
 const STANDARD_JSON_SINCE: i32 = 401;
 
 pub(super) fn route(state: &State, request: &Request) -> Handled {
-    let header = GetRouteInfoRequest::from_fields(&request.command.ext_fields)?;
+    let Ok(header) = GetRouteInfoRequest::from_fields(&request.command.ext_fields) else {
+        return Err(no_route(state, "null"));
+    };
     let mut route = TopicRouteData::default();
     for broker in brokers(state) {
         let Some(topic) = broker.store.topic(header.topic) else { continue };
@@ -30,11 +35,9 @@ pub(super) fn route(state: &State, request: &Request) -> Handled {
         });
     }
     if route.broker_datas.is_empty() {
-        let see_also = state.settings.release.see_also();
-        let remark = format!("No topic route info in name server for the topic: {}\n{see_also}", header.topic);
-        return Err(Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark));
+        return Err(no_route(state, header.topic));
     }
-    let json = body::encode("topic route", &route)?;
+    let json = java_json(state, &route)?;
     let is_standard =
         request.command.version >= STANDARD_JSON_SINCE || header.accept_standard_json_only.unwrap_or_default();
     let json = if is_standard && !state.settings.raw_route_json { json } else { with_bare_integer_keys(&json) };
@@ -47,7 +50,7 @@ pub(super) fn cluster_info(state: &State) -> Handled {
         info.broker_addr_table.insert(broker.name.to_string(), broker_data(state, broker));
         info.cluster_addr_table.entry(state.settings.cluster.clone()).or_default().push(broker.name.to_string());
     }
-    let json = body::encode("cluster info", &info)?;
+    let json = java_json(state, &info)?;
     Ok(Answer::success().with_body(with_bare_integer_keys(&json)).into())
 }
 
@@ -60,6 +63,34 @@ fn broker_data(state: &State, broker: &Broker) -> BrokerData {
         cluster: state.settings.cluster.clone(),
         broker_name: broker.name.to_string(),
         broker_addrs: BTreeMap::from([(MASTER_ID, broker.address.to_string())]),
+    }
+}
+
+fn no_route(state: &State, topic: &str) -> Answer {
+    let see_also = state.settings.release.see_also();
+    let remark = format!("No topic route info in name server for the topic: {topic}{see_also}");
+    Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark)
+}
+
+/// With members in the order of the alphabet, as fastjson writes them, and with what 5.x says of each broker besides.
+fn java_json<T: Serialize>(state: &State, body: &T) -> Result<Vec<u8>, Answer> {
+    let mut json: Value = body::decode("body", &body::encode("body", body)?)?;
+    if state.settings.release.is_v5() {
+        deny_acting_masters(&mut json);
+    }
+    Ok(body::encode("body", &json)?)
+}
+
+fn deny_acting_masters(json: &mut Value) {
+    match json {
+        Value::Object(members) => {
+            if members.contains_key("brokerAddrs") {
+                members.insert("enableActingMaster".to_owned(), Value::Bool(false));
+            }
+            members.values_mut().for_each(deny_acting_masters);
+        }
+        Value::Array(values) => values.iter_mut().for_each(deny_acting_masters),
+        _ => {}
     }
 }
 

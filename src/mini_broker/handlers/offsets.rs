@@ -28,7 +28,11 @@ pub(super) fn query(broker: &mut Broker, request: &Request) -> Handled {
     if !wants_truth && begins_at_zero && (has_messages || !is_v5) {
         return offset_answer(0);
     }
-    let remark = "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first";
+    let remark = if wants_truth {
+        "Not found, do not set to zero, maybe this group boot first"
+    } else {
+        "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first"
+    };
     Err(Answer::refusal(ResponseCode::QUERY_NOT_FOUND, remark))
 }
 
@@ -57,12 +61,7 @@ pub(super) fn max(broker: &mut Broker, request: &Request) -> Handled {
 /// The offset of the oldest message of the queue.
 pub(super) fn min(broker: &mut Broker, request: &Request) -> Handled {
     let header = QueueRequest::from_fields(&request.command.ext_fields)?;
-    let offset = match broker.store.queue(header.topic, header.queue_id) {
-        Some(queue) => queue.first(),
-        None if is_queue_of_topic(broker, &header) => 0,
-        None => -1,
-    };
-    offset_answer(offset)
+    offset_answer(broker.store.queue(header.topic, header.queue_id).map_or(0, Queue::first))
 }
 
 pub(super) fn search(broker: &mut Broker, request: &Request) -> Handled {
@@ -88,13 +87,11 @@ fn offset_answer(offset: i64) -> Handled {
     Ok(Answer::success().with_fields(&OffsetResponse { offset }).into())
 }
 
-fn is_queue_of_topic(broker: &Broker, header: &QueueRequest<'_>) -> bool {
-    let config = broker.store.topic(header.topic).map(|topic| topic.config);
-    config.is_some_and(|config| (0..config.write_queues.max(config.read_queues)).contains(&header.queue_id))
-}
-
-/// 4.x: the message stored nearest to the time, the earlier one of two; the last one when the time is behind all.
+/// 4.x: the message stored nearest to the time, the first one of several; the last one when the time is behind all.
 fn nearest(queue: &Queue, timestamp: i64) -> i64 {
+    if queue.live().all(|(_, entry)| entry.stored_at < timestamp) {
+        return (queue.end() - 1).max(queue.first());
+    }
     let distance = |stored_at: i64| stored_at.abs_diff(timestamp);
     queue.live().min_by_key(|(offset, entry)| (distance(entry.stored_at), *offset)).map_or(0, |(offset, _)| offset)
 }

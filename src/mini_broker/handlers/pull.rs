@@ -3,6 +3,8 @@
 //! Not modelled: slaves (`suggestWhichBrokerId` is always 0), filtering by SQL92, groups that may not consume, reads
 //! from disk with their smaller batches. A long poll ends exactly at its time; real brokers look every 5 s.
 
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
 
 use super::Handled;
@@ -21,6 +23,9 @@ const MAX_BYTES: usize = 256 * 1024;
 /// Messages looked at for one answer.
 const MAX_SCANNED: usize = 800;
 
+/// A 5.x broker tells by a number whose permission is missing.
+const FORBIDDEN_TOPIC: &str = "3";
+
 /// When a waiting pull is looked at again after a message has come that it does not want.
 const HOLD_CHECK_MILLIS: i64 = 5_000;
 
@@ -29,6 +34,7 @@ const HOLD_CHECK_MILLIS: i64 = 5_000;
 pub(in crate::mini_broker) struct ParkedPull {
     pub(in crate::mini_broker) return_to: ReturnAddress,
     pub(in crate::mini_broker) deadline: i64,
+    peer: SocketAddr,
     wanted: Wanted,
 }
 
@@ -52,7 +58,7 @@ enum Filter {
 pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
     let header = PullMessageRequest::from_fields(&request.command.ext_fields)?;
     broker.group(header.consumer_group)?;
-    check_queue(broker, header.topic, header.queue_id, header.consumer_group)?;
+    check_queue(broker, header.topic, header.queue_id, request.peer)?;
     let filter = filter_of(broker, &header)?;
     let wanted = Wanted {
         topic: header.topic.to_owned(),
@@ -67,10 +73,10 @@ pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
     let found = read(broker, &wanted);
     if found.status.code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & SUSPEND != 0 {
         let deadline = request.now.saturating_add(header.suspend_timeout_millis);
-        broker.parked.push(ParkedPull { return_to: request.return_to.clone(), deadline, wanted });
+        broker.parked.push(ParkedPull { return_to: request.return_to.clone(), deadline, peer: request.peer, wanted });
         return Ok(Reply::Later);
     }
-    Ok(found.into_answer().into())
+    Ok(answer_of(broker, found).into())
 }
 
 pub(super) fn view_message(broker: &mut Broker, request: &Request) -> Handled {
@@ -100,15 +106,15 @@ pub(in crate::mini_broker) fn wake_pulls(broker: &mut Broker, topic: &str, queue
 
 /// Answers a pull that has waited, with messages or without.
 pub(in crate::mini_broker) fn lapse_pull(broker: &mut Broker, pull: ParkedPull, now: i64) {
-    let ParkedPull { return_to, wanted, .. } = pull;
-    let answer = match check_queue(broker, &wanted.topic, wanted.queue_id, "") {
-        Ok(()) => read(broker, &wanted).into_answer(),
+    let ParkedPull { return_to, wanted, peer, .. } = pull;
+    let answer = match check_queue(broker, &wanted.topic, wanted.queue_id, peer) {
+        Ok(()) => answer_of(broker, read(broker, &wanted)),
         Err(refusal) => refusal,
     };
     broker.answer_late(return_to, answer, now);
 }
 
-fn check_queue(broker: &Broker, topic: &str, queue_id: i32, group: &str) -> Result<(), Answer> {
+fn check_queue(broker: &Broker, topic: &str, queue_id: i32, peer: SocketAddr) -> Result<(), Answer> {
     let release = broker.settings.release;
     let Some(known) = broker.store.topic(topic) else {
         let remark = format!("topic[{topic}] not exist, apply first please! {}", release.see_also());
@@ -116,12 +122,13 @@ fn check_queue(broker: &Broker, topic: &str, queue_id: i32, group: &str) -> Resu
     };
     if known.config.perm & permission::READ == 0 {
         let remark = format!("the topic[{topic}] pulling message is forbidden");
-        return Err(Answer::refusal(ResponseCode::NO_PERMISSION, remark));
+        let refusal = Answer::refusal(ResponseCode::NO_PERMISSION, remark);
+        return Err(if release.is_v5() { refusal.with_field("forbiddenType", FORBIDDEN_TOPIC) } else { refusal });
     }
     let queues = known.config.read_queues;
     if !(0..queues).contains(&queue_id) {
         let remark = format!(
-            "queueId[{queue_id}] is illegal, topic:[{topic}] topicConfig.readQueueNums:[{queues}] consumer:[{group}]"
+            "queueId[{queue_id}] is illegal, topic:[{topic}] topicConfig.readQueueNums:[{queues}] consumer:[/{peer}]"
         );
         return Err(Answer::refusal(release.invalid_parameter(), remark));
     }
@@ -217,20 +224,21 @@ struct Found {
     body: BytesMut,
 }
 
-impl Found {
-    fn into_answer(self) -> Answer {
-        let header = PullMessageResponse {
-            suggest_which_broker_id: 0,
-            next_begin_offset: self.next,
-            min_offset: self.min,
-            max_offset: self.max,
-            offset_delta: None,
-        };
-        let mut answer = Answer::success().with_fields(&header).with_body(self.body.freeze());
-        answer.code = self.status.code().0;
-        answer.remark = Some(self.status.name().to_owned());
-        answer
+fn answer_of(broker: &Broker, found: Found) -> Answer {
+    let header = PullMessageResponse {
+        suggest_which_broker_id: 0,
+        next_begin_offset: found.next,
+        min_offset: found.min,
+        max_offset: found.max,
+        offset_delta: None,
+    };
+    let mut answer = Answer::success().with_fields(&header).with_body(found.body.freeze());
+    answer.code = found.status.code().0;
+    answer.remark = Some(found.status.name().to_owned());
+    if broker.settings.release.is_v5() {
+        return answer.with_field("topicSysFlag", "0").with_field("groupSysFlag", "0");
     }
+    answer
 }
 
 fn read(broker: &Broker, wanted: &Wanted) -> Found {

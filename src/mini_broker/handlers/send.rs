@@ -1,6 +1,6 @@
 //! Writing: sends, messages that consumers hand back, and topics.
 //!
-//! Not modelled: batches, transactions, the timer messages of 5.x, replies to requests; they are refused or, where
+//! Not modelled: transactions, the timer messages of 5.x, replies to requests; they are refused or, where
 //! 4.x passes the property over, stored like any message. Topic attributes and orders have no effect.
 
 use bytes::Bytes;
@@ -11,6 +11,8 @@ use crate::mini_broker::broker::{Broker, set_property};
 use crate::mini_broker::state::{Answer, Release, Request};
 use crate::mini_broker::store::{Draft, Place, TopicConfig};
 use crate::properties::{Properties, name as property};
+use crate::wire::batch::{BatchMessage, messages_of_batch};
+use crate::wire::body::permission;
 use crate::wire::header::{
     ConsumerSendMsgBackRequest, CreateTopicRequest, SendMessageRequest, SendMessageRequestV2, SendMessageResponse,
 };
@@ -18,6 +20,8 @@ use crate::wire::message_id::{OffsetMessageId, UniqueId};
 use crate::wire::name::NameError;
 use crate::wire::sys_flag::message::{TRANSACTION_MASK, TRANSACTION_NOT};
 use crate::wire::{RequestCode, ResponseCode, name};
+
+const REGION: &str = "DefaultRegion";
 
 /// How often a message is delivered again before it goes to the dead-letter topic, unless its consumer says.
 const RETRY_MAX_TIMES: i32 = 16;
@@ -27,8 +31,13 @@ const FIRST_RETRY_LEVEL: i32 = 3;
 const OWN_MAXIMUM_SINCE: i32 = 121;
 
 pub(super) fn send(broker: &mut Broker, request: &Request) -> Handled {
-    let answer = store_sent(broker, request).unwrap_or_else(|refusal| refusal);
-    Ok(answer.with_field("MSG_REGION", "DefaultRegion").with_field("TRACE_ON", "true").into())
+    let fields = &request.command.ext_fields;
+    let header = match request.command.request_code() {
+        RequestCode::SEND_MESSAGE => SendMessageRequest::from_fields(fields)?.into(),
+        _ => SendMessageRequestV2::from_fields(fields)?,
+    };
+    let answer = store_sent(broker, request, &header).unwrap_or_else(|refusal| refusal);
+    Ok(answer.with_field("MSG_REGION", REGION).with_field("TRACE_ON", "true").into())
 }
 
 pub(super) fn send_back(broker: &mut Broker, request: &Request) -> Handled {
@@ -81,49 +90,60 @@ pub(super) fn create_topic(broker: &mut Broker, request: &Request) -> Handled {
     let config =
         TopicConfig { read_queues: header.read_queue_nums, write_queues: header.write_queue_nums, perm: header.perm };
     broker.store.set_topic(header.topic, config);
-    Ok(Answer::success().into())
+    // Java's code never sets another remark on this path.
+    Ok(Answer { remark: Some("not set any response code".to_owned()), ..Answer::success() }.into())
 }
 
 /// In the words of the release's broker.
 fn describe(release: Release, topic: &str, error: NameError) -> String {
+    let (named, is_v5) = (format!(": {topic},"), release.is_v5());
+    let named = if is_v5 { named.as_str() } else { "" };
     match error {
         NameError::Blank => "The specified topic is blank.".to_owned(),
-        NameError::TooLong { limit } => format!("The specified topic is longer than topic max length {limit}."),
-        _ => {
-            let named = if release.is_v5() { format!("[{topic}]") } else { String::new() };
-            format!("The specified topic{named} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")
+        NameError::TooLong { limit } if is_v5 => {
+            format!("The specified topic{named} is longer than topic max length: {limit}")
         }
+        NameError::TooLong { .. } => "The specified topic is longer than topic max length.".to_owned(),
+        _ => format!("The specified topic{named} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"),
     }
 }
 
-fn store_sent(broker: &mut Broker, request: &Request) -> Result<Answer, Answer> {
-    let fields = &request.command.ext_fields;
-    let header = match request.command.request_code() {
-        RequestCode::SEND_MESSAGE => SendMessageRequest::from_fields(fields)?.into(),
-        _ => SendMessageRequestV2::from_fields(fields)?,
-    };
-    refuse_what_is_not_modelled(&header)?;
-    check_topic(broker, &header)?;
-    let mut draft = draft_of(broker, request, &header)?;
-    move_exhausted_retry(broker, request, &header, &mut draft)?;
+fn store_sent(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<Answer, Answer> {
+    if header.sys_flag & TRANSACTION_MASK != TRANSACTION_NOT {
+        let remark = "the mini broker does not model transactions";
+        return Err(Answer::refusal(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, remark));
+    }
+    check_topic(broker, request, header)?;
+    let mut draft = draft_of(broker, request, header)?;
+    move_exhausted_retry(broker, request, header, &mut draft)?;
     let (queue_id, unique_id) = (draft.queue_id, draft.message.property(property::UNIQ_KEY).map(str::to_owned));
-    let place = broker.put(draft, request.now)?;
-    Ok(stored_answer(broker, queue_id, place, unique_id.as_deref()))
-}
-
-fn refuse_what_is_not_modelled(header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
-    let what = if header.batch == Some(true) {
-        "batches"
-    } else if header.sys_flag & TRANSACTION_MASK != TRANSACTION_NOT {
-        "transactions"
+    let places = if header.batch == Some(true) {
+        put_batch(broker, &draft, request.now)?
     } else {
-        return Ok(());
+        vec![broker.put(draft, request.now)?]
     };
-    let remark = format!("the mini broker does not model {what}");
-    Err(Answer::refusal(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, remark))
+    Ok(stored_answer(broker, queue_id, &places, unique_id.as_deref()))
 }
 
-fn check_topic(broker: &mut Broker, header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
+/// Stores the messages of a batch one by one. 4.x brokers give each the properties of the whole, 5.x brokers do not.
+fn put_batch(broker: &mut Broker, whole: &Draft, now: i64) -> Result<Vec<Place>, Answer> {
+    broker.check_size(&whole.message)?;
+    let messages = messages_of_batch(whole.message.body())?;
+    let is_v5 = broker.settings.release.is_v5();
+    let draft_of_one = |one: BatchMessage| {
+        let mut draft = whole.clone();
+        draft.message.body = one.body;
+        draft.message.flag = one.flag;
+        let of_whole = std::mem::replace(&mut draft.message.properties, one.properties);
+        for (name, value) in of_whole.iter().filter(|_| !is_v5) {
+            set_property(&mut draft.message, name, value);
+        }
+        draft
+    };
+    messages.into_iter().map(|one| broker.put(draft_of_one(one), now)).collect()
+}
+
+fn check_topic(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
     let release = broker.settings.release;
     let topic = header.topic;
     let refuse = |error| Answer::refusal(release.invalid_parameter(), describe(release, topic, error));
@@ -138,12 +158,29 @@ fn check_topic(broker: &mut Broker, header: &SendMessageRequestV2<'_>) -> Result
     };
     if header.queue_id >= config.read_queues.max(config.write_queues) {
         let remark = format!(
-            "request queueId[{}] is illegal, TopicConfig [topicName={topic}, readQueueNums={}, writeQueueNums={}, ...]",
-            header.queue_id, config.read_queues, config.write_queues
+            "request queueId[{}] is illegal, {} Producer: {}",
+            header.queue_id,
+            describe_config(release, topic, config),
+            request.peer
         );
         return Err(Answer::refusal(release.invalid_parameter(), remark));
     }
     Ok(())
+}
+
+/// As `TopicConfig.toString` of Java.
+fn describe_config(release: Release, topic: &str, config: TopicConfig) -> String {
+    let letter = |bit: i32, letter: char| if config.perm & bit != 0 { letter } else { '-' };
+    format!(
+        "TopicConfig [topicName={topic}, readQueueNums={}, writeQueueNums={}, perm={}{}{}, topicFilterType=SINGLE_TAG, \
+         topicSysFlag=0, order=false{}]",
+        config.read_queues,
+        config.write_queues,
+        letter(permission::READ, 'R'),
+        letter(permission::WRITE, 'W'),
+        letter(permission::INHERIT, 'X'),
+        if release.is_v5() { ", attributes={}" } else { "" },
+    )
 }
 
 fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<Draft, Answer> {
@@ -155,12 +192,18 @@ fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV
     let encoded = Bytes::copy_from_slice(header.properties.unwrap_or_default().as_bytes());
     let properties = Properties::from_encoded(encoded).unwrap_or_default();
     let mut message = Message::from_parts(header.topic.into(), body, header.flag, properties);
-    message.properties.remove(property::WAIT);
+    if !is_v5 {
+        message.properties.remove(property::WAIT);
+    }
     if is_v5 && message.property(property::UNIQ_KEY).is_none() {
         let id = unique_id(broker, request.now);
         set_property(&mut message, property::UNIQ_KEY, &id);
     }
     set_property(&mut message, property::CLUSTER, &broker.settings.cluster);
+    if is_v5 {
+        set_property(&mut message, property::MSG_REGION, REGION);
+        set_property(&mut message, property::TRACE_ON, "true");
+    }
     let queue_id = if header.queue_id < 0 { any_queue(broker, header.topic) } else { header.queue_id };
     Ok(Draft {
         message,
@@ -194,17 +237,22 @@ fn move_exhausted_retry(
         broker.ensure_group_topic(&topic);
         draft.message.topic = topic.into();
         draft.queue_id = 0;
-        set_property(&mut draft.message, property::DELAY, "0");
+        // A 4.x broker delays the dead letter too when its sender asked for a delay.
+        if broker.settings.release.is_v5() {
+            set_property(&mut draft.message, property::DELAY, "-1");
+        }
     }
     Ok(())
 }
 
-fn stored_answer(broker: &Broker, queue_id: i32, place: Place, unique_id: Option<&str>) -> Answer {
-    let id = OffsetMessageId { store_host: broker.address, commit_log_offset: place.log_offset }.to_string();
+fn stored_answer(broker: &Broker, queue_id: i32, places: &[Place], unique_id: Option<&str>) -> Answer {
+    let id =
+        |place: &Place| OffsetMessageId { store_host: broker.address, commit_log_offset: place.log_offset }.to_string();
+    let ids: Vec<String> = places.iter().map(id).collect();
     let response = SendMessageResponse {
-        msg_id: &id,
+        msg_id: &ids.join(","),
         queue_id,
-        queue_offset: place.queue_offset,
+        queue_offset: places.first().map_or(0, |place| place.queue_offset),
         transaction_id: unique_id.filter(|_| broker.settings.release.is_v5()),
         ..SendMessageResponse::default()
     };

@@ -19,6 +19,7 @@ pub(super) fn strict(recorder: &mut Recorder, cluster: &dyn Cluster) {
     topics(recorder, cluster);
     routes(recorder);
     sends(recorder, cluster);
+    batches(recorder);
     refused_sends(recorder);
     queue_offsets(recorder);
     pulls(recorder);
@@ -67,6 +68,7 @@ fn topics(recorder: &mut Recorder, cluster: &dyn Cluster) {
     recorder.ask("create a topic for reading only", Broker, create("TranscriptReadOnly", 1, 4));
     recorder.ask("create a topic for writing only", Broker, create("TranscriptWriteOnly", 1, 2));
     recorder.ask("create a topic with one queue", Broker, create("TranscriptOneQueue", 1, 6));
+    recorder.ask("create a topic for batches", Broker, create("TranscriptBatches", 1, 6));
     recorder.ask("create a topic with a bad name", Broker, create("Bad name!", 1, 6));
     recorder.ask("create a topic with the longest name", Broker, create(&"L".repeat(127), 1, 6));
     recorder.ask("create a topic with too long a name", Broker, create(&"L".repeat(128), 1, 6));
@@ -100,12 +102,9 @@ fn sends(recorder: &mut Recorder, cluster: &dyn Cluster) {
     recorder.ask("send to a topic for reading only", Broker, send("TranscriptReadOnly", 0, "read only"));
     recorder.ask("send to a topic for writing only", Broker, send("TranscriptWriteOnly", 0, "write only"));
     recorder.ask("send with the largest body", Broker, send(TOPIC, 1, "x".repeat(64 * 1024)));
-    let batch = stored_form(&[("b1", "TAGS\u{1}A\u{2}"), ("b2", "")]);
-    let batch = send_with("TranscriptOneQueue", 0, batch, &[("m", "true")]);
-    recorder.ask("send a batch", Broker, RemotingCommand { code: RequestCode::SEND_BATCH_MESSAGE.0, ..batch });
     recorder.send(Broker, send("TranscriptOneQueue", 0, "one-way").oneway());
     for (topic, queue, offset) in
-        [(TOPIC, 0, 5), (TOPIC, 1, 1), ("TranscriptReadOnly", 0, 1), ("TranscriptOneQueue", 0, 4)]
+        [(TOPIC, 0, 5), (TOPIC, 1, 1), ("TranscriptReadOnly", 0, 1), ("TranscriptOneQueue", 0, 2)]
     {
         await_offset(cluster, topic, queue, offset);
     }
@@ -114,6 +113,19 @@ fn sends(recorder: &mut Recorder, cluster: &dyn Cluster) {
         Broker,
         queue(RequestCode::GET_MAX_OFFSET, "TranscriptOneQueue", 0),
     );
+}
+
+/// On a topic of its own: a server may not know batches.
+fn batches(recorder: &mut Recorder) {
+    let batch = stored_form(&[("b1", "TAGS\u{1}A\u{2}"), ("b2", "")]);
+    let batch = send_with("TranscriptBatches", 0, batch, &[("m", "true")]);
+    let batch = RemotingCommand { code: RequestCode::SEND_BATCH_MESSAGE.0, ..batch };
+    let sent = recorder.ask("send a batch", Broker, batch);
+    if sent.response_code() == ResponseCode::SUCCESS {
+        let mut all = || recorder.ask_unlisted(Broker, queue(RequestCode::GET_MAX_OFFSET, "TranscriptBatches", 0));
+        eventually("the batch is counted", || all().ext_fields.get("offset") == Some("2"));
+    }
+    recorder.ask("pull a batch", Broker, pull("TranscriptBatches", 0, &[("queueOffset", "0")]));
 }
 
 fn refused_sends(recorder: &mut Recorder) {
@@ -170,7 +182,6 @@ fn pulls(recorder: &mut Recorder) {
     ask("pull before the begin", &[("queueOffset", "-1")]);
     recorder.ask("pull, binary header", Broker, binary(pull(TOPIC, 0, &[("queueOffset", "4")])));
     recorder.ask("pull the largest message", Broker, pull(TOPIC, 1, &[("queueOffset", "1")]));
-    recorder.ask("pull a batch", Broker, pull("TranscriptOneQueue", 0, &[("queueOffset", "0")]));
     recorder.ask("pull from a topic for reading only", Broker, pull("TranscriptReadOnly", 0, &[("queueOffset", "0")]));
     recorder.ask("pull from an empty queue", Broker, pull(&"L".repeat(127), 0, &[("queueOffset", "0")]));
     recorder.ask("pull behind the end of an empty queue", Broker, pull(&"L".repeat(127), 0, &[("queueOffset", "3")]));

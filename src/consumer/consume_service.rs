@@ -1,0 +1,232 @@
+//! The fixed pool `rmq-consume-N`: runs the listener on shares of what was pulled.
+//!
+//! A [`ConsumeRequest`] is a share in one pull's messages: it travels through the channel once, and idle workers join
+//! it, so that a batch size of 1 costs no channel message for each message. User code runs under a panic boundary; the
+//! workers never wait for the network.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use log::{error, warn};
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::message::MessageExt;
+use crate::wire::sys_flag::message::COMPRESSED;
+use crate::worker::{Threads, Worker};
+
+use super::listener::{ConsumeContext, ConsumeStatus};
+use super::member::{Consumer, Window};
+use super::process_queue::{Claim, ConsumeRequest};
+use super::retry::RetryDelay;
+
+/// A worker reports what quick listeners have consumed after this long at the latest.
+const REPORT_AFTER: Duration = Duration::from_millis(2);
+
+/// The threads that run one consumer's listener.
+#[derive(Debug)]
+pub(super) struct Pool {
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    work: Option<Sender<Work>>,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Workers that wait for work.
+    idle: AtomicUsize,
+    /// Workers that are in the listener.
+    running: AtomicUsize,
+}
+
+struct Work {
+    consumer: Arc<Consumer>,
+    window: Arc<Window>,
+    request: Arc<ConsumeRequest>,
+}
+
+impl Pool {
+    /// Starts `size` threads. They wait until the first message comes.
+    pub(super) fn start(threads: &Threads, size: usize) -> Result<Self> {
+        let (work, inbox) = unbounded::<Work>();
+        let shared = Arc::new(Shared::default());
+        let mut state = State::default();
+        for number in 0..size {
+            let (inbox, work, shared) = (inbox.clone(), work.clone(), Arc::clone(&shared));
+            state.workers.push(threads.start(format!("rmq-consume-{number}"), move || run(&inbox, &shared))?);
+            drop(work);
+        }
+        state.work = Some(work);
+        Ok(Self { state: Mutex::new(state), shared })
+    }
+
+    /// Hands a request to the workers. One that comes after the end is left to the broker.
+    pub(super) fn submit(&self, consumer: &Arc<Consumer>, window: &Arc<Window>, request: Arc<ConsumeRequest>) {
+        let work = self.state.lock().work.clone();
+        if let Some(work) = work {
+            let _ = work.send(Work { consumer: Arc::clone(consumer), window: Arc::clone(window), request });
+        }
+    }
+
+    /// Takes no more work; what has not begun is not begun.
+    pub(super) fn close(&self) {
+        self.state.lock().work = None;
+    }
+
+    /// Whether the caller runs on one of these threads.
+    pub(super) fn is_current(&self) -> bool {
+        self.state.lock().workers.iter().any(Worker::is_current)
+    }
+
+    /// Waits for the workers after [`Pool::close`]. Returns how many are still in the listener at `deadline`; these are
+    /// left behind.
+    pub(super) fn join(&self, deadline: Instant) -> usize {
+        let workers = std::mem::take(&mut self.state.lock().workers);
+        let mut running = 0;
+        for mut worker in workers {
+            if !worker.join_until(deadline) {
+                warn!("{} is still in the listener", worker.name());
+                running += 1;
+                worker.detach();
+            }
+        }
+        running
+    }
+
+    /// Workers that are in the listener now.
+    pub(super) fn running(&self) -> usize {
+        self.shared.running.load(Ordering::Relaxed)
+    }
+}
+
+fn run(inbox: &Receiver<Work>, shared: &Shared) {
+    loop {
+        shared.idle.fetch_add(1, Ordering::Relaxed);
+        let received = inbox.recv();
+        shared.idle.fetch_sub(1, Ordering::Relaxed);
+        let Ok(work) = received else { return };
+        let Work { consumer, window, request } = work;
+        call_for_help(&consumer, &window, &request, shared);
+        Share { consumer: &consumer, window: &window, request: &request, shared }.consume();
+    }
+}
+
+/// Lets an idle worker join when there is more in the request than one batch; that worker calls the next.
+fn call_for_help(consumer: &Arc<Consumer>, window: &Arc<Window>, request: &Arc<ConsumeRequest>, shared: &Shared) {
+    let more = request.unclaimed().len() > consumer.options.consume_batch;
+    if more && shared.idle.load(Ordering::Relaxed) > 0 {
+        consumer.pool.submit(consumer, window, Arc::clone(request));
+    }
+}
+
+/// One worker's part in one request.
+struct Share<'a> {
+    consumer: &'a Arc<Consumer>,
+    window: &'a Arc<Window>,
+    request: &'a Arc<ConsumeRequest>,
+    shared: &'a Shared,
+}
+
+impl Share<'_> {
+    /// Claims batches until none is left. Batches that were consumed one behind the other are reported together.
+    fn consume(&self) {
+        let mut consumed: Option<(Claim, Instant)> = None;
+        loop {
+            let now = Instant::now();
+            let Some(claim) = self.request.claim(self.consumer.options.consume_batch, now) else { break };
+            let count = self.request.messages(&claim).len();
+            let (done, delay) = self.listen(&claim);
+            if done < count {
+                self.report_consumed(consumed.take());
+                self.report(claim, done, delay);
+                continue;
+            }
+            consumed = match consumed.take() {
+                None => Some((claim, now)),
+                Some((mut before, since)) => match before.join(claim) {
+                    Ok(()) => Some((before, since)),
+                    Err(claim) => {
+                        self.report_consumed(Some((before, since)));
+                        Some((claim, now))
+                    }
+                },
+            };
+            if consumed.as_ref().is_some_and(|(_, since)| since.elapsed() > REPORT_AFTER) {
+                self.report_consumed(consumed.take());
+            }
+        }
+        self.report_consumed(consumed);
+    }
+
+    fn report_consumed(&self, consumed: Option<(Claim, Instant)>) {
+        if let Some((claim, _)) = consumed {
+            self.report(claim, usize::MAX, RetryDelay::Growing);
+        }
+    }
+
+    fn report(&self, claim: Claim, consumed: usize, delay: RetryDelay) {
+        let finished = self.window.messages.lock().finish(claim, consumed);
+        if finished.drained {
+            self.consumer.has_room(self.window);
+        }
+        if !finished.failed.is_empty() {
+            self.consumer.send_back(self.window, finished.failed, delay);
+        }
+    }
+
+    /// Runs the listener. Returns how many messages it consumed, and when the others are to come again.
+    fn listen(&self, claim: &Claim) -> (usize, RetryDelay) {
+        let messages = self.request.messages(claim);
+        if messages.iter().all(|message| message.sys_flag & COMPRESSED == 0) {
+            return self.call(messages);
+        }
+        match self.decompressed(messages) {
+            Ok(messages) => self.call(&messages),
+            Err(error) => {
+                // Whole batch: which of its messages a listener would have taken together is not ours to change.
+                warn!("messages of {} cannot be read and go back: {error}", self.window.queue);
+                (0, RetryDelay::Growing)
+            }
+        }
+    }
+
+    fn decompressed(&self, messages: &[MessageExt]) -> std::result::Result<Vec<MessageExt>, crate::wire::Error> {
+        let mut messages = messages.to_vec();
+        for message in &mut messages {
+            message.decompress_body(self.consumer.options.max_body)?;
+        }
+        Ok(messages)
+    }
+
+    fn call(&self, messages: &[MessageExt]) -> (usize, RetryDelay) {
+        let mut context = ConsumeContext::new(self.window.queue.clone());
+        self.shared.running.fetch_add(1, Ordering::Relaxed);
+        let status = catch_unwind(AssertUnwindSafe(|| self.consumer.listener.consume(messages, &mut context)));
+        self.shared.running.fetch_sub(1, Ordering::Relaxed);
+        let status = status.unwrap_or_else(|panic| {
+            error!(
+                "the listener of {} panicked at message {} of {}, which will be retried: {}",
+                self.consumer.group,
+                messages.first().map(|message| message.msg_id()).unwrap_or_default(),
+                self.window.queue,
+                words_of(&*panic)
+            );
+            ConsumeStatus::RetryLater
+        });
+        (context.consumed(status, messages.len()), context.retry_delay)
+    }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
+}

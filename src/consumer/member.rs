@@ -1,0 +1,207 @@
+//! One consumer of a group, as all its threads share it: subscriptions, windows, offsets.
+//!
+//! The threads that drive it each have a file of their own: `pull_service`, `rebalance_service`, `consume_service`. What
+//! stands here is what more than one of them needs; every lock is short and a leaf.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender as ChannelSender;
+use log::{debug, warn};
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::Core;
+use crate::client::member::{Member, MemberKey};
+use crate::client::route::TopicRoute;
+use crate::message::MessageQueue;
+use crate::producer::sender::Sender;
+use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
+
+use super::allocate::AllocateStrategy;
+use super::consume_service::Pool;
+use super::listener::Listener;
+use super::offset_store::{Commit, OffsetStore};
+use super::process_queue::{FlowLimits, ProcessQueue};
+use super::pull_service::PullEvent;
+use super::queue_table::{ConsumeFromWhere, Epoch};
+use super::rebalance_service::RebalanceEvent;
+use super::retry::RetryLimit;
+
+/// What a push consumer was configured with.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) consume_from: ConsumeFromWhere,
+    pub(super) strategy: AllocateStrategy,
+    pub(super) pull_batch: usize,
+    pub(super) consume_batch: usize,
+    pub(super) flow: FlowLimits,
+    pub(super) retry_limit: RetryLimit,
+    pub(super) consume_timeout: Duration,
+    pub(super) max_body: usize,
+}
+
+/// One subscribed topic.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: Arc<str>,
+    pub(super) data: SubscriptionData,
+}
+
+/// The messages of one queue that were pulled and are not resolved, shared by `rmq-pull`, workers and completions.
+#[derive(Debug)]
+pub(super) struct Window {
+    pub(super) queue: MessageQueue,
+    pub(super) epoch: Epoch,
+    pub(super) messages: Mutex<ProcessQueue>,
+}
+
+/// One consumer, shared by its threads.
+pub(super) struct Consumer {
+    pub(super) core: Arc<Core>,
+    pub(super) group: Arc<str>,
+    pub(super) retry_topic: Arc<str>,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) options: Options,
+    pub(super) listener: Listener,
+    pub(super) pool: Pool,
+    /// Publishes to the retry topic what a broker would not take back.
+    pub(super) publisher: Arc<Sender>,
+    pub(super) pull: ChannelSender<PullEvent>,
+    pub(super) rebalance: ChannelSender<RebalanceEvent>,
+    pub(super) windows: RwLock<HashMap<MessageQueue, Arc<Window>>>,
+    pub(super) offsets: Mutex<OffsetStore>,
+    /// Which topics' queues have been shared out at least once.
+    pub(super) decided: Mutex<HashMap<Arc<str>, Result<usize, String>>>,
+    pub(super) stopping: AtomicBool,
+}
+
+impl Consumer {
+    pub(super) fn subscription(&self, topic: &str) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| *subscription.topic == *topic)
+    }
+
+    pub(super) fn window(&self, queue: &MessageQueue) -> Option<Arc<Window>> {
+        self.windows.read().get(queue).cloned()
+    }
+
+    pub(super) fn all_windows(&self) -> Vec<Arc<Window>> {
+        self.windows.read().values().cloned().collect()
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A window that was too full has room again.
+    pub(super) fn has_room(self: &Arc<Self>, window: &Window) {
+        let (queue, epoch) = (window.queue.clone(), window.epoch);
+        // A pull thread that has ended needs no hints.
+        let _ = self.pull.send(PullEvent::Hint { consumer: Arc::clone(self), queue, epoch });
+    }
+
+    /// Sends the offsets that are due: those of all queues once in an interval, hurried ones at once.
+    pub(super) fn send_due_offsets(self: &Arc<Self>, now: Instant) {
+        let commits = {
+            let mut offsets = self.offsets.lock();
+            offsets.due(now)
+        };
+        self.send_offsets(commits);
+    }
+
+    /// Lets the offset store know how far each window is.
+    pub(super) fn collect_offsets(&self) {
+        for window in self.all_windows() {
+            let offset = window.messages.lock().committable();
+            self.offsets.lock().update(&window.queue, offset);
+        }
+    }
+
+    pub(super) fn send_offsets(self: &Arc<Self>, commits: Vec<Commit>) {
+        for Commit { queue, offset, ticket } in commits {
+            let consumer = Arc::clone(self);
+            let Some(address) = self.core.routes.master_of(&queue.broker_name) else {
+                self.offsets.lock().answered(&queue, ticket, false);
+                continue;
+            };
+            let asked = queue.clone();
+            self.core.update_consumer_offset(&address, &self.group, &asked, offset, move |answer| {
+                if let Err(error) = &answer {
+                    warn!("offset {offset} of {queue} could not be stored for {}: {error}", consumer.group);
+                }
+                consumer.offsets.lock().answered(&queue, ticket, answer.is_ok());
+                consumer.core.changed();
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// The consumer as its client sees it.
+#[derive(Debug)]
+pub(super) struct ConsumerMember(pub(super) Arc<Consumer>);
+
+impl Member for ConsumerMember {
+    fn key(&self) -> MemberKey {
+        MemberKey::Consumer(Arc::clone(&self.0.group))
+    }
+
+    fn describe(&self, heartbeat: &mut HeartbeatData) {
+        let consumer = &self.0;
+        heartbeat.consumer_data_set.push(ConsumerData {
+            group_name: consumer.group.to_string(),
+            consume_type: ConsumeType::Passively,
+            message_model: MessageModel::Clustering,
+            consume_from_where: match consumer.options.consume_from {
+                ConsumeFromWhere::Last => body::ConsumeFromWhere::LastOffset,
+                ConsumeFromWhere::First => body::ConsumeFromWhere::FirstOffset,
+                ConsumeFromWhere::Timestamp(_) => body::ConsumeFromWhere::Timestamp,
+            },
+            subscription_data_set: consumer
+                .subscriptions
+                .iter()
+                .map(|subscription| subscription.data.clone())
+                .collect(),
+            unit_mode: false,
+        });
+    }
+
+    fn topics(&self) -> Vec<Arc<str>> {
+        self.0.subscriptions.iter().map(|subscription| Arc::clone(&subscription.topic)).collect()
+    }
+
+    fn route_changed(&self, route: &Arc<TopicRoute>) {
+        if self.0.subscription(&route.topic).is_some() {
+            self.members_changed();
+        }
+    }
+
+    /// The heartbeat creates the retry topic of a new group: whoever waits for the next refresh of routes gets the first
+    /// retry half a minute late.
+    fn heartbeat_heard(&self, _address: &Arc<str>) {
+        debug!("looking for {}", self.0.retry_topic);
+        self.0.core.refresh_route(&self.0.retry_topic);
+        self.members_changed();
+    }
+
+    fn members_changed(&self) {
+        let _ = self.0.rebalance.send(RebalanceEvent::Notified(Arc::clone(&self.0)));
+    }
+
+    fn offsets_due(&self, now: Instant) {
+        let consumer = &self.0;
+        if consumer.is_stopping() {
+            return;
+        }
+        consumer.collect_offsets();
+        consumer.send_due_offsets(now);
+        consumer.look_after_waiting(now);
+    }
+}

@@ -1,0 +1,517 @@
+//! The thread `rmq-pull`: owns the queue tables of all consumers of a client and carries out what they decide.
+//!
+//! It waits on one channel, for hints, answers and changes of the assignment, and for the deadlines of the tables. It
+//! sends asynchronously and never blocks: a broker that is dead costs only its own queues.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
+use log::{debug, info, warn};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::message::{MessageExt, MessageQueue};
+use crate::properties::name;
+use crate::remoting::{Completion, Outcome, Request};
+use crate::wire::header::{PullMessageRequest, PullMessageResponse};
+use crate::wire::message::stored_messages;
+use crate::wire::sys_flag::pull as pull_flag;
+use crate::wire::{self, RemotingCommand, RequestCode, ResponseCode};
+use crate::worker::{Threads, Worker};
+
+use super::member::{Consumer, Subscription, Window};
+use super::process_queue::ProcessQueue;
+use super::queue_table::{
+    Action, Answer, Bound, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report, StartDecision,
+    Ticket,
+};
+
+/// How long a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
+const BROKER_HOLDS: Duration = Duration::from_secs(15);
+/// How long a pull may take. (Java: `consumerTimeoutMillisWhenSuspend`)
+const PULL_TIMEOUT: Duration = Duration::from_secs(30);
+const MASTER_ID: i64 = 0;
+/// Answers handled before the deadlines of the tables are looked at again.
+const EVENTS_PER_TURN: usize = 64;
+
+/// What the thread is told.
+pub(super) enum PullEvent {
+    /// The consumer begins, with an empty table.
+    Begin(Arc<Consumer>),
+    /// The rebalance gave or took queues.
+    Assigned {
+        consumer: Arc<Consumer>,
+        queues: Vec<MessageQueue>,
+    },
+    Revoked {
+        consumer: Arc<Consumer>,
+        queues: Vec<MessageQueue>,
+    },
+    /// A window has room, or something else makes a look worth while.
+    Hint {
+        consumer: Arc<Consumer>,
+        queue: MessageQueue,
+        epoch: Epoch,
+    },
+    /// A question of a table has its answer.
+    Answered {
+        consumer: Arc<Consumer>,
+        queue: MessageQueue,
+        ticket: Ticket,
+        answer: Answer,
+    },
+    /// A pull came back.
+    PullReply {
+        consumer: Arc<Consumer>,
+        pull: SentPull,
+        outcome: Outcome,
+    },
+    /// Tell why a queue is, or is not, consumed.
+    Explain {
+        consumer: Arc<Consumer>,
+        queue: MessageQueue,
+        words: Sender<Option<String>>,
+    },
+    /// The consumer pulls no more; `done` is dropped when that is so.
+    End {
+        consumer: Arc<Consumer>,
+        done: Sender<()>,
+    },
+}
+
+/// What is known of a pull that was sent.
+pub(super) struct SentPull {
+    queue: MessageQueue,
+    ticket: Ticket,
+    epoch: Epoch,
+    from_master: bool,
+    /// The offset that rode on it.
+    committed: Option<i64>,
+}
+
+/// The owner of `rmq-pull`.
+#[derive(Debug)]
+pub(super) struct PullThread {
+    // Above the worker: what is dropped first ends the thread that the other waits for.
+    _stop: Sender<()>,
+    events: Sender<PullEvent>,
+    _worker: Worker,
+}
+
+impl PullThread {
+    pub(super) fn start(threads: &Threads) -> Result<Self> {
+        let (events, inbox) = unbounded();
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let answers = events.clone();
+        let worker = threads.start("rmq-pull", move || {
+            PullService { tables: HashMap::new(), answers, actions: Vec::new() }.run(&inbox, &stopped);
+        })?;
+        Ok(Self { _stop: stop, events, _worker: worker })
+    }
+
+    pub(super) fn events(&self) -> &Sender<PullEvent> {
+        &self.events
+    }
+}
+
+struct PullService {
+    tables: HashMap<Arc<str>, Row>,
+    /// Where answers come back.
+    answers: Sender<PullEvent>,
+    actions: Vec<Action>,
+}
+
+/// One consumer and its table.
+struct Row {
+    consumer: Arc<Consumer>,
+    table: QueueTable,
+}
+
+impl PullService {
+    fn run(mut self, inbox: &Receiver<PullEvent>, stopped: &Receiver<()>) {
+        loop {
+            let next = self.tables.values().filter_map(|row| row.table.next_deadline()).min();
+            let patience = next.map_or(Duration::from_secs(60), |next| next.saturating_duration_since(Instant::now()));
+            select! {
+                recv(stopped) -> _ => return,
+                recv(inbox) -> event => match event {
+                    Ok(event) => self.take(event, inbox),
+                    Err(_) => return,
+                },
+                default(patience) => {}
+            }
+            self.tick();
+        }
+    }
+
+    /// Handles what has come, up to a number, before the deadlines get their turn.
+    fn take(&mut self, event: PullEvent, inbox: &Receiver<PullEvent>) {
+        self.handle(event);
+        for event in inbox.try_iter().take(EVENTS_PER_TURN) {
+            self.handle(event);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .tables
+            .values()
+            .filter(|row| row.table.next_deadline().is_some_and(|deadline| deadline <= now))
+            .map(|row| Arc::clone(&row.consumer))
+            .collect();
+        for consumer in due {
+            self.tell(&consumer, Event::Tick);
+        }
+    }
+
+    fn handle(&mut self, event: PullEvent) {
+        match event {
+            PullEvent::Begin(consumer) => {
+                let retry_topic = Arc::clone(&consumer.retry_topic);
+                let table = QueueTable::new(retry_topic, consumer.options.consume_from, Patience::default());
+                self.tables.insert(Arc::clone(&consumer.group), Row { consumer, table });
+            }
+            PullEvent::Assigned { consumer, queues } => self.tell(&consumer, Event::Assigned(queues)),
+            PullEvent::Revoked { consumer, queues } => self.tell(&consumer, Event::Revoked(queues)),
+            PullEvent::Hint { consumer, queue, epoch } => self.tell(&consumer, Event::Hint { queue, epoch }),
+            PullEvent::Answered { consumer, queue, ticket, answer } => {
+                self.tell(&consumer, Event::Answered { queue, ticket, answer });
+            }
+            PullEvent::PullReply { consumer, pull, outcome } => self.pulled(&consumer, pull, outcome),
+            PullEvent::Explain { consumer, queue, words } => {
+                let explain = |row: &Row| row.table.explain(&queue, Instant::now());
+                let _ = words.send(self.tables.get(&consumer.group).and_then(explain));
+            }
+            PullEvent::End { consumer, done } => {
+                self.tables.remove(&consumer.group);
+                drop(done);
+            }
+        }
+    }
+
+    /// Tells a consumer's table what happened and does what it says. A consumer that has ended has no table.
+    fn tell(&mut self, consumer: &Arc<Consumer>, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let mut event = Some(event);
+        while let Some(happened) = event.take() {
+            let Some(row) = self.tables.get_mut(&consumer.group).filter(|row| Arc::ptr_eq(&row.consumer, consumer))
+            else {
+                break;
+            };
+            row.table.handle(happened, Instant::now(), &mut actions);
+            for action in actions.drain(..) {
+                // At most one event comes of the actions of one: a pull that the window refused.
+                event = carry_out(consumer, action, &self.answers).or(event);
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn pulled(&mut self, consumer: &Arc<Consumer>, pull: SentPull, outcome: Outcome) {
+        let awaited = self.tables.get(&consumer.group).is_some_and(|row| row.table.awaits(&pull.queue, pull.ticket));
+        if !awaited {
+            return debug!("a pull of {} came back when nobody waited for it", pull.queue);
+        }
+        let answer = match outcome {
+            Ok(response) => read_reply(consumer, &pull, &response),
+            Err(error) => Answer::Failed(failure(&error.into())),
+        };
+        if let Answer::Failed(Failure { code: Some(code), .. }) = &answer
+            && matches!(*code, ResponseCode::TOPIC_NOT_EXIST | ResponseCode::NO_PERMISSION)
+        {
+            consumer.core.refresh_suspected_route(&pull.queue.topic);
+        }
+        self.tell(consumer, Event::Answered { queue: pull.queue, ticket: pull.ticket, answer });
+    }
+}
+
+/// Does one thing that a table asks for. Returns what that led to at once.
+fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEvent>) -> Option<Event> {
+    match action {
+        Action::QueryStoredOffset { queue, ticket } => {
+            let answer = answer_to(consumer, &queue, ticket, answers);
+            match consumer.core.routes.master_of(&queue.broker_name) {
+                Some(address) => {
+                    consumer.core.query_consumer_offset(&address, &consumer.group, &queue, move |result| {
+                        answer(match result {
+                            Ok(Some(offset)) => Answer::to_offset_query(Ok(offset)),
+                            Ok(None) => Answer::NotStored,
+                            Err(error) => Answer::Failed(failure(&error)),
+                        });
+                    })
+                }
+                None => answer(no_master(consumer, &queue)),
+            }
+        }
+        Action::QueryBound { queue, ticket, bound } => ask_for_bound(consumer, &queue, ticket, bound, answers),
+        Action::Pull { queue, ticket, epoch, offset, broker_id } => {
+            return pull(consumer, queue, ticket, epoch, offset, broker_id, answers);
+        }
+        Action::OpenWindow { queue, epoch, offset, decision } => {
+            consumer.offsets.lock().begin(&queue, offset, decision == StartDecision::Stored);
+            open_window(consumer, queue, epoch, offset);
+            consumer.send_due_offsets(Instant::now());
+        }
+        Action::MoveWindow { queue, epoch, offset } => {
+            if let Some(window) = consumer.window(&queue).filter(|window| window.epoch == epoch) {
+                let committable = {
+                    let mut messages = window.messages.lock();
+                    messages.advance(offset);
+                    messages.committable()
+                };
+                let mut offsets = consumer.offsets.lock();
+                offsets.update(&queue, committable);
+                offsets.hurry(&queue);
+            }
+            consumer.send_due_offsets(Instant::now());
+        }
+        Action::ReplaceWindow { queue, epoch, offset } => {
+            close_window(consumer, &queue);
+            consumer.offsets.lock().overrule(&queue, offset);
+            open_window(consumer, queue, epoch, offset);
+            consumer.send_due_offsets(Instant::now());
+        }
+        Action::CloseWindow { queue, .. } => {
+            if let Some(offset) = close_window(consumer, &queue) {
+                consumer.offsets.lock().leave(&queue, offset);
+                consumer.send_due_offsets(Instant::now());
+            }
+        }
+        Action::Report(report) => tell_user(consumer, &report),
+    }
+    None
+}
+
+fn open_window(consumer: &Consumer, queue: MessageQueue, epoch: Epoch, offset: i64) {
+    let messages = Mutex::new(ProcessQueue::new(offset));
+    let window = Arc::new(Window { queue: queue.clone(), epoch, messages });
+    consumer.windows.write().insert(queue, window);
+}
+
+/// Returns the last offset that may be stored.
+fn close_window(consumer: &Consumer, queue: &MessageQueue) -> Option<i64> {
+    let window = consumer.windows.write().remove(queue)?;
+    let offset = window.messages.lock().close();
+    Some(offset)
+}
+
+/// What hands an answer to the table that asked.
+fn answer_to(
+    consumer: &Arc<Consumer>,
+    queue: &MessageQueue,
+    ticket: Ticket,
+    answers: &Sender<PullEvent>,
+) -> impl FnOnce(Answer) + Send + 'static {
+    let (consumer, queue, answers) = (Arc::clone(consumer), queue.clone(), answers.clone());
+    move |answer| {
+        let _ = answers.send(PullEvent::Answered { consumer, queue, ticket, answer });
+    }
+}
+
+fn ask_for_bound(
+    consumer: &Arc<Consumer>,
+    queue: &MessageQueue,
+    ticket: Ticket,
+    bound: Bound,
+    answers: &Sender<PullEvent>,
+) {
+    let answer = answer_to(consumer, queue, ticket, answers);
+    let core = &consumer.core;
+    let Some(address) = core.routes.master_of(&queue.broker_name) else {
+        return answer(no_master(consumer, queue));
+    };
+    let then = move |result: Result<i64>| answer(Answer::to_bound_query(result.map_err(|error| failure(&error))));
+    match bound {
+        Bound::Least => core.min_offset(&address, queue, then),
+        Bound::Greatest => core.max_offset(&address, queue, then),
+        Bound::AtTime(timestamp) => core.search_offset(&address, queue, timestamp, then),
+    }
+}
+
+fn pull(
+    consumer: &Arc<Consumer>,
+    queue: MessageQueue,
+    ticket: Ticket,
+    epoch: Epoch,
+    offset: i64,
+    broker_id: i64,
+    answers: &Sender<PullEvent>,
+) -> Option<Event> {
+    let failed = |queue: MessageQueue, words: String| {
+        Some(Event::Answered { queue, ticket, answer: Answer::Failed(Failure::new(None, words)) })
+    };
+    let (Some(window), Some(subscription)) = (consumer.window(&queue), consumer.subscription(&queue.topic)) else {
+        let words = format!("{queue} has no window");
+        return failed(queue, words);
+    };
+    let committable = {
+        let mut messages = window.messages.lock();
+        if let Some(reason) = messages.flow_control(&consumer.options.flow) {
+            return Some(Event::WindowFull { queue, ticket, reason });
+        }
+        messages.committable()
+    };
+    let route = consumer.core.routes.known(&queue.topic);
+    let broker = route.as_ref().and_then(|route| route.broker(&queue.broker_name));
+    let Some(address) = broker.and_then(|broker| broker.copy(broker_id)) else {
+        consumer.core.refresh_suspected_route(&queue.topic);
+        let words = format!("no address of broker {} is known", queue.broker_name);
+        return failed(queue, words);
+    };
+    let from_master = broker.and_then(|broker| broker.master()) == Some(address);
+    let committed = (from_master && committable > 0).then_some(committable);
+    if let Some(offset) = committed {
+        consumer.offsets.lock().update(&queue, offset);
+    }
+    let sent = SentPull { queue, ticket, epoch, from_master, committed };
+    send_pull(consumer, address, subscription, sent, offset, answers);
+    None
+}
+
+fn send_pull(
+    consumer: &Arc<Consumer>,
+    address: &Arc<str>,
+    subscription: &Subscription,
+    pull: SentPull,
+    offset: i64,
+    answers: &Sender<PullEvent>,
+) {
+    let commit_flag = if pull.committed.is_some() { pull_flag::COMMIT_OFFSET } else { 0 };
+    let queue = pull.queue.clone();
+    let header = PullMessageRequest {
+        consumer_group: &consumer.group,
+        topic: &queue.topic,
+        queue_id: queue.queue_id,
+        queue_offset: offset,
+        max_msg_nums: i32::try_from(consumer.options.pull_batch).unwrap_or(i32::MAX),
+        // The subscription travels along: what this member wants does not depend on which member's heartbeat the
+        // broker has heard last.
+        sys_flag: commit_flag | pull_flag::SUSPEND | pull_flag::SUBSCRIPTION,
+        commit_offset: pull.committed.unwrap_or(0),
+        suspend_timeout_millis: i64::try_from(BROKER_HOLDS.as_millis()).unwrap_or(i64::MAX),
+        subscription: Some(&subscription.data.sub_string),
+        sub_version: subscription.data.sub_version,
+        expression_type: subscription.data.expression_type.as_deref(),
+        broker_name: Some(&queue.broker_name),
+    };
+    let request = Request::new(RequestCode::PULL_MESSAGE, &header);
+    let (consumer_of_reply, answers) = (Arc::clone(consumer), answers.clone());
+    let completion = Completion::new(move |outcome| {
+        let _ = answers.send(PullEvent::PullReply { consumer: consumer_of_reply, pull, outcome });
+    });
+    consumer.core.remoting.invoke_async(address, request, Instant::now() + PULL_TIMEOUT, completion);
+}
+
+/// Puts what a pull brought into its window, and the window's work to the pool; returns what the table is told.
+fn read_reply(consumer: &Arc<Consumer>, pull: &SentPull, response: &RemotingCommand) -> Answer {
+    match try_read_reply(consumer, pull, response) {
+        Ok(answer) => answer,
+        Err(error) => Answer::Failed(Failure::new(None, format!("the reply cannot be read: {error}"))),
+    }
+}
+
+fn try_read_reply(
+    consumer: &Arc<Consumer>,
+    pull: &SentPull,
+    response: &RemotingCommand,
+) -> std::result::Result<Answer, wire::Error> {
+    let code = response.response_code();
+    let reset = response.remark.as_deref() == Some("OFFSET_RESET");
+    let status = match code {
+        ResponseCode::SUCCESS => PullStatus::Found,
+        ResponseCode::PULL_NOT_FOUND => PullStatus::NoNewMessage,
+        ResponseCode::PULL_RETRY_IMMEDIATELY => PullStatus::NoMatchedMessage,
+        ResponseCode::PULL_OFFSET_MOVED => PullStatus::OffsetIllegal { reset },
+        code => {
+            let remark = response.remark.as_deref().unwrap_or_default();
+            let first_line = remark.lines().next().unwrap_or_default();
+            return Ok(Answer::Failed(Failure::new(Some(code), format!("{code}: {first_line}"))));
+        }
+    };
+    let header = PullMessageResponse::from_fields(&response.ext_fields)?;
+    if let Some(offset) = pull.committed {
+        consumer.offsets.lock().rode(&pull.queue, offset);
+    }
+    let next = header.next_begin_offset;
+    if let Some(window) = consumer.window(&pull.queue).filter(|window| window.epoch == pull.epoch) {
+        match status {
+            PullStatus::Found => {
+                let messages = read_messages(consumer, pull, response, header.offset_delta)?;
+                let request = window.messages.lock().put(messages, next, Instant::now());
+                if let Some(request) = request {
+                    consumer.pool.submit(consumer, &window, request);
+                }
+            }
+            PullStatus::NoNewMessage | PullStatus::NoMatchedMessage => window.messages.lock().advance(next),
+            PullStatus::OffsetIllegal { .. } => {}
+        }
+    }
+    Ok(Answer::Pulled(Pulled {
+        status,
+        next_begin_offset: next,
+        suggested_broker_id: header.suggest_which_broker_id,
+        from_master: pull.from_master,
+    }))
+}
+
+/// The messages of a reply that the subscription wants: brokers compare hashes of tags only.
+fn read_messages(
+    consumer: &Consumer,
+    pull: &SentPull,
+    response: &RemotingCommand,
+    offset_delta: Option<i64>,
+) -> std::result::Result<Vec<MessageExt>, wire::Error> {
+    let MessageQueue { topic, broker_name, queue_id } = &pull.queue;
+    let Some(subscription) = consumer.subscription(topic) else { return Ok(Vec::new()) };
+    let mut messages = Vec::with_capacity(consumer.options.pull_batch);
+    for message in stored_messages(&response.body, topic, broker_name) {
+        let mut message = message?;
+        if !subscription.data.wants(message.tag()) {
+            continue;
+        }
+        message.queue_id = *queue_id;
+        message.queue_offset += offset_delta.unwrap_or(0);
+        if *topic == consumer.retry_topic {
+            restore_topic(&mut message);
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// A message that comes again is shown under the topic it was sent to.
+fn restore_topic(message: &mut MessageExt) {
+    if let Some(topic) = message.property(name::RETRY_TOPIC).map(Arc::from) {
+        message.message.topic = topic;
+    }
+}
+
+fn no_master(consumer: &Consumer, queue: &MessageQueue) -> Answer {
+    consumer.core.refresh_suspected_route(&queue.topic);
+    Answer::Failed(Failure::new(None, format!("no master of broker {} is known", queue.broker_name)))
+}
+
+fn failure(error: &Error) -> Failure {
+    Failure::new(error.broker_code(), error.to_string())
+}
+
+fn tell_user(consumer: &Consumer, report: &Report) {
+    let group = &consumer.group;
+    match report {
+        Report::Started { queue, offset, decision } => {
+            info!("{group} consumes {queue} from {offset}: {decision}");
+            consumer.core.changed();
+        }
+        Report::Failing { queue, doing, failures, failure } => {
+            warn!("{group}: {doing} {queue} failed ({failures} in a row): {}", failure.text);
+        }
+        Report::Recovered { queue, failures } => info!("{group}: {queue} is consumed again after {failures} failures"),
+        Report::OffsetCorrected { queue, from, to, least, greatest } => {
+            warn!("{group}: offset {from} of {queue} is outside of {least}..={greatest}; it continues at {to}");
+        }
+        Report::Overdue { queue, doing } => warn!("{group}: {doing} {queue} got no answer and is repeated"),
+    }
+}

@@ -1,0 +1,590 @@
+//! [`PushConsumer`]: its options, its start and its end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use log::info;
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::config::{ClientConfig, client_options, invalid};
+use crate::client::identity::wall_clock_millis;
+use crate::client::member::MemberKey;
+use crate::client::{Client, ClientChoice, Core};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{MessageExt, MessageQueue};
+use crate::producer::sender::Sender;
+use crate::wire::body::{SUBSCRIBE_ALL, SubscriptionData};
+use crate::wire::name::{DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_group, check_topic, retry_topic};
+
+use super::allocate::AllocateStrategy;
+use super::consume_service::Pool;
+use super::listener::{ConcurrentListener, Listener, each};
+use super::member::{Consumer, ConsumerMember, Options, Subscription};
+use super::offset_store::OffsetStore;
+use super::process_queue::FlowLimits;
+use super::pull_service::{PullEvent, PullThread};
+use super::queue_table::ConsumeFromWhere;
+use super::rebalance_service::{RebalanceEvent, RebalanceThread};
+use super::retry::RetryLimit;
+
+/// How long a consumer that is dropped without `shutdown` waits for its listeners.
+const DROP_GRACE: Duration = Duration::from_secs(1);
+/// Inflated bodies may not be larger than this.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// Which messages of a topic a consumer wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterExpression {
+    tags: String,
+}
+
+impl FilterExpression {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { tags: SUBSCRIBE_ALL.to_owned() }
+    }
+
+    /// Those with one of these tags. The broker compares hashes of tags, this library the tags themselves.
+    #[must_use]
+    pub fn tags<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Self {
+        let tags: Vec<_> = tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect();
+        Self { tags: tags.join(" || ") }
+    }
+
+    /// The Java client's form of the same: `A || B`, and `*` for all.
+    #[must_use]
+    pub fn expression(expression: impl Into<String>) -> Self {
+        Self { tags: expression.into() }
+    }
+}
+
+impl From<&str> for FilterExpression {
+    fn from(expression: &str) -> Self {
+        Self::expression(expression)
+    }
+}
+
+/// Gets messages of subscribed topics from the brokers and hands them to a listener, on threads of its own.
+///
+/// The members of a group share the queues of each topic. A message counts as consumed when the listener returns
+/// success; otherwise it is delivered again later, on whichever member, until the group's maximum is reached, and then
+/// goes to the dead-letter queue `%DLQ%<group>`. Each message is delivered at least once: after a crash, or when queues
+/// change hands, some come twice.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
+///
+/// # fn main() -> rocketmq_sync::Result<()> {
+/// let consumer = PushConsumer::builder("billing")
+///     .name_servers(["127.0.0.1:9876"])
+///     .subscribe("TopicTest", FilterExpression::tags(["A", "B"]))
+///     .each(|message: &MessageExt| -> Result<(), std::convert::Infallible> {
+///         println!("{} {:?}", message.msg_id(), message.body());
+///         Ok(())
+///     })
+///     .start()?;
+/// // ...
+/// let report = consumer.shutdown(Duration::from_secs(10));
+/// assert!(report.is_clean(), "{report:?}");
+/// # Ok(())
+/// # }
+/// ```
+pub struct PushConsumer {
+    consumer: Arc<Consumer>,
+    threads: Arc<ConsumerThreads>,
+    client: Client,
+}
+
+/// What the consumers of one client share; ends with the last of them.
+struct ConsumerThreads {
+    rebalance: RebalanceThread,
+    pull: PullThread,
+}
+
+/// What [`PushConsumer::shutdown`] came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerReport {
+    /// Listeners that were still running at the deadline. Their threads are left behind, and what they return is
+    /// ignored: their messages are delivered again.
+    pub listeners_running: usize,
+    /// Messages that were pulled and are not acknowledged: not begun, still running, or failed and not handed back. The
+    /// brokers deliver them again.
+    pub messages_left: usize,
+    /// Offsets of which no broker has confirmed that it stored them: what was consumed there may be delivered again.
+    pub offsets_not_stored: Vec<MessageQueue>,
+    /// Brokers that did not confirm by the deadline that this consumer is gone; they forget it within two minutes.
+    pub brokers_not_told: Vec<String>,
+    /// The call came from one of the consumer's own threads, which cannot wait for itself: the end has only begun.
+    /// Another call, or the drop of the consumer, completes it.
+    pub only_begun: bool,
+}
+
+impl ConsumerReport {
+    /// Whether every message that was begun is acknowledged, and everything else was done as well.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let Self { listeners_running, messages_left: _, offsets_not_stored, brokers_not_told, only_begun } = self;
+        *listeners_running == 0 && offsets_not_stored.is_empty() && brokers_not_told.is_empty() && !only_begun
+    }
+}
+
+impl PushConsumer {
+    /// A consumer of this group, to be configured. All members of a group must subscribe to the same topics.
+    pub fn builder(group: impl Into<String>) -> PushConsumerBuilder {
+        PushConsumerBuilder {
+            group: group.into(),
+            client: ClientChoice::default(),
+            subscriptions: BTreeMap::new(),
+            listener: None,
+            listeners: 0,
+            threads: 20,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Waits until this consumer has its share of the queues of every topic it subscribes to.
+    ///
+    /// # Errors
+    ///
+    /// What is still missing at the deadline, for each topic.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        self.core().check_process()?;
+        let deadline = Instant::now() + timeout;
+        if self.core().wait_for(deadline, || self.missing().is_empty()) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Timeout, format!("{} is not ready: {}", self.group(), self.missing().join("; "))))
+    }
+
+    /// The topics whose queues have not been shared out yet, each with the reason. The group's retry topic is not
+    /// among them: it is empty until something fails.
+    fn missing(&self) -> Vec<String> {
+        let decided = self.consumer.decided.lock();
+        let subscribed =
+            self.consumer.subscriptions.iter().filter(|subscription| subscription.topic != self.consumer.retry_topic);
+        subscribed
+            .filter_map(|Subscription { topic, .. }| match decided.get(topic) {
+                Some(Ok(_)) => None,
+                Some(Err(trouble)) => Some(format!("{topic}: {trouble}")),
+                None => Some(format!("{topic}: not looked up yet")),
+            })
+            .collect()
+    }
+
+    /// The queues that this consumer pulls from now.
+    #[must_use]
+    pub fn queues(&self) -> Vec<MessageQueue> {
+        let mut queues: Vec<_> = self.consumer.windows.read().keys().cloned().collect();
+        queues.sort();
+        queues
+    }
+
+    /// Why a queue is, or is not, consumed at this moment: a sentence for people. `None` for a queue that is not this
+    /// consumer's.
+    #[must_use]
+    pub fn explain(&self, queue: &MessageQueue) -> Option<String> {
+        let (words, said) = bounded(1);
+        let (consumer, queue) = (Arc::clone(&self.consumer), queue.clone());
+        self.consumer.pull.send(PullEvent::Explain { consumer, queue, words }).ok()?;
+        said.recv_timeout(Duration::from_secs(1)).ok().flatten()
+    }
+
+    /// The client that this consumer uses.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends the consumer: pulls no more, begins no more messages, waits until running listeners have finished and what
+    /// failed is handed back, stores the offsets and waits for the brokers' word on that, and tells the brokers.
+    ///
+    /// May be called from any thread and any number of times. From a listener it only begins the end, and says so.
+    pub fn shutdown(&self, timeout: Duration) -> ConsumerReport {
+        let deadline = Instant::now() + timeout;
+        if self.core().check_process().is_err() {
+            return ConsumerReport::default();
+        }
+        let first = !self.consumer.stopping.swap(true, Ordering::AcqRel);
+        let done = self.stop_pulling();
+        let windows = self.consumer.all_windows();
+        for window in &windows {
+            window.messages.lock().drain();
+        }
+        self.consumer.pool.close();
+        if self.consumer.pool.is_current() || self.core().callbacks.is_current() {
+            return ConsumerReport { only_begun: true, ..ConsumerReport::default() };
+        }
+        // Both threads drop their end when they no longer know the consumer; no window is opened after that.
+        let _ = done.recv_deadline(deadline);
+        let windows = self.consumer.all_windows();
+        for window in &windows {
+            window.messages.lock().drain();
+        }
+        let listeners_running = self.consumer.pool.join(deadline).max(self.consumer.pool.running());
+        self.core()
+            .wait_for(deadline, || windows.iter().all(|window| window.messages.lock().summary().sending_back == 0));
+        let offsets_not_stored = self.store_offsets(deadline);
+        let messages_left = windows.iter().map(|window| window.messages.lock().summary().unresolved).sum();
+        let brokers_not_told = self.core().part(&MemberKey::Consumer(Arc::clone(&self.consumer.group)), deadline);
+        self.close_windows();
+        let report = ConsumerReport {
+            listeners_running,
+            messages_left,
+            offsets_not_stored,
+            brokers_not_told,
+            only_begun: false,
+        };
+        if first {
+            info!("consumer {} has ended: {report:?}", self.group());
+        }
+        report
+    }
+
+    /// Takes the consumer out of both services; what is returned ends when both have let go of it.
+    fn stop_pulling(&self) -> Receiver<()> {
+        let (done, ended) = bounded(0);
+        let consumer = Arc::clone(&self.consumer);
+        let _ = self.consumer.rebalance.send(RebalanceEvent::End { consumer, done: done.clone() });
+        let consumer = Arc::clone(&self.consumer);
+        let _ = self.consumer.pull.send(PullEvent::End { consumer, done });
+        ended
+    }
+
+    /// Sends the offsets of all windows until the brokers have confirmed each. Returns the queues of which they have
+    /// not by the deadline.
+    fn store_offsets(&self, deadline: Instant) -> Vec<MessageQueue> {
+        let consumer = &self.consumer;
+        consumer.collect_offsets();
+        let unconfirmed = || consumer.offsets.lock().unconfirmed();
+        while !unconfirmed().is_empty() && Instant::now() < deadline {
+            let commits = consumer.offsets.lock().flush(Instant::now());
+            let sent = !commits.is_empty();
+            consumer.send_offsets(commits);
+            let before = unconfirmed().len();
+            let pause = deadline.min(Instant::now() + Duration::from_millis(if sent { 500 } else { 50 }));
+            self.core().wait_for(pause, || unconfirmed().len() < before);
+        }
+        unconfirmed().into_iter().map(|offset| offset.queue).collect()
+    }
+
+    fn close_windows(&self) {
+        let windows = std::mem::take(&mut *self.consumer.windows.write());
+        for window in windows.into_values() {
+            window.messages.lock().close();
+        }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        self.client.core()
+    }
+
+    fn group(&self) -> &str {
+        &self.consumer.group
+    }
+}
+
+impl fmt::Debug for PushConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushConsumer")
+            .field("group", &self.consumer.group)
+            .field("client", &self.client)
+            .field("queues", &self.consumer.windows.read().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for PushConsumer {
+    fn drop(&mut self) {
+        if self.core().check_process().is_err() {
+            // A child of the process: the threads and their channels are the parent's.
+            std::mem::forget(Arc::clone(&self.threads));
+            return;
+        }
+        self.shutdown(DROP_GRACE);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    consume_from: ConsumeFromWhere,
+    strategy: AllocateStrategy,
+    pull_batch: usize,
+    consume_batch: usize,
+    flow: FlowLimits,
+    max_reconsume_times: Option<u32>,
+    consume_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            consume_from: ConsumeFromWhere::Last,
+            strategy: AllocateStrategy::default(),
+            pull_batch: 32,
+            consume_batch: 1,
+            flow: FlowLimits::default(),
+            max_reconsume_times: None,
+            consume_timeout: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// Options of a [`PushConsumer`], checked by [`PushConsumerBuilder::start`].
+#[must_use]
+pub struct PushConsumerBuilder {
+    group: String,
+    client: ClientChoice,
+    subscriptions: BTreeMap<String, FilterExpression>,
+    listener: Option<Listener>,
+    listeners: usize,
+    threads: usize,
+    settings: Settings,
+}
+
+impl fmt::Debug for PushConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushConsumerBuilder")
+            .field("group", &self.group)
+            .field("subscriptions", &self.subscriptions)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PushConsumerBuilder {
+    client_options!(client_config);
+
+    fn client_config(&mut self) -> &mut ClientConfig {
+        self.client.own()
+    }
+
+    /// Uses a client that exists, and its connections, instead of one of its own. Not together with options of a
+    /// client.
+    pub fn client(mut self, client: &Client) -> Self {
+        self.client.give(client);
+        self
+    }
+
+    /// Adds a topic; a second call for the same topic replaces the first. At least one is needed.
+    pub fn subscribe(mut self, topic: impl Into<String>, filter: impl Into<FilterExpression>) -> Self {
+        self.subscriptions.insert(topic.into(), filter.into());
+        self
+    }
+
+    /// The listener: called with batches of messages of one queue, on several threads at once.
+    pub fn concurrently(mut self, listener: impl ConcurrentListener) -> Self {
+        self.listener = Some(Arc::new(listener));
+        self.listeners += 1;
+        self
+    }
+
+    /// The listener for the usual case: one message at a time; an error is the reason of a retry, and is logged.
+    pub fn each<F, E>(self, listener: F) -> Self
+    where
+        F: Fn(&MessageExt) -> std::result::Result<(), E> + Send + Sync + 'static,
+        E: fmt::Display + 'static,
+    {
+        self.concurrently(each(listener))
+    }
+
+    /// Where the group begins in queues for which it has no offset yet. Default: at the end, [`ConsumeFromWhere::Last`].
+    /// (Java: `consumeFromWhere`, `consumeTimestamp`)
+    pub fn consume_from(mut self, start: ConsumeFromWhere) -> Self {
+        self.settings.consume_from = start;
+        self
+    }
+
+    /// How the members of the group share the queues; all must use the same way. Default: in equal parts of neighbouring
+    /// queues. (Java: `allocateMessageQueueStrategy`)
+    pub fn allocate_strategy(mut self, strategy: AllocateStrategy) -> Self {
+        self.settings.strategy = strategy;
+        self
+    }
+
+    /// Threads that run the listener, from 1 to 1000. Default 20. (Java: `consumeThreadMin`, `consumeThreadMax`)
+    pub fn consume_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// The most messages a listener gets at once, from 1 to 1024. Default 1. (Java: `consumeMessageBatchMaxSize`)
+    pub fn consume_batch(mut self, messages: usize) -> Self {
+        self.settings.consume_batch = messages;
+        self
+    }
+
+    /// The most messages asked for in one pull, from 1 to 1024; brokers give 32 by default. Default 32. (Java:
+    /// `pullBatchSize`)
+    pub fn pull_batch(mut self, messages: usize) -> Self {
+        self.settings.pull_batch = messages;
+        self
+    }
+
+    /// Unresolved messages of one queue above which it is not pulled, from 1 to 65535. Default 1000. (Java:
+    /// `pullThresholdForQueue`)
+    pub fn max_cached_messages(mut self, messages: usize) -> Self {
+        self.settings.flow.messages = messages;
+        self
+    }
+
+    /// Bytes of unresolved bodies of one queue above which it is not pulled. Default 100 MiB. (Java:
+    /// `pullThresholdSizeForQueue`)
+    pub fn max_cached_bytes(mut self, bytes: usize) -> Self {
+        self.settings.flow.bytes = bytes;
+        self
+    }
+
+    /// Offsets between the first and the last unresolved message of a queue above which it is not pulled, from 1 to
+    /// 65535. Default 2000. (Java: `consumeConcurrentlyMaxSpan`)
+    pub fn max_span(mut self, offsets: u16) -> Self {
+        self.settings.flow.span = i64::from(offsets);
+        self
+    }
+
+    /// How often a message is delivered again before it goes to the dead-letter queue. Default 16. (Java:
+    /// `maxReconsumeTimes`)
+    pub fn max_reconsume_times(mut self, times: u32) -> Self {
+        self.settings.max_reconsume_times = Some(times);
+        self
+    }
+
+    /// A message that waits this long for a thread goes back to the broker; a listener that takes this long is named in
+    /// the log, and its message stays. Default 15 minutes. (Java: `consumeTimeout`, which sends running ones back too)
+    pub fn consume_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.consume_timeout = timeout;
+        self
+    }
+
+    /// Starts the consumer. Topics, name servers and brokers that cannot be reached now are found when they can; see
+    /// [`PushConsumer::wait_ready`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] names the option that is missing or wrong, [`ErrorKind::DuplicateGroup`] says that
+    /// the client has a consumer of this group already, [`ErrorKind::Resource`] that the system refuses a thread.
+    /// Nothing is left behind then.
+    pub fn start(self) -> Result<PushConsumer> {
+        let (subscriptions, listener) = self.check()?;
+        let client = self.client.take()?;
+        let core = Arc::clone(client.core());
+        let threads = core.consumer_threads(|| {
+            let pull = PullThread::start(&core.threads)?;
+            let rebalance = RebalanceThread::start(&core.threads)?;
+            Ok(Arc::new(ConsumerThreads { rebalance, pull }))
+        })?;
+        let consumer = Arc::new(Consumer {
+            pool: Pool::start(&core.threads, self.threads)?,
+            publisher: Arc::new(Sender::new(
+                Arc::clone(&core),
+                Arc::from(INNER_PRODUCER_GROUP),
+                2,
+                crate::producer::RetryCodes::default(),
+            )),
+            pull: threads.pull.events().clone(),
+            rebalance: threads.rebalance.events().clone(),
+            retry_topic: Arc::from(retry_topic(&self.group)),
+            group: Arc::from(self.group),
+            subscriptions,
+            options: self.settings.options(),
+            listener,
+            windows: RwLock::default(),
+            offsets: Mutex::new(OffsetStore::new(core.config.offset_interval, Instant::now())),
+            decided: Mutex::new(HashMap::new()),
+            stopping: AtomicBool::new(false),
+            core,
+        });
+        let started = PushConsumer { consumer, threads, client };
+        started.begin()?;
+        Ok(started)
+    }
+
+    fn check(&self) -> Result<(Vec<Subscription>, Listener)> {
+        check_group(&self.group).map_err(|error| invalid(format!("group {:?} cannot be: {error}", self.group)))?;
+        if self.group == DEFAULT_CONSUMER_GROUP {
+            return Err(invalid(format!(
+                "group {DEFAULT_CONSUMER_GROUP} is everybody's default: choose one of your own"
+            )));
+        }
+        if self.subscriptions.is_empty() {
+            return Err(invalid("no subscription: name at least one topic with subscribe(topic, filter)"));
+        }
+        let listener = match (&self.listener, self.listeners) {
+            (None, _) => return Err(invalid("no listener: give one with each(...) or concurrently(...)")),
+            (Some(listener), 1) => Arc::clone(listener),
+            (Some(_), more) => return Err(invalid(format!("{more} listeners are given: exactly one is needed"))),
+        };
+        check_range("consume_threads", self.threads, 1..=1000)?;
+        self.settings.check()?;
+        let version = wall_clock_millis();
+        let mut subscriptions = Vec::new();
+        for (topic, filter) in &self.subscriptions {
+            check_topic(topic).map_err(|error| invalid(format!("topic {topic:?} cannot be: {error}")))?;
+            subscriptions.push(subscription(topic, &filter.tags, version)?);
+        }
+        let own = retry_topic(&self.group);
+        subscriptions.retain(|subscription| *subscription.topic != *own);
+        subscriptions.push(subscription(&own, SUBSCRIBE_ALL, version)?);
+        Ok((subscriptions, listener))
+    }
+}
+
+impl PushConsumer {
+    /// Makes the new consumer known: to the services, then to the brokers.
+    fn begin(&self) -> Result<()> {
+        let consumer = &self.consumer;
+        let _ = consumer.pull.send(PullEvent::Begin(Arc::clone(consumer)));
+        let _ = consumer.rebalance.send(RebalanceEvent::Begin(Arc::clone(consumer)));
+        self.core().join(Arc::new(ConsumerMember(Arc::clone(consumer))))?;
+        for subscription in &consumer.subscriptions {
+            self.core().refresh_route(&subscription.topic);
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<()> {
+        check_range("consume_batch", self.consume_batch, 1..=1024)?;
+        check_range("pull_batch", self.pull_batch, 1..=1024)?;
+        check_range("max_cached_messages", self.flow.messages, 1..=65535)?;
+        check_range("max_cached_bytes", self.flow.bytes, 1..=1024 * 1024 * 1024)?;
+        check_range("max_span", usize::try_from(self.flow.span).unwrap_or(0), 1..=65535)?;
+        if self.consume_timeout < Duration::from_secs(1) {
+            return Err(invalid(format!("consume_timeout is {:?}, it must be 1 s or longer", self.consume_timeout)));
+        }
+        Ok(())
+    }
+
+    fn options(self) -> Options {
+        Options {
+            consume_from: self.consume_from,
+            strategy: self.strategy,
+            pull_batch: self.pull_batch,
+            consume_batch: self.consume_batch,
+            flow: self.flow,
+            retry_limit: RetryLimit::new(self.max_reconsume_times),
+            consume_timeout: self.consume_timeout,
+            max_body: MAX_BODY,
+        }
+    }
+}
+
+fn check_range(name: &str, value: usize, range: std::ops::RangeInclusive<usize>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(format!("{name} is {value}, it must lie in {range:?}")))
+}
+
+fn subscription(topic: &str, expression: &str, version: i64) -> Result<Subscription> {
+    let data = SubscriptionData::of_tags(topic, expression, version)
+        .map_err(|_| invalid(format!("the filter {expression:?} of topic {topic} names no tag")))?;
+    Ok(Subscription { topic: Arc::from(topic), data })
+}

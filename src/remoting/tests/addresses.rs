@@ -1,0 +1,213 @@
+//! Names with several addresses, resolvers that fail or hang, back-off and recovery.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::*;
+
+/// A resolver that plays a script: what each call in turn does; the last entry stays.
+struct Scripted {
+    answers: Mutex<VecDeque<Answer>>,
+    asked: AtomicUsize,
+}
+
+#[derive(Clone)]
+enum Answer {
+    Addresses(Vec<SocketAddr>),
+    Fails,
+    Panics,
+    /// Until the sender is dropped.
+    Hangs(Receiver<()>),
+}
+
+impl Resolve for Scripted {
+    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        assert!(host_and_port.ends_with(":9876"), "{host_and_port}");
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let answer = {
+            let mut answers = self.answers.lock();
+            let first = answers.front().cloned().unwrap();
+            if answers.len() > 1 {
+                answers.pop_front();
+            }
+            first
+        };
+        match answer {
+            Answer::Addresses(addresses) => Ok(addresses),
+            Answer::Fails => Err(io::Error::other("no such host")),
+            Answer::Panics => panic!("a bad resolver"),
+            Answer::Hangs(until) => {
+                let _ = until.recv();
+                Err(io::Error::other("hung"))
+            }
+        }
+    }
+}
+
+fn resolver(answers: impl IntoIterator<Item = Answer>) -> Arc<Scripted> {
+    Arc::new(Scripted { answers: Mutex::new(answers.into_iter().collect()), asked: AtomicUsize::new(0) })
+}
+
+fn with(resolve: &Arc<Scripted>) -> RemotingConfig {
+    RemotingConfig { resolve: Arc::clone(resolve) as _, ..config() }
+}
+
+fn name() -> Arc<str> {
+    "broker.example:9876".into()
+}
+
+fn socket_address(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+#[test]
+fn all_addresses_of_a_name_are_tried_in_turn() {
+    let addresses = [dead_address(), dead_address(), echo_peer()].map(|address| socket_address(&address));
+    let (remoting, _thread) = start(with(&resolver([Answer::Addresses(addresses.to_vec())])));
+    ping(&remoting, &name(), soon()).unwrap();
+}
+
+#[test]
+fn a_name_is_resolved_anew_at_each_dial() {
+    let answers = (0..4).map(|_| {
+        let once = peer(|_, mut wire| {
+            let request = wire.next().unwrap();
+            wire.send(&echo_of(&request));
+        });
+        Answer::Addresses(vec![socket_address(&once)])
+    });
+    let resolver = resolver(answers);
+    let (remoting, _thread) = start(with(&resolver));
+    for dials in 1..=4 {
+        ping(&remoting, &name(), soon()).unwrap();
+        assert_eq!(resolver.asked.load(Ordering::SeqCst), dials);
+        eventually("the connection is closed", || current(&remoting, &name()).is_none());
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_fails_the_call_at_once() {
+    for (answer, words) in
+        [(Answer::Fails, "no such host"), (Answer::Panics, "panicked"), (Answer::Addresses(Vec::new()), "no address")]
+    {
+        let (remoting, _thread) = start(with(&resolver([answer])));
+        let error = ping(&remoting, &name(), soon()).unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Resolve | ErrorKind::Connect), "{error:?}");
+        assert_eq!((error.phase, error.certainty), (Phase::Connect, Certainty::NotSent));
+        assert!(error.detail.contains(words) && error.detail.contains(&*name()), "{}", error.detail);
+    }
+}
+
+#[test]
+fn after_a_panic_of_the_resolver_the_next_dial_is_resolved() {
+    let alive = Answer::Addresses(vec![socket_address(&echo_peer())]);
+    let (remoting, _thread) = start(with(&resolver([Answer::Panics, alive])));
+    assert!(ping(&remoting, &name(), soon()).is_err());
+    ping(&remoting, &name(), soon()).unwrap();
+}
+
+#[test]
+fn a_resolver_that_hangs_holds_up_nobody_else_and_no_deadline() {
+    let (release, hangs) = unbounded();
+    let resolver = resolver([Answer::Hangs(hangs), Answer::Addresses(vec![socket_address(&echo_peer())])]);
+    let (remoting, _thread) = start(RemotingConfig { connect_timeout: Duration::from_millis(300), ..with(&resolver) });
+    let error = ping(&remoting, &name(), within(50)).unwrap_err();
+    assert_eq!((error.kind, error.phase), (ErrorKind::Timeout, Phase::Connect));
+    assert_eq!(error.certainty, Certainty::NotSent);
+    let (sender, outcomes) = unbounded();
+    remoting.invoke_async(&name(), request(&Bytes::new()), within(50), report(&sender, ()));
+    remoting.invoke_async(&name(), request(&Bytes::new()), soon(), report(&sender, ()));
+    ping(&remoting, &echo_peer(), soon()).unwrap();
+    let errors: Vec<_> = (0..2).map(|_| outcomes.recv_timeout(PATIENCE).unwrap().1.unwrap_err().kind).collect();
+    assert_eq!(errors, [ErrorKind::Timeout, ErrorKind::Resolve]);
+    drop(release);
+    eventually("the name is resolved again", || ping(&remoting, &name(), soon()).is_ok());
+}
+
+#[test]
+fn what_expired_while_its_name_was_resolved_is_not_sent_later() {
+    let (release, hangs) = unbounded();
+    let (bodies, arrived) = unbounded();
+    let alive = peer(move |_, mut wire| {
+        while let Some(request) = wire.next() {
+            bodies.send(request.body.clone()).unwrap();
+            wire.send(&echo_of(&request));
+        }
+    });
+    struct Slow(Receiver<()>, SocketAddr);
+    impl Resolve for Slow {
+        fn resolve(&self, _: &str) -> io::Result<Vec<SocketAddr>> {
+            let _ = self.0.recv();
+            Ok(vec![self.1])
+        }
+    }
+    let resolve = Arc::new(Slow(hangs, socket_address(&alive)));
+    let (remoting, _thread) = start(RemotingConfig { resolve, ..config() });
+    let (sender, outcomes) = unbounded();
+    for number in 0..20 {
+        let deadline = if number % 2 == 0 { within(50) } else { soon() };
+        let body = Bytes::from(vec![number; 50_000]);
+        remoting.invoke_async(&name(), request(&body), deadline, report(&sender, number));
+    }
+    assert_eq!(ping(&remoting, &name(), within(50)).unwrap_err().certainty, Certainty::NotSent);
+    for _ in 0..10 {
+        let (number, outcome) = outcomes.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((number % 2, outcome.unwrap_err().certainty), (0, Certainty::NotSent));
+    }
+    drop(release);
+    for _ in 0..10 {
+        let (number, outcome) = outcomes.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((number % 2, outcome.unwrap().body[0]), (1, number));
+    }
+    let arrived: Vec<_> = arrived.try_iter().map(|body| body[0]).collect();
+    assert_eq!(arrived, [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
+}
+
+#[test]
+fn stopping_names_a_resolver_that_cannot_be_ended() {
+    let (release, hangs) = unbounded();
+    let resolver = resolver([Answer::Hangs(hangs)]);
+    let (remoting, mut thread) = start(with(&resolver));
+    let (sender, outcomes) = unbounded();
+    for number in 0..3 {
+        let name = format!("broker-{number}.example:9876").into();
+        remoting.invoke_async(&name, request(&Bytes::new()), soon(), report(&sender, number));
+    }
+    eventually("the resolver is asked", || resolver.asked.load(Ordering::SeqCst) == 1);
+    assert_eq!(thread.stop(soon()), ["rmq-resolve"]);
+    for _ in 0..3 {
+        assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1.unwrap_err().kind, ErrorKind::NotRunning);
+    }
+    drop(release);
+    assert_eq!(resolver.asked.load(Ordering::SeqCst), 1, "questions are asked that nobody waits for");
+}
+
+#[test]
+fn an_outage_costs_few_dials_and_ends_with_the_first_that_succeeds() {
+    let dead = Answer::Addresses(vec![socket_address(&dead_address())]);
+    let resolver = resolver([dead]);
+    let told = Arc::new(Told::default());
+    let (remoting, _thread) = start_with(with(&resolver), Arc::clone(&told) as _);
+    let end = within(1000);
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let remoting = remoting.clone();
+            spawn(move || {
+                while Instant::now() < end {
+                    assert!(ping(&remoting, &name(), soon()).is_err());
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    let dials = resolver.asked.load(Ordering::SeqCst);
+    assert!((2..=9).contains(&dials), "{dials} dials");
+    assert_eq!(told.disconnected.load(Ordering::SeqCst), dials);
+    assert!(!remoting.is_reachable(&name()));
+    *resolver.answers.lock() = [Answer::Addresses(vec![socket_address(&echo_peer())])].into();
+    eventually("the peer is back", || ping(&remoting, &name(), soon()).is_ok());
+    assert!(remoting.is_reachable(&name()));
+    assert_eq!(told.connected.load(Ordering::SeqCst), 1);
+}
