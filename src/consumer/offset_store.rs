@@ -2,8 +2,8 @@
 //!
 //! Windows tell it how far they are; it tells which offsets are to be sent to the brokers now, and learns from the
 //! answers. An offset only grows, unless somebody overrules it; of a queue at most one commit is under way, so that an
-//! older one cannot overtake a newer one. Pure; who owns it and sends the commits (every 5 s, when a queue is given up,
-//! and at shutdown) is the consumer's matter.
+//! older one cannot overtake a newer one. Pure; its owner asks for all offsets every 5 s and at shutdown, and for the
+//! hurried ones whenever something has happened.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,8 +17,6 @@ const ANSWER_OVERDUE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct OffsetStore {
     rows: BTreeMap<MessageQueue, Row>,
-    interval: Duration,
-    next_round: Instant,
     last_ticket: u64,
 }
 
@@ -50,9 +48,9 @@ pub(crate) struct Unconfirmed {
 }
 
 impl OffsetStore {
-    /// A store whose offsets are sent every `interval` (`persistConsumerOffsetInterval`).
-    pub(crate) fn new(interval: Duration, now: Instant) -> Self {
-        Self { rows: BTreeMap::new(), interval, next_round: now + interval, last_ticket: 0 }
+    /// A store of no queue.
+    pub(crate) fn new() -> Self {
+        Self { rows: BTreeMap::new(), last_ticket: 0 }
     }
 
     /// We own the queue from now on and consume it from `offset`, which the broker has `stored` or which was chosen. A
@@ -102,30 +100,16 @@ impl OffsetStore {
         }
     }
 
-    /// How far the group is in a queue of ours, for a commit that rides on a pull.
-    pub(crate) fn offset(&self, queue: &MessageQueue) -> Option<i64> {
-        self.rows.get(queue).map(|row| row.consumed)
-    }
-
-    /// The commits to send now: of all queues once in an interval, of queues in a hurry at once.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<Commit> {
-        let round = self.next_round <= now;
-        if round {
-            self.next_round = now + self.interval;
-        }
-        self.take(now, |row| round || row.urgent)
-    }
-
-    /// The commits to send before the consumer ends: of all queues, whatever the time.
+    /// The commits of all queues that have something new: every few seconds, and before the consumer ends.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Commit> {
         self.take(now, |_| true)
     }
 
-    /// When [`Self::due`] has something to say; `None` while we own nothing.
-    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let waits = |row: &Row| row.urgent && row.is_dirty() && row.in_flight.is_none();
-        let hurry = self.rows.values().any(waits);
-        (!self.rows.is_empty()).then_some(if hurry { now.min(self.next_round) } else { self.next_round })
+    /// The commits that must not wait for the next round: of starts that were chosen, of offsets that were overruled, of
+    /// queues that were given up. To be asked for after each of these, and after each answer, which may have been in
+    /// their way.
+    pub(crate) fn hurried(&mut self, now: Instant) -> Vec<Commit> {
+        self.take(now, |row| row.urgent)
     }
 
     /// The broker has stored a commit, or not: refused, unanswered, or never sent. Then the next round tries again.
@@ -135,7 +119,7 @@ impl OffsetStore {
         if stored {
             row.confirmed = Some(commit.offset);
         }
-        if row.leaving && (!stored || !row.is_dirty() || row.sent_last_word(&commit)) {
+        if row.leaving && (!row.is_dirty() || commit.offset == row.consumed) {
             self.rows.remove(queue);
         }
     }
@@ -198,10 +182,6 @@ impl Row {
     fn is_dirty(&self) -> bool {
         self.confirmed != Some(self.consumed)
     }
-
-    fn sent_last_word(&self, commit: &InFlight) -> bool {
-        commit.offset == self.consumed
-    }
 }
 
 #[cfg(test)]
@@ -209,24 +189,26 @@ mod tests {
     use super::*;
     use crate::consumer::fixtures::vectors;
 
-    const INTERVAL: Duration = Duration::from_secs(5);
-
     fn queue(id: i32) -> MessageQueue {
         MessageQueue::new("T", "b", id)
     }
 
     /// A store that owns queue 0 from offset 10, which the broker has.
-    fn store(now: Instant) -> OffsetStore {
-        let mut store = OffsetStore::new(INTERVAL, now);
+    fn store() -> OffsetStore {
+        let mut store = OffsetStore::new();
         store.begin(&queue(0), 10, true);
         store
+    }
+
+    fn offsets(commits: &[Commit]) -> Vec<i64> {
+        commits.iter().map(|commit| commit.offset).collect()
     }
 
     #[test]
     fn updates_are_those_of_the_vectors() {
         for id in ["OFFSET-001", "OFFSET-012", "OFFSET-013"] {
             let vector = vectors(id).remove(0);
-            let mut store = OffsetStore::new(INTERVAL, Instant::now());
+            let mut store = OffsetStore::new();
             store.begin(&queue(0), vector["input"]["start"].as_i64().unwrap_or(0), true);
             let mut values = Vec::new();
             for update in vector["input"]["updates"].as_array().unwrap() {
@@ -235,69 +217,77 @@ mod tests {
                     true => store.update(&queue(0), offset),
                     false => store.overrule(&queue(0), offset),
                 }
-                values.push(store.offset(&queue(0)).unwrap());
+                values.push(store.rows[&queue(0)].consumed);
             }
             assert_eq!(serde_json::json!(values), vector["expected"]["values"], "{id}");
         }
     }
 
     #[test]
-    fn what_has_changed_is_sent_once_in_an_interval() {
-        let start = Instant::now();
-        let mut store = store(start);
+    fn what_has_changed_is_sent_until_it_is_confirmed() {
+        let now = Instant::now();
+        let mut store = store();
         store.begin(&queue(1), 5, true);
+        assert!(store.flush(now).is_empty());
         store.update(&queue(0), 12);
-        assert!(store.due(start).is_empty());
-        assert_eq!(store.next_due(start), Some(start + INTERVAL));
-        let commits = store.due(start + INTERVAL);
+        store.update(&queue(0), 11);
+        assert!(store.hurried(now).is_empty(), "it may wait for the next round");
+        let commits = store.flush(now);
         assert_eq!(commits.iter().map(|commit| (commit.queue.queue_id, commit.offset)).collect::<Vec<_>>(), [(0, 12)]);
         store.answered(&queue(0), commits[0].ticket, true);
-        assert!(store.due(start + INTERVAL * 2).is_empty());
+        assert!(store.flush(now).is_empty());
         assert!(store.unconfirmed().is_empty());
     }
 
     #[test]
     fn a_chosen_start_is_stored_soon_and_a_stored_one_is_not() {
-        let now = Instant::now();
-        let mut store = store(now);
+        let mut store = store();
         store.begin(&queue(1), 70, false);
-        assert_eq!(store.next_due(now), Some(now));
-        let offsets: Vec<i64> = store.due(now).iter().map(|commit| commit.offset).collect();
-        assert_eq!(offsets, [70]);
+        assert_eq!(offsets(&store.hurried(Instant::now())), [70]);
+    }
+
+    #[test]
+    fn a_queue_in_a_hurry_with_nothing_new_sends_nothing() {
+        let mut store = store();
+        store.hurry(&queue(0));
+        store.update(&queue(0), 12);
+        assert!(store.hurried(Instant::now()).is_empty());
+        store.hurry(&queue(0));
+        assert_eq!(offsets(&store.hurried(Instant::now())), [12]);
     }
 
     #[test]
     fn a_commit_is_not_overtaken_by_the_next() {
         let now = Instant::now();
-        let mut store = store(now);
+        let mut store = store();
         store.update(&queue(0), 12);
         let first = store.flush(now).remove(0);
         store.update(&queue(0), 15);
         assert!(store.flush(now).is_empty(), "one is under way");
         store.answered(&queue(0), first.ticket, true);
-        assert_eq!(store.flush(now)[0].offset, 15);
+        assert_eq!(offsets(&store.flush(now)), [15]);
     }
 
     #[test]
     fn a_refused_commit_is_sent_again_in_the_next_round() {
-        let start = Instant::now();
-        let mut store = store(start);
+        let now = Instant::now();
+        let mut store = store();
         store.update(&queue(0), 12);
-        let first = store.due(start + INTERVAL).remove(0);
+        let first = store.flush(now).remove(0);
         store.answered(&queue(0), first.ticket, false);
-        assert!(store.due(start + INTERVAL).is_empty());
+        assert!(store.hurried(now).is_empty());
         assert_eq!(
             store.unconfirmed(),
             [Unconfirmed { queue: queue(0), consumed: 12, confirmed: Some(10) }],
             "it is told at shutdown"
         );
-        assert_eq!(store.due(start + INTERVAL * 2)[0].offset, 12);
+        assert_eq!(offsets(&store.flush(now)), [12]);
     }
 
     #[test]
     fn a_commit_without_any_answer_does_not_block_its_queue() {
         let start = Instant::now();
-        let mut store = store(start);
+        let mut store = store();
         store.update(&queue(0), 12);
         let lost = store.flush(start).remove(0);
         assert!(store.flush(start + ANSWER_OVERDUE - Duration::from_secs(1)).is_empty());
@@ -309,77 +299,79 @@ mod tests {
     }
 
     #[test]
-    fn an_overruling_offset_goes_back_and_is_sent_at_once() {
+    fn an_overruling_offset_goes_back_and_follows_what_is_under_way() {
         let now = Instant::now();
-        let mut store = store(now);
+        let mut store = store();
         store.update(&queue(0), 100);
         let before = store.flush(now).remove(0);
         store.overrule(&queue(0), 50);
-        assert!(store.due(now).is_empty(), "the commit of 100 may still arrive");
+        assert!(store.hurried(now).is_empty(), "the commit of 100 may still arrive");
         store.answered(&queue(0), before.ticket, true);
-        assert_eq!(store.next_due(now), Some(now));
-        assert_eq!(store.due(now)[0].offset, 50);
+        assert_eq!(offsets(&store.hurried(now)), [50]);
     }
 
     #[test]
     fn a_commit_that_rode_on_a_pull_counts() {
         let now = Instant::now();
-        let mut store = store(now);
+        let mut store = store();
         store.update(&queue(0), 12);
         store.rode(&queue(0), 12);
         assert!(store.flush(now).is_empty());
+        store.update(&queue(0), 14);
+        store.rode(&queue(0), 12);
+        assert_eq!(store.unconfirmed()[0].confirmed, Some(12));
         store.overrule(&queue(0), 5);
         store.rode(&queue(0), 12);
-        assert_eq!(store.flush(now)[0].offset, 5, "a ride from before the reset says nothing");
+        assert_eq!(offsets(&store.flush(now)), [5], "a ride from before the reset says nothing");
     }
 
     #[test]
     fn a_queue_that_is_given_up_is_stored_once_more_and_forgotten() {
         let now = Instant::now();
         for stored in [true, false] {
-            let mut store = store(now);
+            let mut store = store();
             store.leave(&queue(0), 20);
-            let last = store.due(now).remove(0);
+            let last = store.hurried(now).remove(0);
             assert_eq!(last.offset, 20);
             store.update(&queue(0), 30);
+            store.overrule(&queue(0), 40);
             store.answered(&queue(0), last.ticket, stored);
-            assert_eq!(store.offset(&queue(0)), None);
-            assert_eq!(store.next_due(now), None);
+            assert!(store.rows.is_empty() && store.flush(now).is_empty());
         }
     }
 
     #[test]
     fn a_queue_given_up_while_a_commit_is_under_way_still_gets_its_last_word() {
         let now = Instant::now();
-        let mut store = store(now);
-        store.update(&queue(0), 15);
-        let earlier = store.flush(now).remove(0);
-        store.leave(&queue(0), 20);
-        store.answered(&queue(0), earlier.ticket, true);
-        let last = store.due(now).remove(0);
-        assert_eq!(last.offset, 20);
-        store.answered(&queue(0), last.ticket, true);
-        assert_eq!(store.offset(&queue(0)), None);
+        for stored in [true, false] {
+            let mut store = store();
+            store.update(&queue(0), 15);
+            let earlier = store.flush(now).remove(0);
+            store.leave(&queue(0), 20);
+            store.answered(&queue(0), earlier.ticket, stored);
+            let last = store.hurried(now).remove(0);
+            assert_eq!(last.offset, 20);
+            store.answered(&queue(0), last.ticket, true);
+            assert!(store.rows.is_empty());
+        }
     }
 
     #[test]
     fn a_clean_queue_that_is_given_up_is_forgotten_at_once() {
-        let now = Instant::now();
-        let mut store = store(now);
+        let mut store = store();
         store.leave(&queue(0), 10);
-        assert_eq!(store.offset(&queue(0)), None);
-        assert!(store.flush(now).is_empty());
+        assert!(store.rows.is_empty());
     }
 
     #[test]
     fn a_queue_that_comes_back_begins_anew() {
         let now = Instant::now();
-        let mut store = store(now);
+        let mut store = store();
         store.leave(&queue(0), 20);
-        let last = store.due(now).remove(0);
+        let last = store.hurried(now).remove(0);
         store.begin(&queue(0), 5, true);
         store.answered(&queue(0), last.ticket, true);
-        assert_eq!(store.offset(&queue(0)), Some(5));
+        assert_eq!(store.rows[&queue(0)].consumed, 5);
         assert!(store.flush(now).is_empty(), "an offset of our earlier time is not sent");
     }
 }

@@ -192,20 +192,20 @@ impl PullService {
         }
     }
 
-    /// Tells a consumer's table what happened and does what it says. A consumer that has ended has no table.
+    /// Tells a consumer's table what happened and does what it says, and what that leads to at once: one tick may bring
+    /// several pulls that their windows refuse. A consumer that has ended has no table.
     fn tell(&mut self, consumer: &Arc<Consumer>, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let mut event = Some(event);
-        while let Some(happened) = event.take() {
+        let mut next = Vec::new();
+        while let Some(happened) = event {
             let Some(row) = self.tables.get_mut(&consumer.group).filter(|row| Arc::ptr_eq(&row.consumer, consumer))
             else {
                 break;
             };
             row.table.handle(happened, Instant::now(), &mut actions);
-            for action in actions.drain(..) {
-                // At most one event comes of the actions of one: a pull that the window refused.
-                event = carry_out(consumer, action, &self.answers).or(event);
-            }
+            next.extend(actions.drain(..).filter_map(|action| carry_out(consumer, action, &self.answers)));
+            event = next.pop();
         }
         self.actions = actions;
     }

@@ -1035,7 +1035,8 @@ mod tests {
     fn a_stored_offset_is_where_pulling_begins() {
         for vector in [vectors("OFFSET-008").remove(0), vectors("OFFSET-021").remove(0)] {
             let input = &vector["input"];
-            let stored = input["storedOffset"].as_i64().or(input["computePullFromWhere"]["stored"].as_i64()).unwrap();
+            let stored = [&input["storedOffset"], &input["computePullFromWhere"]["stored"]];
+            let stored = stored.iter().find_map(|value| value.as_i64()).unwrap();
             for policy in
                 [ConsumeFromWhere::First, ConsumeFromWhere::Last, ConsumeFromWhere::Timestamp(SystemTime::now())]
             {

@@ -4,9 +4,11 @@
 //! when that fails too, the message stays in its window and is consumed here again. The steps are values that are used
 //! up by their answer, so that a message can have only one outcome. Pure; whoever completes the requests drives it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::message::MessageExt;
+use crate::properties::name;
 
 /// The level at which a message goes back that no worker had time for, as in the Java client: 10 s with the broker's
 /// default levels.
@@ -142,22 +144,21 @@ pub(crate) struct RetryMessage {
 impl RetryMessage {
     fn of(message: &MessageExt, delay: RetryDelay, limit: RetryLimit) -> Self {
         // A copy that was retried before names its first topic and id; they must survive every further retry.
-        let first_topic = message.property("RETRY_TOPIC").unwrap_or_else(|| message.topic());
+        let first_topic = message.property(name::RETRY_TOPIC).unwrap_or_else(|| message.topic());
+        let first_id = message.property(name::ORIGIN_MESSAGE_ID).map_or_else(|| message.msg_id(), Cow::Borrowed);
         let reconsume_times = match delay {
             // A 4.9 broker takes what has reached the maximum to the dead-letter queue, a 5.x broker what has passed it.
             RetryDelay::DeadLetter => limit.times().saturating_add(1),
             RetryDelay::Growing | RetryDelay::Level(_) => message.reconsume_times.saturating_add(1),
         };
-        let mut set = vec![
-            ("RETRY_TOPIC", first_topic.to_owned()),
-            ("RECONSUME_TIME", reconsume_times.to_string()),
-            ("MAX_RECONSUME_TIMES", limit.times().to_string()),
-            ("DELAY", delay_level(delay, message.reconsume_times).to_string()),
+        let set = vec![
+            (name::RETRY_TOPIC, first_topic.to_owned()),
+            (name::ORIGIN_MESSAGE_ID, first_id.into_owned()),
+            (name::RECONSUME_TIME, reconsume_times.to_string()),
+            (name::MAX_RECONSUME_TIMES, limit.times().to_string()),
+            (name::DELAY, delay_level(delay, message.reconsume_times).to_string()),
         ];
-        if let Some(id) = message.property("ORIGIN_MESSAGE_ID").or_else(|| message.property("UNIQ_KEY")) {
-            set.push(("ORIGIN_MESSAGE_ID", id.to_owned()));
-        }
-        Self { set, remove: &["TRAN_MSG"] }
+        Self { set, remove: &[name::TRANSACTION_PREPARED] }
     }
 }
 
@@ -241,7 +242,15 @@ mod tests {
         assert_eq!(property(&plan, "RECONSUME_TIME"), Some("3"));
         assert_eq!(property(&plan, "MAX_RECONSUME_TIMES"), Some("5"));
         assert_eq!(property(&plan, "DELAY"), Some("5"));
+        assert_eq!(property(&plan, "ORIGIN_MESSAGE_ID"), Some(&*failed("T", 2).msg_id()));
         assert_eq!(plan.remove, ["TRAN_MSG"]);
+
+        let mut again = failed("%RETRY%G", 2);
+        again.message.properties.set("RETRY_TOPIC", "T");
+        again.message.properties.set("ORIGIN_MESSAGE_ID", "the first");
+        let (_, plan) = send_back(RetryDelay::Growing, RetryLimit::new(None)).0.failed(&again);
+        assert_eq!(property(&plan, "RETRY_TOPIC"), Some("T"));
+        assert_eq!(property(&plan, "ORIGIN_MESSAGE_ID"), Some("the first"));
     }
 
     #[test]

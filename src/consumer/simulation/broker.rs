@@ -92,7 +92,7 @@ pub(super) enum GivenBack {
 
 impl<C> Broker<C> {
     pub(super) fn stored_offset(&self, queue: &MessageQueue) -> Option<i64> {
-        self.queues[queue].committed.or(self.says_zero.then_some(0))
+        self.queues[queue].committed.or_else(|| self.says_zero.then_some(0))
     }
 
     pub(super) fn bound(&self, queue: &MessageQueue, bound: Bound) -> i64 {

@@ -275,7 +275,7 @@ impl Member {
             Call::Ask(asked) => self.asked(asked, reply, now, effects),
             Call::Commit(queue, ticket) => self.offsets.answered(&queue, ticket, matches!(reply, Reply::Done)),
             Call::SendBack(failing, way) => self.sent_back(failing, way, &reply, now, effects),
-            Call::Publish(failing, way) => self.published(failing, way, &reply, now, effects),
+            Call::Publish(failing, way) => self.published(&failing, way, &reply, now, effects),
             Call::LookUp => self.looked_up(reply, now, effects),
         }
         self.commit(now, effects);
@@ -284,10 +284,10 @@ impl Member {
     /// The answer to a question of the table; told again when it is an echo.
     pub(super) fn asked(&mut self, asked: Asked, reply: Reply, now: Instant, effects: &mut Effects) {
         let Asked { queue, ticket, is_stored_offset, ride, epoch } = asked;
-        if let Some(epoch) = epoch {
-            if self.pulls.get(&(queue.clone(), epoch)).is_some_and(|(pull, _)| *pull == ticket) {
-                self.pulls.remove(&(queue.clone(), epoch));
-            }
+        if let Some(pull) = epoch.map(|epoch| (queue.clone(), epoch))
+            && self.pulls.get(&pull).is_some_and(|(waits, _)| *waits == ticket)
+        {
+            self.pulls.remove(&pull);
         }
         if !self.table.awaits(&queue, ticket) {
             self.seen.stale += 1;
@@ -493,12 +493,12 @@ impl Member {
         effects.calls.push((Call::Publish(failing, way), request));
     }
 
-    fn published(&mut self, failing: Failing, way: Publishing, reply: &Reply, now: Instant, effects: &mut Effects) {
+    fn published(&mut self, failing: &Failing, way: Publishing, reply: &Reply, now: Instant, effects: &mut Effects) {
         if matches!(reply, Reply::Done) {
-            self.resolved(&failing, way.stored(), now, effects);
+            self.resolved(failing, way.stored(), now, effects);
             return;
         }
-        let _unresolved = way.failed();
+        let retry::Unresolved = way.failed();
         self.seen.given_back_in_vain += 1;
         assert!(self.failing.remove(&(failing.epoch, failing.failed.position)), "a second outcome");
         if let Some((_, window)) = self.windows.get(&failing.queue).filter(|(epoch, _)| *epoch == failing.epoch) {

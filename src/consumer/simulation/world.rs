@@ -576,7 +576,7 @@ impl World {
         let state = self.broker.queues.get_mut(queue).unwrap();
         let end = state.committed.unwrap_or(0).min(state.greatest());
         if end > state.least {
-            let to = state.least + i64::try_from(self.random.below((end - state.least) as u64)).unwrap();
+            let to = state.least + i64::try_from(self.random.below(u64::try_from(end - state.least).unwrap())).unwrap();
             state.reset = Some(to);
             state.committed = Some(to);
         }
