@@ -5,9 +5,9 @@
 //! [`unique`], waits by [`eventually`] and fails by panicking. Names begin with the row of the conformance list.
 
 mod cluster;
-pub(crate) mod smoke;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod smoke;
 pub(crate) mod transcript;
 
 pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};

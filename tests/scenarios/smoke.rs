@@ -1,5 +1,6 @@
 //! The path from a user's program to a broker and back.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageExt, Producer, PushConsumer};
@@ -12,13 +13,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn send_13_ten_messages_are_sent_and_consumed(cluster: &dyn Cluster) {
     let topic = unique("T");
     cluster.create_topic(&topic, 4);
-    let producer = Producer::builder(unique("P")).name_servers([cluster.name_server_list()]).start().expect("a producer");
+    let producer =
+        Producer::builder(unique("P")).name_servers([cluster.name_server_list()]).start().expect("a producer");
     let (consumed, arrivals) = crossbeam_channel::unbounded();
     let consumer = PushConsumer::builder(unique("G"))
         .client(producer.client())
         .subscribe(topic.as_str(), FilterExpression::all())
         .consume_from(ConsumeFromWhere::First)
-        .each(move |message: &MessageExt| consumed.send(message.clone()))
+        .each(move |message: &MessageExt| -> Result<(), Infallible> {
+            let _ = consumed.send(message.clone());
+            Ok(())
+        })
         .start()
         .expect("a consumer");
     for number in 0..10 {
