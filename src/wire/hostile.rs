@@ -49,6 +49,25 @@ proptest! {
     }
 
     #[test]
+    fn a_json_header_says_the_same_to_a_general_parser(command in any_command()) {
+        let command = RemotingCommand { encoding: HeaderEncoding::Json, ..command };
+        let json: Value = serde_json::from_slice(json_header(&frames(&[command.clone()]))).unwrap();
+        prop_assert_eq!(json["code"].as_i64(), Some(command.code.into()));
+        prop_assert_eq!(json["remark"].as_str(), command.remark.as_deref());
+        let fields: BTreeMap<&str, &str> = command.ext_fields.iter().collect();
+        prop_assert_eq!(&json["extFields"], &serde_json::json!(fields));
+    }
+
+    #[test]
+    fn a_header_that_is_read_is_one_to_a_general_parser_too(command in any_command(), damage in any_damage()) {
+        let command = RemotingCommand { encoding: HeaderEncoding::Json, ..command };
+        let header = damage.done_to(json_header(&frames(&[command])));
+        if super::json_header::read(&header).is_ok() {
+            prop_assert!(serde_json::from_slice::<Value>(&header).is_ok());
+        }
+    }
+
+    #[test]
     fn a_damaged_frame_gives_commands_or_an_error(commands in vec(any_command(), 1..4), damage in any_damage()) {
         read_frames(&damage.done_to(&frames(&commands)));
     }
@@ -269,6 +288,12 @@ fn frames(commands: &[RemotingCommand]) -> BytesMut {
         command.encode(&mut bytes).unwrap();
     }
     bytes
+}
+
+/// The header of the one frame there is.
+fn json_header(frame: &[u8]) -> &[u8] {
+    let length = u32::from_be_bytes(frame[4..8].try_into().unwrap());
+    &frame[8..8 + usize::try_from(length).unwrap()]
 }
 
 fn stored(messages: &[MessageExt]) -> Bytes {
