@@ -7,8 +7,8 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-const NAME_END: char = '\u{1}';
-const VALUE_END: char = '\u{2}';
+const NAME_END: u8 = 1;
+const VALUE_END: u8 = 2;
 
 /// Room for a tag, a key and a unique id, so that a usual message grows its properties once.
 const USUAL_LENGTH: usize = 96;
@@ -112,14 +112,19 @@ impl Properties {
         if name.is_empty() || has_separator(name) {
             return None;
         }
-        let mut records = self.as_text().rsplit(VALUE_END);
-        records.find_map(|record| record.strip_prefix(name)?.strip_prefix(NAME_END).filter(|value| !value.is_empty()))
+        let mut records = self.encoded.rsplit(|&byte| byte == VALUE_END);
+        let value = records.find_map(|record| match record.strip_prefix(name.as_bytes())? {
+            [NAME_END, value @ ..] if !value.is_empty() => Some(value),
+            _ => None,
+        })?;
+        std::str::from_utf8(value).ok()
     }
 
     /// All entries in the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         // The first separator splits: a value may contain another one.
-        let entries = self.as_text().split(VALUE_END).filter_map(|record| record.split_once(NAME_END));
+        let records = self.as_text().split(char::from(VALUE_END));
+        let entries = records.filter_map(|record| record.split_once(char::from(NAME_END)));
         entries.filter(|(name, value)| !name.is_empty() && !value.is_empty())
     }
 
@@ -162,8 +167,8 @@ impl Properties {
             own.put_slice(&shared);
             own
         });
-        if bytes.last().is_some_and(|last| *last != b'\x02') {
-            bytes.put_u8(b'\x02');
+        if bytes.last().is_some_and(|last| *last != VALUE_END) {
+            bytes.put_u8(VALUE_END);
         }
         put_entry(&mut bytes, name, value);
         self.encoded = bytes.freeze();
@@ -190,9 +195,9 @@ impl Properties {
 fn put_entry(bytes: &mut BytesMut, name: &str, value: &str) {
     bytes.reserve(name.len() + value.len() + 2);
     bytes.put_slice(name.as_bytes());
-    bytes.put_u8(b'\x01');
+    bytes.put_u8(NAME_END);
     bytes.put_slice(value.as_bytes());
-    bytes.put_u8(b'\x02');
+    bytes.put_u8(VALUE_END);
 }
 
 impl fmt::Debug for Properties {
@@ -266,7 +271,7 @@ fn refusal_of_value(value: &str) -> Option<Refusal> {
 }
 
 fn has_separator(text: &str) -> bool {
-    text.contains([NAME_END, VALUE_END])
+    text.bytes().any(|byte| byte == NAME_END || byte == VALUE_END)
 }
 
 #[cfg(test)]
