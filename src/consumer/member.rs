@@ -102,11 +102,21 @@ impl Consumer {
         let _ = self.pull.send(PullEvent::Hint { consumer: Arc::clone(self), queue, epoch });
     }
 
-    /// Sends the offsets that are due: those of all queues once in an interval, hurried ones at once.
-    pub(super) fn send_due_offsets(self: &Arc<Self>, now: Instant) {
+    /// Sends the offsets that must not wait for the next round.
+    pub(super) fn send_hurried_offsets(self: &Arc<Self>, now: Instant) {
         let commits = {
             let mut offsets = self.offsets.lock();
-            offsets.due(now)
+            offsets.hurried(now)
+        };
+        self.send_offsets(commits);
+    }
+
+    /// Sends the offsets of all queues that have got on.
+    fn send_all_offsets(self: &Arc<Self>, now: Instant) {
+        self.collect_offsets();
+        let commits = {
+            let mut offsets = self.offsets.lock();
+            offsets.flush(now)
         };
         self.send_offsets(commits);
     }
@@ -132,6 +142,7 @@ impl Consumer {
                     warn!("offset {offset} of {queue} could not be stored for {}: {error}", consumer.group);
                 }
                 consumer.offsets.lock().answered(&queue, ticket, answer.is_ok());
+                consumer.send_hurried_offsets(Instant::now());
                 consumer.core.changed();
             });
         }
@@ -200,8 +211,7 @@ impl Member for ConsumerMember {
         if consumer.is_stopping() {
             return;
         }
-        consumer.collect_offsets();
-        consumer.send_due_offsets(now);
+        consumer.send_all_offsets(now);
         consumer.look_after_waiting(now);
     }
 }

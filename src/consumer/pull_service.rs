@@ -32,7 +32,6 @@ use super::queue_table::{
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
 /// How long a pull may take. (Java: `consumerTimeoutMillisWhenSuspend`)
 const PULL_TIMEOUT: Duration = Duration::from_secs(30);
-const MASTER_ID: i64 = 0;
 /// Answers handled before the deadlines of the tables are looked at again.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -68,6 +67,9 @@ pub(super) enum PullEvent {
         pull: SentPull,
         outcome: Outcome,
     },
+    /// Pull nothing for the consumer, or pull again.
+    Pause(Arc<Consumer>),
+    Resume(Arc<Consumer>),
     /// Tell why a queue is, or is not, consumed.
     Explain {
         consumer: Arc<Consumer>,
@@ -181,6 +183,8 @@ impl PullService {
                 self.tell(&consumer, Event::Answered { queue, ticket, answer });
             }
             PullEvent::PullReply { consumer, pull, outcome } => self.pulled(&consumer, pull, outcome),
+            PullEvent::Pause(consumer) => self.tell(&consumer, Event::Paused),
+            PullEvent::Resume(consumer) => self.tell(&consumer, Event::Resumed),
             PullEvent::Explain { consumer, queue, words } => {
                 let explain = |row: &Row| row.table.explain(&queue, Instant::now());
                 let _ = words.send(self.tables.get(&consumer.group).and_then(explain));
@@ -253,7 +257,7 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
         Action::OpenWindow { queue, epoch, offset, decision } => {
             consumer.offsets.lock().begin(&queue, offset, decision == StartDecision::Stored);
             open_window(consumer, queue, epoch, offset);
-            consumer.send_due_offsets(Instant::now());
+            consumer.send_hurried_offsets(Instant::now());
         }
         Action::MoveWindow { queue, epoch, offset } => {
             if let Some(window) = consumer.window(&queue).filter(|window| window.epoch == epoch) {
@@ -266,18 +270,18 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
                 offsets.update(&queue, committable);
                 offsets.hurry(&queue);
             }
-            consumer.send_due_offsets(Instant::now());
+            consumer.send_hurried_offsets(Instant::now());
         }
         Action::ReplaceWindow { queue, epoch, offset } => {
             close_window(consumer, &queue);
             consumer.offsets.lock().overrule(&queue, offset);
             open_window(consumer, queue, epoch, offset);
-            consumer.send_due_offsets(Instant::now());
+            consumer.send_hurried_offsets(Instant::now());
         }
         Action::CloseWindow { queue, .. } => {
             if let Some(offset) = close_window(consumer, &queue) {
                 consumer.offsets.lock().leave(&queue, offset);
-                consumer.send_due_offsets(Instant::now());
+                consumer.send_hurried_offsets(Instant::now());
             }
         }
         Action::Report(report) => tell_user(consumer, &report),

@@ -174,13 +174,9 @@ impl Rebalance {
     }
 
     /// Whether a queue is ours by the last round that could decide.
+    #[cfg(test)]
     pub(crate) fn owns(&self, queue: &MessageQueue) -> bool {
         self.owned.get(&queue.topic).is_some_and(|queues| queues.contains(queue))
-    }
-
-    /// Gives everything up, at shutdown.
-    pub(crate) fn give_up(&mut self) -> Vec<MessageQueue> {
-        std::mem::take(&mut self.owned).into_values().flatten().collect()
     }
 
     fn decide(&self, view: &TopicView) -> Result<Vec<MessageQueue>, Trouble> {
@@ -304,7 +300,7 @@ mod tests {
             let changes = rebalance.end_round(vec![view_of_t, view("U", 3, &["me"])], now);
             assert_eq!(changes.notices, [Notice::Undecided { topic: "T".into(), trouble }]);
             assert_eq!((changes.assigned, changes.revoked), (queues("U", 2..3), vec![]), "other topics go on");
-            assert_eq!(rebalance.give_up().len(), 7);
+            assert_eq!((rebalance.owned["T"].len(), rebalance.owned["U"].len()), (4, 3));
         }
     }
 

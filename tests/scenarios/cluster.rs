@@ -100,6 +100,11 @@ impl Profile {
 }
 
 impl dyn Cluster + '_ {
+    /// The name servers as a user writes them.
+    pub(crate) fn name_server_list(&self) -> String {
+        self.name_servers().iter().map(ToString::to_string).collect::<Vec<_>>().join(";")
+    }
+
     /// Creates a topic for reading and writing with `queues` queues on every broker, and waits for its route.
     pub(crate) fn create_topic(&self, topic: &str, queues: u32) {
         self.create_topic_with(topic, queues, 6);

@@ -7,6 +7,7 @@
 mod cluster;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod smoke;
 pub(crate) mod transcript;
 
 pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};
@@ -14,6 +15,7 @@ pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};
 /// Calls `$test! { module::scenario on PROFILE }` for every scenario.
 macro_rules! for_each_scenario {
     ($test:ident) => {
+        $test! { smoke::send_13_ten_messages_are_sent_and_consumed on STANDARD }
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
         $test! { server::a_committed_offset_is_told_again on STANDARD }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::consumer::allocate::AllocateStrategy;
 use crate::consumer::fixtures::received;
-use crate::consumer::offset_store::{CommitTicket, OffsetStore};
+use crate::consumer::offset_store::{Commit, CommitTicket, OffsetStore};
 use crate::consumer::process_queue::{Claim, ConsumeRequest, FailedMessage, FlowLimits, Position, ProcessQueue};
 use crate::consumer::queue_table::{
     Action, Answer, Bound, ConsumeFromWhere, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report,
@@ -34,6 +34,8 @@ const CONSUME_TIMEOUT: Duration = Duration::from_secs(12);
 
 const SWEEP: Duration = Duration::from_secs(4);
 
+const OFFSET_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What a member asks a broker for.
 #[derive(Clone, Debug)]
 pub(super) enum Request {
@@ -54,11 +56,6 @@ impl Request {
             Self::SendBack { .. } => Duration::from_secs(5),
             _ => Duration::from_secs(3),
         }
-    }
-
-    /// Requests whose outcome the queue table waits for; it must stand even their complete loss.
-    pub(super) fn is_for_table(&self) -> bool {
-        matches!(self, Self::StoredOffset(_) | Self::Bound(..) | Self::Pull { .. })
     }
 }
 
@@ -147,6 +144,7 @@ pub(super) struct Member {
     table: QueueTable,
     windows: BTreeMap<MessageQueue, (Epoch, Window)>,
     offsets: OffsetStore,
+    next_round_of_offsets: Instant,
     jobs: VecDeque<Job>,
     workers: Vec<Option<Running>>,
     batch: usize,
@@ -169,7 +167,8 @@ impl Member {
             looking_up: false,
             table: QueueTable::new(RETRY_TOPIC.into(), policy, Patience::default()),
             windows: BTreeMap::new(),
-            offsets: OffsetStore::new(Duration::from_secs(5), now),
+            offsets: OffsetStore::new(),
+            next_round_of_offsets: now + OFFSET_INTERVAL,
             jobs: VecDeque::new(),
             workers: (0..random.between(1, 3)).map(|_| None).collect(),
             batch: usize::try_from(random.between(1, 3)).unwrap(),
@@ -183,10 +182,10 @@ impl Member {
     }
 
     /// When it has to do something by itself.
-    pub(super) fn next_wake(&self, now: Instant) -> Instant {
+    pub(super) fn next_wake(&self) -> Instant {
         let repetitions = self.windows.values().filter_map(|(_, window)| window.borrow().next_repetition());
         let round = (!self.looking_up).then(|| self.rebalance.next_round());
-        [self.table.next_deadline(), self.offsets.next_due(now), round, Some(self.next_sweep)]
+        [self.table.next_deadline(), Some(self.next_round_of_offsets), round, Some(self.next_sweep)]
             .into_iter()
             .flatten()
             .chain(repetitions)
@@ -226,7 +225,12 @@ impl Member {
             let committable = window.borrow().committable();
             self.offsets.update(&queue, committable);
         }
-        self.commit(now, effects);
+        if self.next_round_of_offsets <= now {
+            self.next_round_of_offsets = now + OFFSET_INTERVAL;
+            let commits = self.offsets.flush(now);
+            commit(commits, effects);
+        }
+        self.hurry(now, effects);
     }
 
     /// Begins what the workers have hands for.
@@ -278,7 +282,7 @@ impl Member {
             Call::Publish(failing, way) => self.published(&failing, way, &reply, now, effects),
             Call::LookUp => self.looked_up(reply, now, effects),
         }
-        self.commit(now, effects);
+        self.hurry(now, effects);
     }
 
     /// The answer to a question of the table; told again when it is an echo.
@@ -315,9 +319,9 @@ impl Member {
 
     /// Leaves the group in an orderly way.
     pub(super) fn stop(&mut self, now: Instant, effects: &mut Effects) {
-        let queues = self.rebalance.give_up();
+        let queues = self.table.queues().cloned().collect();
         self.tell_table(Event::Revoked(queues), now, effects);
-        self.commit(now, effects);
+        self.hurry(now, effects);
         self.check(now);
         assert_eq!(self.table.queues().count(), 0);
     }
@@ -436,7 +440,7 @@ impl Member {
         }
         let committable = window.borrow().committable();
         self.offsets.update(&queue, committable);
-        let ride = self.offsets.offset(&queue).filter(|offset| *offset > 0);
+        let ride = Some(committable).filter(|offset| *offset > 0);
         let request = Request::Pull { queue: queue.clone(), offset, ride };
         if let Some((_, since)) = self.pulls.insert((queue.clone(), epoch), (ticket, now)) {
             assert!(now - since > request.deadline(), "{queue}: two pulls at once");
@@ -454,11 +458,8 @@ impl Member {
         }
     }
 
-    fn commit(&mut self, now: Instant, effects: &mut Effects) {
-        for commit in self.offsets.due(now) {
-            let request = Request::Commit { queue: commit.queue.clone(), offset: commit.offset };
-            effects.calls.push((Call::Commit(commit.queue, commit.ticket), request));
-        }
+    fn hurry(&mut self, now: Instant, effects: &mut Effects) {
+        commit(self.offsets.hurried(now), effects);
     }
 
     fn send_back(&mut self, queue: &MessageQueue, epoch: Epoch, messages: Vec<FailedMessage>, effects: &mut Effects) {
@@ -538,6 +539,13 @@ impl Member {
         self.seen.assigned += changes.assigned.len();
         self.tell_table(Event::Revoked(changes.revoked), now, effects);
         self.tell_table(Event::Assigned(changes.assigned), now, effects);
+    }
+}
+
+fn commit(commits: Vec<Commit>, effects: &mut Effects) {
+    for commit in commits {
+        let request = Request::Commit { queue: commit.queue.clone(), offset: commit.offset };
+        effects.calls.push((Call::Commit(commit.queue, commit.ticket), request));
     }
 }
 

@@ -284,7 +284,7 @@ impl World {
             let needed = self.broker.queues[queue].first_unresolved();
             assert!(offset <= needed, "{queue}: the window would commit {offset}, the group needs {needed}");
         }
-        let wake = member.next_wake(self.now);
+        let wake = member.next_wake();
         let is_news = slot.wake_at.is_none_or(|planned| wake < planned);
         if is_news {
             slot.wake_at = Some(wake);
