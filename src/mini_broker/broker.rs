@@ -41,12 +41,6 @@ pub(super) struct Member {
     pub(super) client_id: String,
 }
 
-/// A message that waits for its delay to pass.
-#[derive(Debug)]
-struct Delayed {
-    log_offset: i64,
-}
-
 /// An answer to a request of earlier, and its time.
 type LateAnswer = (ReturnAddress, Answer, i64);
 
@@ -61,7 +55,8 @@ pub(super) struct Broker {
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) offsets: Offsets,
     pub(super) parked: Vec<ParkedPull>,
-    delayed: BTreeMap<(i64, u64), Delayed>,
+    /// Offsets in the log of messages that wait for their delay to pass, by their time and turn.
+    delayed: BTreeMap<(i64, u64), i64>,
     /// Counts what needs an order or a turn: delayed messages, queues chosen by the broker, ids it makes.
     turns: u64,
     answers: Vec<LateAnswer>,
@@ -112,7 +107,7 @@ impl Broker {
         draft.queue_id = i32::try_from(level).unwrap_or_default();
         let place = self.append(draft, now)?;
         let turn = self.next_turn();
-        self.delayed.insert((now.saturating_add(delay), turn), Delayed { log_offset: place.log_offset });
+        self.delayed.insert((now.saturating_add(delay), turn), place.log_offset);
         Ok(place)
     }
 
@@ -130,8 +125,8 @@ impl Broker {
         while let Some(entry) = self.delayed.first_entry()
             && entry.key().0 <= now
         {
-            let delayed = entry.remove();
-            if let Err(answer) = self.deliver(&delayed, now) {
+            let log_offset = entry.remove();
+            if let Err(answer) = self.deliver(log_offset, now) {
                 log::warn!("mini broker {} loses a delayed message: {:?}", self.name, answer.remark);
             }
         }
@@ -147,7 +142,7 @@ impl Broker {
     }
 
     /// A connection is gone: its pulls with it, and the members that spoke over it.
-    pub(super) fn disconnected(&mut self, connection: u64, _now: i64) {
+    pub(super) fn disconnected(&mut self, connection: u64) {
         self.parked.retain(|pull| pull.return_to.connection != connection);
         let left: Vec<String> = self
             .groups
@@ -238,8 +233,8 @@ impl Broker {
     }
 
     /// Moves a delayed message to where it was meant for. It keeps the properties that brought it here.
-    fn deliver(&mut self, delayed: &Delayed, now: i64) -> Result<(), Answer> {
-        let Some(stored) = self.store.message_at(delayed.log_offset) else { return Ok(()) };
+    fn deliver(&mut self, log_offset: i64, now: i64) -> Result<(), Answer> {
+        let Some(stored) = self.store.message_at(log_offset) else { return Ok(()) };
         let mut message = stored.message;
         let topic = message.property(name::REAL_TOPIC).unwrap_or_default().to_owned();
         let queue_id = message.property(name::REAL_QUEUE_ID).and_then(|id| id.parse().ok()).unwrap_or_default();

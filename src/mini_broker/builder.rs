@@ -73,8 +73,8 @@ impl MiniBrokerBuilder {
         self
     }
 
-    /// The address of the first name server; all other servers take free ports of the same IP address. Default
-    /// 127.0.0.1 and a free port.
+    /// The address of the first name server; all other servers take free ports of the same IP address, which is what
+    /// routes name: clients must be able to reach it. Default 127.0.0.1 and a free port.
     pub fn bind(mut self, address: impl Into<SocketAddr>) -> Self {
         self.bind = address.into();
         self

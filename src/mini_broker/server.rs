@@ -241,7 +241,7 @@ impl Server {
 
     fn close(&mut self, token: Token) {
         if self.connections.remove(&token).is_some() {
-            self.state.disconnected(connection_number(token), self.clock.now());
+            self.state.disconnected(connection_number(token));
         }
     }
 

@@ -230,13 +230,13 @@ impl State {
         self.peers.insert(connection, Peer { node, address });
     }
 
-    pub(super) fn disconnected(&mut self, connection: u64, now: i64) {
+    pub(super) fn disconnected(&mut self, connection: u64) {
         let Some(peer) = self.peers.remove(&connection) else { return };
         self.backlog.retain(|(other, _)| *other != connection);
         if let Node::Broker(index) = peer.node
             && let Some(broker) = self.brokers.get_mut(index)
         {
-            broker.disconnected(connection, now);
+            broker.disconnected(connection);
             self.collect_from(index);
         }
     }
@@ -365,7 +365,7 @@ impl State {
                 self.answer(&return_to, Answer { code, remark, fields, body }, now);
             }
             Verdict::Ignore => {}
-            Verdict::Close => self.close(connection, now),
+            Verdict::Close => self.close(connection),
         }
     }
 
@@ -378,11 +378,12 @@ impl State {
                 None => Reply::Never,
             },
         };
-        if let Reply::Now(answer) = reply {
-            self.answer(&return_to, answer, now);
-        }
+        // As on a real broker: the members of a group hear of a new one before it has the answer to its heartbeat.
         if let Node::Broker(index) = peer.node {
             self.collect_from(index);
+        }
+        if let Reply::Now(answer) = reply {
+            self.answer(&return_to, answer, now);
         }
     }
 
@@ -420,13 +421,13 @@ impl State {
                 }
             }
             ReplyFate::Replaced(bytes) => self.output.push(Output::Bytes(connection, bytes.clone())),
-            ReplyFate::ConnectionClosed => self.close(connection, now),
+            ReplyFate::ConnectionClosed => self.close(connection),
         }
     }
 
-    fn close(&mut self, connection: u64, now: i64) {
+    fn close(&mut self, connection: u64) {
         self.output.push(Output::Close(connection));
-        self.disconnected(connection, now);
+        self.disconnected(connection);
     }
 
     fn server_name(&self, node: Node) -> Arc<str> {
