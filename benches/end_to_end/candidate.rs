@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
-use rocketmq_sync::{Completions, Message, Producer, SendResult, SendStatus};
+use rocketmq_sync::{
+    Completions, ConsumeContext, ConsumeFromWhere, ConsumeStatus, ConsumerReport, FilterExpression, Message,
+    MessageExt, Producer, PushConsumer, SendResult, SendStatus,
+};
 
 use super::control::Control;
 use super::figure::{Results, Work};
 use super::histogram::Histogram;
 use super::peer::Addresses;
-use super::side::{Callers, Side, TIMED_ONE_IN};
-use super::{BODY_SIZE, GROUP, IN_FLIGHT, Result, TOPIC};
+use super::side::{Callers, Side, TIMED_ONE_IN, take_time};
+use super::{BODY_SIZE, CONSUME_THREADS, GROUP, IN_FLIGHT, MESSAGES_PER_PULL, Result, TOPIC};
 
 /// How long a start, a round or an end may take before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +32,7 @@ pub(crate) fn start(work: Work, peer: Addresses) -> Result<Box<dyn Side>> {
         Work::Async(Results::Callback) => Box::new(CallbackSends::start(peer.name_server)?),
         Work::Async(Results::Completions) => Box::new(TrackedSends::start(peer.name_server)?),
         Work::Oneway => Box::new(OnewaySends::start(peer)?),
-        Work::Consume { .. } => return Err("the library has no consumer yet".into()),
+        Work::Consume { batch, listener } => Box::new(Consumption::start(peer, batch, listener)?),
     })
 }
 
@@ -222,5 +225,70 @@ impl Side for OnewaySends {
 
     fn finish(self: Box<Self>) -> Result<()> {
         end_producer(&self.producer)
+    }
+}
+
+struct Consumption {
+    consumer: PushConsumer,
+    control: Control,
+    expected: Arc<Expected>,
+    over: Receiver<()>,
+}
+
+/// What the listeners still have to get in this round.
+struct Expected {
+    messages: AtomicU64,
+    over: Sender<()>,
+}
+
+impl Expected {
+    fn came(&self, messages: usize) {
+        if self.messages.fetch_sub(messages as u64, Ordering::AcqRel) == messages as u64 {
+            // A round that was given up has no listener.
+            let _ = self.over.send(());
+        }
+    }
+}
+
+impl Consumption {
+    fn start(peer: Addresses, batch: usize, listener: Option<Duration>) -> Result<Self> {
+        let (sender, over) = bounded(1);
+        let expected = Arc::new(Expected { messages: AtomicU64::new(0), over: sender });
+        let listened = Arc::clone(&expected);
+        let consumer = PushConsumer::builder(GROUP)
+            .name_servers([peer.name_server.to_string()])
+            .subscribe(TOPIC, FilterExpression::all())
+            .consume_from(ConsumeFromWhere::First)
+            .consume_threads(CONSUME_THREADS)
+            .consume_batch(batch)
+            .concurrently(move |messages: &[MessageExt], _: &mut ConsumeContext| {
+                take_time(listener);
+                listened.came(messages.len());
+                ConsumeStatus::Success
+            })
+            .start()?;
+        consumer.wait_ready(PATIENCE)?;
+        Ok(Self { consumer, control: Control::connect(peer.broker)?, expected, over })
+    }
+}
+
+impl Side for Consumption {
+    fn round(&mut self, messages: u64) -> Result<Histogram> {
+        self.expected.messages.store(messages, Ordering::Release);
+        self.control.grant(messages / MESSAGES_PER_PULL as u64)?;
+        self.over.recv_timeout(PATIENCE).map_err(|_| {
+            let left = self.expected.messages.load(Ordering::Acquire);
+            let queues = self.consumer.queues();
+            let reasons: Vec<_> = queues.iter().filter_map(|queue| self.consumer.explain(queue)).collect();
+            format!("{left} of {messages} messages did not come: {}", reasons.join("; "))
+        })?;
+        Ok(Histogram::new())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        match self.consumer.shutdown(PATIENCE) {
+            report @ ConsumerReport { messages_left: 0, .. } if report.is_clean() => Ok(()),
+            report => Err(format!("{report:?}").into()),
+        }
     }
 }
