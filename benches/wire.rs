@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench wire`, or with a part of a name behind `--`.
 
+#![allow(clippy::expect_used, reason = "a bench ends at once where something is not as it should be")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

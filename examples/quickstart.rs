@@ -6,6 +6,7 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,7 +42,10 @@ fn quickstart(target: &Target) -> Result<(), Error> {
         .client(producer.client())
         .subscribe(target.topic.as_str(), FilterExpression::tags([&run]))
         .consume_from(ConsumeFromWhere::First)
-        .each(move |message: &MessageExt| consumed.send(message.clone()))
+        .each(move |message: &MessageExt| -> Result<(), Infallible> {
+            let _ = consumed.send(message.clone());
+            Ok(())
+        })
         .start()?;
     consumer.wait_ready(PATIENCE)?;
     for number in 1..=MESSAGES {

@@ -108,32 +108,24 @@ impl Properties {
     /// The value under `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
+        // A separator in the name would match across a name and its value.
         if name.is_empty() || has_separator(name) {
             return None;
         }
-        let mut rest = &self.encoded[..];
-        let mut found = None;
-        while let Some((record, tail)) = next_record(rest) {
-            if record.get(name.len()) == Some(&NAME_END) && record.starts_with(name.as_bytes()) {
-                found = record.get(name.len() + 1..).filter(|value| !value.is_empty()).or(found);
-            }
-            rest = tail;
-        }
-        found.and_then(|value| std::str::from_utf8(value).ok())
+        let mut records = self.encoded.rsplit(|&byte| byte == VALUE_END);
+        let value = records.find_map(|record| match record.strip_prefix(name.as_bytes())? {
+            [NAME_END, value @ ..] if !value.is_empty() => Some(value),
+            _ => None,
+        })?;
+        std::str::from_utf8(value).ok()
     }
 
     /// All entries in the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut rest = &self.encoded[..];
-        std::iter::from_fn(move || {
-            loop {
-                let (record, tail) = next_record(rest)?;
-                rest = tail;
-                if let Some(entry) = split_record(record) {
-                    return Some(entry);
-                }
-            }
-        })
+        // The first separator splits: a value may contain another one.
+        let records = self.as_text().split(char::from(VALUE_END));
+        let entries = records.filter_map(|record| record.split_once(char::from(NAME_END)));
+        entries.filter(|(name, value)| !name.is_empty() && !value.is_empty())
     }
 
     /// How many entries there are; of entries with the same name each counts.
@@ -175,63 +167,43 @@ impl Properties {
             own.put_slice(&shared);
             own
         });
-        if bytes.last().is_some_and(|&last| last != VALUE_END) {
+        if bytes.last().is_some_and(|last| *last != VALUE_END) {
             bytes.put_u8(VALUE_END);
         }
-        bytes.reserve(name.len() + value.len() + 2);
-        bytes.put_slice(name.as_bytes());
-        bytes.put_u8(NAME_END);
-        bytes.put_slice(value.as_bytes());
-        bytes.put_u8(VALUE_END);
+        put_entry(&mut bytes, name, value);
         self.encoded = bytes.freeze();
     }
 
     /// Writes an entry in the place of all older ones with its name.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        if self.get(name).is_some() {
-            self.remove(name);
-        }
+        self.remove(name);
         self.append(name, value);
     }
 
     /// Takes out all entries with this name.
     pub(crate) fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {
-            let mut left = BytesMut::with_capacity(self.encoded.len());
+            let mut left = BytesMut::with_capacity(self.encoded.len() + USUAL_LENGTH);
             for (other, value) in self.iter().filter(|(other, _)| *other != name) {
-                left.put_slice(other.as_bytes());
-                left.put_u8(NAME_END);
-                left.put_slice(value.as_bytes());
-                left.put_u8(VALUE_END);
+                put_entry(&mut left, other, value);
             }
             self.encoded = left.freeze();
         }
     }
 }
 
+fn put_entry(bytes: &mut BytesMut, name: &str, value: &str) {
+    bytes.reserve(name.len() + value.len() + 2);
+    bytes.put_slice(name.as_bytes());
+    bytes.put_u8(NAME_END);
+    bytes.put_slice(value.as_bytes());
+    bytes.put_u8(VALUE_END);
+}
+
 impl fmt::Debug for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }
-}
-
-/// The bytes before the next separator, and what follows it.
-fn next_record(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    if rest.is_empty() {
-        return None;
-    }
-    match rest.iter().position(|&byte| byte == VALUE_END) {
-        Some(end) => rest.split_at_checked(end).map(|(record, tail)| (record, tail.get(1..).unwrap_or_default())),
-        None => Some((rest, &[])),
-    }
-}
-
-/// The first separator splits: a value may contain another one.
-fn split_record(record: &[u8]) -> Option<(&str, &str)> {
-    let end = record.iter().position(|&byte| byte == NAME_END)?;
-    let name = std::str::from_utf8(record.get(..end)?).ok()?;
-    let value = std::str::from_utf8(record.get(end + 1..)?).ok()?;
-    (!name.is_empty() && !value.is_empty()).then_some((name, value))
 }
 
 /// Why a property that a user gave cannot be sent.

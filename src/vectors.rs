@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::message::{Message, MessageExt, MessageQueue};
 use crate::properties::Properties;
+use crate::wire::batch::messages_of_batch;
 use crate::wire::body::{
     self, BrokerData, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerList, HeartbeatData, MASTER_ID,
     MessageModel, ProducerData, QueueData, SubscriptionData, TopicRouteData,
@@ -43,6 +44,7 @@ macro_rules! areas {
 }
 
 areas! {
+    "BATCH" batches_are_taken_apart_as_they_were_written batch;
     "BODY" bodies_are_read_and_written_as_java_does body_json;
     "CODE" codes_have_their_numbers codes;
     "CRC32" bodies_have_the_checksum_that_brokers_store crc32;
@@ -321,6 +323,16 @@ impl MessageExt {
     fn properties_of_message(&self) -> Map<String, Value> {
         self.message.properties().iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
+}
+
+/// The vectors are of a writer; what it wrote is read here.
+fn batch(vector: &Vector) {
+    let written = from_hex(vector.expected.as_str().unwrap());
+    let [message] = <[_; 1]>::try_from(messages_of_batch(&written).unwrap()).unwrap();
+    assert_eq!(message.flag, vector.input["flag"]);
+    assert_eq!(message.body, from_hex(vector.text("bodyHex").unwrap()));
+    let properties: Vec<_> = message.properties.iter().collect();
+    assert_eq!(json!(properties), vector.input["properties"]);
 }
 
 fn crc32(vector: &Vector) {

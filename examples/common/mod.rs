@@ -8,15 +8,15 @@ use rocketmq_sync::mini_broker::MiniBroker;
 use rocketmq_sync::{Error, ErrorKind};
 
 /// Where an example works.
-pub struct Target {
-    pub name_servers: Vec<String>,
-    pub topic: String,
+pub(crate) struct Target {
+    pub(crate) name_servers: Vec<String>,
+    pub(crate) topic: String,
     /// Runs as long as the example when no cluster was named.
-    pub mini_broker: Option<MiniBroker>,
+    pub(crate) mini_broker: Option<MiniBroker>,
 }
 
 /// Runs an example, and tells what to do when it fails.
-pub fn run(example: fn(&Target) -> Result<(), Error>) -> ExitCode {
+pub(crate) fn run(example: fn(&Target) -> Result<(), Error>) -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     let outcome = Target::from_arguments()
         .and_then(|target| example(&target).map_err(|error| format!("{error}\n\n{}", advice(&error, &target))));
@@ -84,6 +84,6 @@ fn advice(error: &Error, target: &Target) -> String {
 }
 
 /// An error of the example's own.
-pub fn failed(words: &str) -> Error {
+pub(crate) fn failed(words: &str) -> Error {
     Error::from(std::io::Error::other(words.to_owned()))
 }

@@ -61,7 +61,6 @@ pub struct Client {
 
 impl Client {
     /// A client to be configured.
-    #[must_use]
     pub fn builder() -> ClientBuilder {
         ClientBuilder { config: ClientConfig::default() }
     }

@@ -153,11 +153,6 @@ impl Routes {
         self.known.read().get(topic).cloned()
     }
 
-    /// All topics with a known route.
-    pub(crate) fn topics(&self) -> Vec<Arc<str>> {
-        self.known.read().keys().cloned().collect()
-    }
-
     /// The addresses of all brokers in known routes, masters only or slaves too.
     pub(crate) fn broker_addresses(&self, with_slaves: bool) -> BTreeSet<Arc<str>> {
         let known = self.known.read();

@@ -19,7 +19,8 @@ pub enum AllocateStrategy {
 
 impl AllocateStrategy {
     /// The name that the Java client gives the rule.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Averagely => "AVG",
         }

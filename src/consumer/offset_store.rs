@@ -103,6 +103,7 @@ impl OffsetStore {
     }
 
     /// How far the group is in a queue of ours, for a commit that rides on a pull.
+    #[cfg(test)]
     pub(crate) fn offset(&self, queue: &MessageQueue) -> Option<i64> {
         self.rows.get(queue).map(|row| row.consumed)
     }
@@ -122,6 +123,7 @@ impl OffsetStore {
     }
 
     /// When [`Self::due`] has something to say; `None` while we own nothing.
+    #[cfg(test)]
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         let waits = |row: &Row| row.urgent && row.is_dirty() && row.in_flight.is_none();
         let hurry = self.rows.values().any(waits);

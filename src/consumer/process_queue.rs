@@ -115,11 +115,11 @@ impl ProcessQueue {
 
     /// A message that failed is the broker's from here on. Answers whether this made room for a pull that was refused.
     pub(crate) fn resolve(&mut self, position: Position) -> bool {
-        if let Some(slot) = self.slot_index(position.slot) {
-            if self.state(slot, position.index) == Some(State::SendingBack) {
-                self.move_messages(slot, position.index..position.index + 1, State::Resolved);
-                self.drop_resolved(slot);
-            }
+        if let Some(slot) = self.slot_index(position.slot)
+            && self.state(slot, position.index) == Some(State::SendingBack)
+        {
+            self.move_messages(slot, position.index..position.index + 1, State::Resolved);
+            self.drop_resolved(slot);
         }
         self.drained()
     }

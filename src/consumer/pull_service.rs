@@ -32,7 +32,6 @@ use super::queue_table::{
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
 /// How long a pull may take. (Java: `consumerTimeoutMillisWhenSuspend`)
 const PULL_TIMEOUT: Duration = Duration::from_secs(30);
-const MASTER_ID: i64 = 0;
 /// Answers handled before the deadlines of the tables are looked at again.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -68,6 +67,9 @@ pub(super) enum PullEvent {
         pull: SentPull,
         outcome: Outcome,
     },
+    /// Pull nothing for the consumer, or pull again.
+    Pause(Arc<Consumer>),
+    Resume(Arc<Consumer>),
     /// Tell why a queue is, or is not, consumed.
     Explain {
         consumer: Arc<Consumer>,
@@ -181,6 +183,8 @@ impl PullService {
                 self.tell(&consumer, Event::Answered { queue, ticket, answer });
             }
             PullEvent::PullReply { consumer, pull, outcome } => self.pulled(&consumer, pull, outcome),
+            PullEvent::Pause(consumer) => self.tell(&consumer, Event::Paused),
+            PullEvent::Resume(consumer) => self.tell(&consumer, Event::Resumed),
             PullEvent::Explain { consumer, queue, words } => {
                 let explain = |row: &Row| row.table.explain(&queue, Instant::now());
                 let _ = words.send(self.tables.get(&consumer.group).and_then(explain));

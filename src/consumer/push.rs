@@ -196,6 +196,17 @@ impl PushConsumer {
         said.recv_timeout(Duration::from_secs(1)).ok().flatten()
     }
 
+    /// Pulls nothing more until [`resume`](Self::resume). The queues stay this consumer's, and what was pulled already is
+    /// still consumed. (Java: `suspend`)
+    pub fn pause(&self) {
+        let _ = self.consumer.pull.send(PullEvent::Pause(Arc::clone(&self.consumer)));
+    }
+
+    /// Pulls again after a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        let _ = self.consumer.pull.send(PullEvent::Resume(Arc::clone(&self.consumer)));
+    }
+
     /// The client that this consumer uses.
     #[must_use]
     pub fn client(&self) -> &Client {
@@ -500,8 +511,10 @@ impl PushConsumerBuilder {
             stopping: AtomicBool::new(false),
             core,
         });
+        // From here on the group is taken; a consumer that cannot have it has told nobody of itself.
+        client.core().join(Arc::new(ConsumerMember(Arc::clone(&consumer))))?;
         let started = PushConsumer { consumer, threads, client };
-        started.begin()?;
+        started.begin();
         Ok(started)
     }
 
@@ -536,16 +549,14 @@ impl PushConsumerBuilder {
 }
 
 impl PushConsumer {
-    /// Makes the new consumer known: to the services, then to the brokers.
-    fn begin(&self) -> Result<()> {
+    /// Hands the new consumer to the services, and asks for its routes.
+    fn begin(&self) {
         let consumer = &self.consumer;
         let _ = consumer.pull.send(PullEvent::Begin(Arc::clone(consumer)));
         let _ = consumer.rebalance.send(RebalanceEvent::Begin(Arc::clone(consumer)));
-        self.core().join(Arc::new(ConsumerMember(Arc::clone(consumer))))?;
         for subscription in &consumer.subscriptions {
             self.core().refresh_route(&subscription.topic);
         }
-        Ok(())
     }
 }
 

@@ -289,7 +289,7 @@ impl QueueTable {
     /// Takes in what happened and appends what to do now. Whatever the event is, rows whose deadline has passed go on too.
     pub(crate) fn handle(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
-            Event::Assigned(queues) => queues.into_iter().for_each(|queue| self.assign(queue, now, actions)),
+            Event::Assigned(queues) => queues.iter().for_each(|queue| self.assign(queue, now, actions)),
             Event::Revoked(queues) => queues.iter().for_each(|queue| self.revoke(queue, actions)),
             Event::Answered { queue, ticket, answer } => {
                 self.with_row(&queue, now, actions, |row, turn| row.answered(ticket, answer, turn));
@@ -324,11 +324,13 @@ impl QueueTable {
     }
 
     /// The queues that have a row.
+    #[cfg(test)]
     pub(crate) fn queues(&self) -> impl Iterator<Item = &MessageQueue> {
         self.rows.keys()
     }
 
     /// How many requests got neither answer nor failure and had to be sent again: a count above 0 tells of lost answers.
+    #[cfg(test)]
     pub(crate) fn overdue(&self) -> u64 {
         self.overdue
     }
@@ -348,13 +350,13 @@ impl QueueTable {
         }
     }
 
-    fn assign(&mut self, queue: MessageQueue, now: Instant, actions: &mut Vec<Action>) {
-        if self.rows.contains_key(&queue) {
+    fn assign(&mut self, queue: &MessageQueue, now: Instant, actions: &mut Vec<Action>) {
+        if self.rows.contains_key(queue) {
             return;
         }
         self.last_number += 1;
         self.rows.insert(queue.clone(), Row::new(Epoch(self.last_number), now));
-        self.with_row(&queue, now, actions, |row, turn| row.ask_for_stored_offset(turn));
+        self.with_row(queue, now, actions, |row, turn| row.ask_for_stored_offset(turn));
     }
 
     fn revoke(&mut self, queue: &MessageQueue, actions: &mut Vec<Action>) {

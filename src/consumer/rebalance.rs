@@ -174,11 +174,13 @@ impl Rebalance {
     }
 
     /// Whether a queue is ours by the last round that could decide.
+    #[cfg(test)]
     pub(crate) fn owns(&self, queue: &MessageQueue) -> bool {
         self.owned.get(&queue.topic).is_some_and(|queues| queues.contains(queue))
     }
 
     /// Gives everything up, at shutdown.
+    #[cfg(test)]
     pub(crate) fn give_up(&mut self) -> Vec<MessageQueue> {
         std::mem::take(&mut self.owned).into_values().flatten().collect()
     }

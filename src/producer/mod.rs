@@ -14,7 +14,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
 use log::info;
 
 pub use self::completions::{Completed, Completions};

@@ -252,7 +252,6 @@ impl Remoting {
         Err((error, waiter))
     }
 
-    #[expect(clippy::type_complexity, reason = "the waiter must come back on every path that did not accept it")]
     fn submit(
         &self,
         connection: &Connection,

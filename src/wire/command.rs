@@ -3,15 +3,12 @@
 //! A frame is `length (4) | encoding (1) + header length (3) | header | body`; the length does not count itself. A
 //! receiver looks at the encoding byte of *every* frame, since peers mix them on one connection.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::code::{LanguageCode, RequestCode, ResponseCode};
-use super::{Error, MAX_FRAME_LENGTH, bad_length};
+use super::{Error, MAX_FRAME_LENGTH, bad_length, binary_header, json_header};
 
 const FLAG_RESPONSE: i32 = 1;
 const FLAG_ONEWAY: i32 = 2;
@@ -23,6 +20,10 @@ const LENGTH_OF_LENGTH: usize = 4;
 const KEPT_BUFFER: usize = 1024 * 1024;
 /// A header's length has three bytes.
 const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
+
+/// What the longest usual header has: a request to send a message.
+const USUAL_FIELDS: usize = 16;
+const USUAL_HEADER_LENGTH: usize = 512;
 
 /// The protocol version this library states in its commands: `V4_9_3` of the Java client's `MQVersion`.
 ///
@@ -98,6 +99,11 @@ impl ExtFields {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No field yet, with room for the fields of a usual header of this many bytes.
+    pub(super) fn for_header(length: usize) -> Self {
+        Self { text: String::with_capacity(length), ends: Vec::with_capacity(USUAL_FIELDS) }
     }
 
     /// The last value written under `key`.
@@ -341,146 +347,28 @@ impl FrameHead<'_> {
     ///
     /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
     pub fn encode(&self, fields: &dyn HeaderFields, body_length: usize, out: &mut BytesMut) -> Result<(), Error> {
-        let start = out.len();
-        out.put_bytes(0, PREFIX_LENGTH);
-        let written = match self.encoding {
-            HeaderEncoding::Json => {
-                self.write_json(fields, out);
-                Ok(())
-            }
-            HeaderEncoding::RocketMq => self.write_binary(fields, out),
-        };
-        let patched = written.and_then(|()| self.patch_prefix(start, body_length, out));
-        if patched.is_err() {
-            out.truncate(start);
+        let mut header = Vec::with_capacity(USUAL_HEADER_LENGTH);
+        match self.encoding {
+            HeaderEncoding::Json => json_header::write(self, fields, &mut header),
+            HeaderEncoding::RocketMq => binary_header::write(self, fields, &mut header)?,
         }
-        patched
+        let (length, marked) = self.prefix(header.len(), body_length)?;
+        out.reserve(PREFIX_LENGTH + header.len());
+        out.put_u32(length);
+        out.put_u32(marked);
+        out.put_slice(&header);
+        Ok(())
     }
 
-    fn patch_prefix(&self, start: usize, body_length: usize, out: &mut BytesMut) -> Result<(), Error> {
-        let header_length = out.len() - start - PREFIX_LENGTH;
+    /// The two words before the header: the frame's length, and encoding with the header's length.
+    fn prefix(&self, header_length: usize, body_length: usize) -> Result<(u32, u32), Error> {
         let frame_length = PREFIX_LENGTH.saturating_add(header_length).saturating_add(body_length);
-        let length = match u32::try_from(frame_length - LENGTH_OF_LENGTH) {
-            Ok(length) if frame_length <= MAX_FRAME_LENGTH && header_length <= MAX_HEADER_LENGTH => length,
-            _ => return Err(bad_length("frame", frame_length, MAX_FRAME_LENGTH)),
-        };
-        let marked = u32::from(self.encoding.to_byte()) << 24 | u32::try_from(header_length).unwrap_or(u32::MAX);
-        let mut prefix = out.get_mut(start..).unwrap_or_default();
-        prefix.put_u32(length);
-        prefix.put_u32(marked);
-        Ok(())
-    }
-
-    fn write_json(&self, fields: &dyn HeaderFields, out: &mut BytesMut) {
-        out.put_slice(b"{\"code\":");
-        put_decimal(out, self.code);
-        out.put_slice(b",\"extFields\":{");
-        fields.write_to(&mut JsonSink { out, first: true });
-        out.put_slice(b"},\"flag\":");
-        put_decimal(out, self.flag);
-        out.put_slice(b",\"language\":\"");
-        out.put_slice(self.language.name().unwrap_or("OTHER").as_bytes());
-        out.put_slice(b"\",\"opaque\":");
-        put_decimal(out, self.opaque);
-        if let Some(remark) = self.remark {
-            out.put_slice(b",\"remark\":");
-            put_json_string(out, remark);
-        }
-        out.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-        put_decimal(out, self.version);
-        out.put_u8(b'}');
-    }
-
-    fn write_binary(&self, fields: &dyn HeaderFields, out: &mut BytesMut) -> Result<(), Error> {
-        out.put_i16(fit("code for a binary header", self.code)?);
-        out.put_u8(self.language.0);
-        out.put_i16(fit("version for a binary header", self.version)?);
-        out.put_i32(self.opaque);
-        out.put_i32(self.flag);
-        let remark = self.remark.unwrap_or_default();
-        out.put_i32(fit("remark", remark.len())?);
-        out.put_slice(remark.as_bytes());
-        let length_at = out.len();
-        out.put_i32(0);
-        let mut sink = BinarySink { out, error: None };
-        fields.write_to(&mut sink);
-        if let Some(error) = sink.error {
-            return Err(error);
-        }
-        let length: i32 = fit("ext fields", out.len() - length_at - 4)?;
-        out.get_mut(length_at..).unwrap_or_default().put_i32(length);
-        Ok(())
-    }
-}
-
-fn fit<T, N>(what: &'static str, value: N) -> Result<T, Error>
-where
-    N: Copy + TryInto<T> + TryInto<i64>,
-{
-    value.try_into().map_err(|_| Error::UnknownValue { what, value: value.try_into().unwrap_or(i64::MAX) })
-}
-
-fn put_decimal(out: &mut BytesMut, value: i32) {
-    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-struct JsonSink<'a> {
-    out: &'a mut BytesMut,
-    first: bool,
-}
-
-impl FieldSink for JsonSink<'_> {
-    fn text(&mut self, key: &str, value: &str) {
-        if !std::mem::take(&mut self.first) {
-            self.out.put_u8(b',');
-        }
-        put_json_string(self.out, key);
-        self.out.put_u8(b':');
-        put_json_string(self.out, value);
-    }
-}
-
-/// Runs of plain bytes are copied at once; the separators of the properties string are the usual exception.
-fn put_json_string(out: &mut BytesMut, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.put_u8(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
-        let (plain, tail) = rest.split_at(at);
-        out.put_slice(plain);
-        let Some((&special, tail)) = tail.split_first() else { break };
-        match special {
-            b'"' | b'\\' => out.put_slice(&[b'\\', special]),
-            _ => {
-                let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
-                out.put_slice(&[b'\\', b'u', b'0', b'0', digit(special >> 4), digit(special & 15)]);
+        let words = u32::try_from(frame_length - LENGTH_OF_LENGTH).ok().zip(u32::try_from(header_length).ok());
+        match words {
+            Some((length, header)) if frame_length <= MAX_FRAME_LENGTH && header_length <= MAX_HEADER_LENGTH => {
+                Ok((length, u32::from(self.encoding.to_byte()) << 24 | header))
             }
-        }
-        rest = tail;
-    }
-    out.put_slice(rest);
-    out.put_u8(b'"');
-}
-
-/// A zero-length key or value cannot be told from an absent one in this encoding, so it is left out.
-struct BinarySink<'a> {
-    out: &'a mut BytesMut,
-    error: Option<Error>,
-}
-
-impl FieldSink for BinarySink<'_> {
-    fn text(&mut self, key: &str, value: &str) {
-        if key.is_empty() || value.is_empty() {
-            return;
-        }
-        match (i16::try_from(key.len()), i32::try_from(value.len())) {
-            (Ok(key_length), Ok(value_length)) => {
-                self.out.put_i16(key_length);
-                self.out.put_slice(key.as_bytes());
-                self.out.put_i32(value_length);
-                self.out.put_slice(value.as_bytes());
-            }
-            _ => self.error = Some(bad_length("ext field", key.len().max(value.len()), i16::MAX as usize)),
+            _ => Err(bad_length("frame", frame_length, MAX_FRAME_LENGTH)),
         }
     }
 }
@@ -539,8 +427,8 @@ impl FrameDecoder {
         let header_end = PREFIX_LENGTH + header_length;
         let header = self.buffer.get(PREFIX_LENGTH..header_end).ok_or(Error::UnexpectedEnd { what: "header" })?;
         let mut command = match encoding {
-            HeaderEncoding::Json => decode_json_header(header)?,
-            HeaderEncoding::RocketMq => decode_binary_header(header)?,
+            HeaderEncoding::Json => json_header::read(header)?,
+            HeaderEncoding::RocketMq => binary_header::read(header)?,
         };
         if frame_length > header_end {
             command.body = self.buffer.split_to(frame_length).freeze().slice(header_end..);
@@ -581,231 +469,6 @@ impl FrameDecoder {
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     let four = bytes.get(at..at.checked_add(4)?)?;
     Some(u32::from_be_bytes(four.try_into().ok()?))
-}
-
-/// A header as JSON. Unknown keys are skipped; `serializeTypeCurrentRPC` is, since the encoding byte decides.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonHeader<'a> {
-    code: i32,
-    #[serde(default)]
-    language: JsonLanguage,
-    #[serde(default)]
-    version: i32,
-    opaque: i32,
-    #[serde(default)]
-    flag: i32,
-    #[serde(borrow, default)]
-    remark: Option<Cow<'a, str>>,
-    #[serde(default)]
-    ext_fields: Option<ExtFields>,
-}
-
-fn decode_json_header(header: &[u8]) -> Result<RemotingCommand, Error> {
-    // The derived reader would take an array for the fields in their order.
-    if header.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Error::BadJson { what: "command header", detail: "not an object".into() });
-    }
-    let json: JsonHeader<'_> = serde_json::from_slice(header)
-        .map_err(|error| Error::BadJson { what: "command header", detail: error.to_string() })?;
-    Ok(RemotingCommand {
-        code: json.code,
-        language: json.language.0,
-        version: json.version,
-        opaque: json.opaque,
-        flag: json.flag,
-        remark: json.remark.map(Cow::into_owned),
-        ext_fields: json.ext_fields.unwrap_or_default(),
-        body: Bytes::new(),
-        encoding: HeaderEncoding::Json,
-    })
-}
-
-/// A language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
-struct JsonLanguage(LanguageCode);
-
-impl Default for JsonLanguage {
-    fn default() -> Self {
-        Self(LanguageCode::OTHER)
-    }
-}
-
-impl<'de> Deserialize<'de> for JsonLanguage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct LanguageVisitor;
-
-        impl Visitor<'_> for LanguageVisitor {
-            type Value = JsonLanguage;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a language's name or number")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<JsonLanguage, E> {
-                Ok(JsonLanguage(LanguageCode::from_name(name).unwrap_or(LanguageCode::OTHER)))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<JsonLanguage, E> {
-                Ok(JsonLanguage(u8::try_from(number).map_or(LanguageCode::OTHER, LanguageCode)))
-            }
-
-            fn visit_unit<E>(self) -> Result<JsonLanguage, E> {
-                Ok(JsonLanguage::default())
-            }
-        }
-
-        deserializer.deserialize_any(LanguageVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for ExtFields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = ExtFields;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExtFields, A::Error> {
-                let mut fields = ExtFields { text: String::with_capacity(128), ends: Vec::with_capacity(8) };
-                while let Some(key) = map.next_key::<BorrowedText<'_>>()? {
-                    let value: FieldValue<'_> = map.next_value()?;
-                    if let Some(value) = value.0 {
-                        fields.text(&key.0, &value);
-                    }
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-#[derive(Deserialize)]
-struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A field's value: text, or what fastjson coerces to text. A null is an absent field.
-struct FieldValue<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for FieldValue<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ValueVisitor;
-
-        impl<'de> Visitor<'de> for ValueVisitor {
-            type Value = FieldValue<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text, number, boolean or null")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(FieldValue(Some(Cow::Borrowed(text))))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(FieldValue(Some(Cow::Owned(text.to_owned()))))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-                Ok(FieldValue(Some(Cow::Borrowed(if value { "true" } else { "false" }))))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-                Ok(FieldValue(Some(Cow::Owned(value.to_string()))))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-                Ok(FieldValue(Some(Cow::Owned(value.to_string()))))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-                Ok(FieldValue(Some(Cow::Owned(value.to_string()))))
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(FieldValue(None))
-            }
-        }
-
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-fn decode_binary_header(header: &[u8]) -> Result<RemotingCommand, Error> {
-    let mut reader = BinaryReader(header);
-    let code = i32::from(reader.i16("code")?);
-    let language = LanguageCode(reader.u8("language")?);
-    let version = i32::from(reader.i16("version")?);
-    let opaque = reader.i32("opaque")?;
-    let flag = reader.i32("flag")?;
-    let remark_length = reader.i32("remark")?;
-    let remark = reader.text("remark", remark_length.into())?;
-    let fields_length = reader.i32("ext fields")?;
-    let fields = reader.take("ext fields", fields_length.into())?;
-    Ok(RemotingCommand {
-        code,
-        language,
-        version,
-        opaque,
-        flag,
-        remark: (!remark.is_empty()).then(|| remark.to_owned()),
-        ext_fields: decode_binary_fields(BinaryReader(fields))?,
-        body: Bytes::new(),
-        encoding: HeaderEncoding::RocketMq,
-    })
-}
-
-fn decode_binary_fields(mut reader: BinaryReader<'_>) -> Result<ExtFields, Error> {
-    let mut fields = ExtFields { text: String::with_capacity(reader.0.len()), ends: Vec::with_capacity(8) };
-    while !reader.0.is_empty() {
-        let key_length = reader.i16("ext field key")?;
-        let key = reader.text("ext field key", key_length.into())?;
-        let value_length = reader.i32("ext field value")?;
-        let value = reader.text("ext field value", value_length.into())?;
-        if !key.is_empty() && !value.is_empty() {
-            fields.text(key, value);
-        }
-    }
-    Ok(fields)
-}
-
-/// Hands out checked parts of a binary header.
-struct BinaryReader<'a>(&'a [u8]);
-
-impl<'a> BinaryReader<'a> {
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
-        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Error::UnexpectedEnd { what })?;
-        self.0 = tail;
-        Ok(*head)
-    }
-
-    fn u8(&mut self, what: &'static str) -> Result<u8, Error> {
-        self.array::<1>(what).map(|[byte]| byte)
-    }
-
-    fn i16(&mut self, what: &'static str) -> Result<i16, Error> {
-        self.array(what).map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self, what: &'static str) -> Result<i32, Error> {
-        self.array(what).map(i32::from_be_bytes)
-    }
-
-    fn take(&mut self, what: &'static str, length: i64) -> Result<&'a [u8], Error> {
-        let wrong = Error::BadLength { what, claimed: length, limit: self.0.len() as u64 };
-        let length = usize::try_from(length).map_err(|_| wrong.clone())?;
-        let (head, tail) = self.0.split_at_checked(length).ok_or(wrong)?;
-        self.0 = tail;
-        Ok(head)
-    }
-
-    fn text(&mut self, what: &'static str, length: i64) -> Result<&'a str, Error> {
-        std::str::from_utf8(self.take(what, length)?).map_err(|_| Error::BadText { what })
-    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,14 @@ macro_rules! headers {
             ///
             /// When a required field is missing, or a number or truth value does not parse.
             pub fn from_fields(fields: &$($life)? ExtFields) -> Result<Self, Error> {
-                Ok(Self { $( $field: Field::read($key, fields)?, )+ })
+                $( let mut $field: Option<$type> = None; )+
+                for (key, text) in fields.iter() {
+                    match key {
+                        $( $key => $field = Some(Field::read($key, text)?), )+
+                        _ => {}
+                    }
+                }
+                Ok(Self { $( $field: $field.map_or_else(|| Field::absent($key), Ok)?, )+ })
             }
         }
     )+};
@@ -270,7 +277,8 @@ impl<'a> From<SendMessageRequest<'a>> for SendMessageRequestV2<'a> {
 /// A field of a header, present or possibly absent.
 trait Field<'a>: Sized {
     fn write(&self, key: &str, sink: &mut dyn FieldSink);
-    fn read(key: &'static str, fields: &'a ExtFields) -> Result<Self, Error>;
+    fn read(key: &'static str, text: &'a str) -> Result<Self, Error>;
+    fn absent(key: &'static str) -> Result<Self, Error>;
 }
 
 impl<'a, T: Value<'a>> Field<'a> for T {
@@ -278,9 +286,12 @@ impl<'a, T: Value<'a>> Field<'a> for T {
         self.put(key, sink);
     }
 
-    fn read(key: &'static str, fields: &'a ExtFields) -> Result<Self, Error> {
-        let text = fields.get(key).ok_or(Error::MissingField { field: key })?;
+    fn read(key: &'static str, text: &'a str) -> Result<Self, Error> {
         T::parse(key, text)
+    }
+
+    fn absent(key: &'static str) -> Result<Self, Error> {
+        Err(Error::MissingField { field: key })
     }
 }
 
@@ -291,8 +302,12 @@ impl<'a, T: Value<'a>> Field<'a> for Option<T> {
         }
     }
 
-    fn read(key: &'static str, fields: &'a ExtFields) -> Result<Self, Error> {
-        fields.get(key).map(|text| T::parse(key, text)).transpose()
+    fn read(key: &'static str, text: &'a str) -> Result<Self, Error> {
+        T::parse(key, text).map(Some)
+    }
+
+    fn absent(_key: &'static str) -> Result<Self, Error> {
+        Ok(None)
     }
 }
 

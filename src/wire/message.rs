@@ -53,32 +53,34 @@ impl Iterator for StoredMessages<'_> {
         if self.at >= self.bytes.len() {
             return None;
         }
-        let read = self.read_one();
-        self.at = match &read {
-            Ok((_, next)) => *next,
-            Err(_) => self.bytes.len(),
+        let end = match self.end_of_next() {
+            Ok(end) => end,
+            Err(error) => {
+                self.at = self.bytes.len();
+                return Some(Err(error));
+            }
         };
-        Some(read.map(|(message, _)| message))
+        let message = self.read_fields(end);
+        self.at = if message.is_ok() { end } else { self.bytes.len() };
+        Some(message)
     }
 }
 
 impl StoredMessages<'_> {
-    /// The message at the current position, and where the next one begins: its total size alone tells, since later
-    /// versions may write more behind the properties.
-    fn read_one(&self) -> Result<(MessageExt, usize), Error> {
+    /// Where the next message begins: the total size of this one tells, since later versions may write more behind the
+    /// properties.
+    fn end_of_next(&self) -> Result<usize, Error> {
         let left = self.bytes.get(self.at..).unwrap_or_default();
         let total_size = Reader { bytes: left, at: 0 }.i32("message size")?;
-        let size = match usize::try_from(total_size) {
-            Ok(size) if (SHORTEST..=left.len()).contains(&size) => size,
-            _ => {
-                return Err(Error::BadLength { what: "message", claimed: total_size.into(), limit: left.len() as u64 });
-            }
-        };
-        let reader = Reader { bytes: left.get(..size).unwrap_or_default(), at: 4 };
-        Ok((self.read_fields(reader, total_size.unsigned_abs())?, self.at + size))
+        match usize::try_from(total_size) {
+            Ok(size) if (SHORTEST..=left.len()).contains(&size) => Ok(self.at + size),
+            _ => Err(Error::BadLength { what: "message", claimed: total_size.into(), limit: left.len() as u64 }),
+        }
     }
 
-    fn read_fields(&self, mut reader: Reader<'_>, store_size: u32) -> Result<MessageExt, Error> {
+    fn read_fields(&self, end: usize) -> Result<MessageExt, Error> {
+        let mut reader = Reader { bytes: self.bytes.get(..end).unwrap_or_default(), at: self.at };
+        let store_size = u32::from_be_bytes(reader.array("message size")?);
         let magic = reader.i32("magic")?;
         let body_crc = u32::from_be_bytes(reader.array("body CRC")?);
         let queue_id = reader.i32("queue id")?;
@@ -122,7 +124,7 @@ impl StoredMessages<'_> {
     }
 
     fn slice(&self, reader: &mut Reader<'_>, what: &'static str, length: i32) -> Result<Bytes, Error> {
-        let start = self.at + reader.at;
+        let start = reader.at;
         let taken = reader.take(what, length)?.len();
         Ok(self.bytes.slice(start..start + taken))
     }

@@ -22,6 +22,9 @@ pub mod message_id;
 pub mod name;
 pub mod sys_flag;
 
+mod binary_header;
+mod json_header;
+
 #[cfg(test)]
 mod hostile;
 

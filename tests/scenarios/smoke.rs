@@ -1,5 +1,6 @@
 //! The path from a user's program to a broker and back.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageExt, Producer, PushConsumer};
@@ -19,7 +20,10 @@ pub(crate) fn send_13_ten_messages_are_sent_and_consumed(cluster: &dyn Cluster) 
         .client(producer.client())
         .subscribe(topic.as_str(), FilterExpression::all())
         .consume_from(ConsumeFromWhere::First)
-        .each(move |message: &MessageExt| consumed.send(message.clone()))
+        .each(move |message: &MessageExt| -> Result<(), Infallible> {
+            let _ = consumed.send(message.clone());
+            Ok(())
+        })
         .start()
         .expect("a consumer");
     for number in 0..10 {
