@@ -313,7 +313,8 @@ impl Lookup {
             return self.give_up();
         };
         let left = self.deadline - now;
-        let others = self.asked + 1 < self.name_servers.len();
+        // Time is kept for whoever comes next: another server, or the look-up of what an unknown topic would get.
+        let others = self.asked + 1 < self.name_servers.len() || self.unknown.is_some();
         let limit = if others { now + (left / SHARE_OF_TIME).max(SHORTEST_SHARE).min(left) } else { self.deadline };
         let remoting = self.remoting.clone();
         let topic = Arc::clone(&self.topic);
@@ -329,17 +330,28 @@ impl Lookup {
     fn heard(mut self: Box<Self>, server: &Arc<str>, outcome: Outcome) {
         match read_answer(server, outcome) {
             Ok(data) => {
-                let index = (self.first + self.asked) % self.name_servers.len().max(1);
-                self.routes.current.store(index, Ordering::Relaxed);
+                self.prefer_current();
                 return self.finish(Ok(data));
             }
-            Err(error) if error.kind() == ErrorKind::NoRoute => self.unknown = Some(error),
+            Err(error) if error.kind() == ErrorKind::NoRoute => {
+                // It answers, which those before it did not.
+                if self.unknown.is_none() {
+                    self.prefer_current();
+                }
+                self.unknown = Some(error);
+            }
             // The client was shut down: nobody else needs to be asked.
             Err(error) if error.kind() == ErrorKind::NotRunning => return self.finish(Err(error)),
             Err(error) => self.failed = Some(error),
         }
         self.asked += 1;
         self.ask();
+    }
+
+    /// Later look-ups begin with the server that is being asked.
+    fn prefer_current(&self) {
+        let index = (self.first + self.asked) % self.name_servers.len().max(1);
+        self.routes.current.store(index, Ordering::Relaxed);
     }
 
     fn give_up(mut self: Box<Self>) {

@@ -5,7 +5,12 @@
 //! [`unique`], waits by [`eventually`] and fails by panicking. Names begin with the row of the conformance list.
 
 mod cluster;
+pub(crate) mod connect;
+pub(crate) mod inbox;
+pub(crate) mod life;
 pub(crate) mod raw;
+pub(crate) mod send;
+pub(crate) mod send_async;
 pub(crate) mod server;
 pub(crate) mod smoke;
 pub(crate) mod transcript;
@@ -16,6 +21,28 @@ pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};
 macro_rules! for_each_scenario {
     ($test:ident) => {
         $test! { smoke::send_13_ten_messages_are_sent_and_consumed on STANDARD }
+        $test! { life::life_01_ten_messages_to_each_of_24_queues_are_consumed on STANDARD }
+        $test! { life::life_02_a_client_has_one_producer_of_a_group on STANDARD }
+        $test! { life::life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send on STANDARD }
+        $test! { life::life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left on STANDARD }
+        $test! { life::life_08_shutdown_waits_for_the_running_listener on STANDARD }
+        $test! { send_async::send_01_async_messages_arrive_in_the_queue_they_are_sent_to on STANDARD }
+        $test! { send_async::send_02_async_messages_arrive_in_the_queue_that_is_selected on STANDARD }
+        $test! { send_async::send_03_async_messages_have_one_outcome_each on STANDARD }
+        $test! { send_async::send_23_wrong_async_calls_have_one_completion_each on STANDARD }
+        $test! { send::send_07_oneway_messages_arrive_in_every_way_of_sending on STANDARD }
+        $test! { send::send_09_wrong_messages_are_refused_and_large_ones_arrive on STANDARD }
+        $test! { send::send_12_properties_arrive_as_they_were_sent on STANDARD }
+        $test! { send::send_14_bodies_of_every_kind_arrive_unharmed on STANDARD }
+        $test! { send::send_19_topics_that_cannot_be_are_refused on STANDARD }
+        $test! { send::send_20_a_topic_without_a_route_is_told on STRICT }
+        $test! { send::send_22_a_receipt_tells_where_the_message_is on STANDARD }
+        $test! { send::send_29_five_threads_share_a_producer_and_keys_keep_their_order on STANDARD }
+        $test! { send::compressed_bodies_and_both_header_encodings_arrive on STANDARD }
+        $test! { send::the_first_message_creates_its_topic on STANDARD }
+        $test! { connect::dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time on STANDARD }
+        $test! { connect::mapped_addresses_are_the_ones_dialled on STANDARD }
+        $test! { connect::two_clients_for_two_clusters_never_meet on STANDARD }
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
         $test! { server::a_committed_offset_is_told_again on STANDARD }

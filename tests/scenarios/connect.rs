@@ -1,0 +1,114 @@
+//! Finding servers: name servers that are dead or silent, addresses that are mapped, clusters that must not meet.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rocketmq_sync::mini_broker::MiniBroker;
+use rocketmq_sync::{Message, Producer, Resolve};
+
+use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
+use super::{Cluster, unique};
+
+/// Nobody listens there.
+const DEAD_ADDRESS: &str = "127.0.0.1:1";
+
+/// One name server that is gone and one that says nothing cost a send at most a part of its time, in whichever order
+/// they stand, for topics that exist and for topics that are to be created.
+pub(crate) fn dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time(cluster: &dyn Cluster) {
+    // Less than the time after which a silent connection is given up, which would help too.
+    let send_timeout = Duration::from_secs(9);
+    // The system takes its connections, and nobody ever looks at them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent_address = silent.local_addr().expect("an address").to_string();
+    let (alive, dead, silent) = (&*cluster.name_servers()[0].to_string(), DEAD_ADDRESS, &*silent_address);
+    let topic = unique("Found");
+    cluster.create_topic(&topic, 2);
+    let orders = [
+        [alive, dead, silent],
+        [alive, silent, dead],
+        [dead, alive, silent],
+        [dead, silent, alive],
+        [silent, alive, dead],
+        [silent, dead, alive],
+    ];
+    thread::scope(|scope| {
+        for (number, order) in orders.into_iter().enumerate() {
+            let topic = &topic;
+            scope.spawn(move || {
+                let producer = Producer::builder(unique("P")).name_servers(order).send_timeout(send_timeout);
+                let producer = producer.start().expect("a producer");
+                for topic in [topic, &unique("Fresh")] {
+                    let sent = producer.send(&Message::new(topic.as_str(), number.to_string()));
+                    sent.unwrap_or_else(|error| panic!("{order:?}, {topic}: {error}"));
+                }
+            });
+        }
+    });
+    let expected: Vec<_> = (0..orders.len()).map(|number| number.to_string().into_bytes()).collect();
+    let reader = Producer::builder(unique("P")).name_servers([silent, dead, alive]).start().expect("a producer");
+    Inbox::open(reader.client(), &topic).await_all(&expected);
+}
+
+/// The address map decides what is dialled, for every broker.
+pub(crate) fn mapped_addresses_are_the_ones_dialled(cluster: &dyn Cluster) {
+    let topic = unique("Mapped");
+    cluster.create_topic(&topic, 2);
+    let resolved = Resolved::default();
+    let producer = producer(cluster)
+        .address_map(|address| address.replace("127.0.0.1", "broker.invalid"))
+        .resolver(resolved.clone())
+        .start()
+        .expect("a producer");
+    let messages = numbered(&topic, 8);
+    for message in &messages {
+        producer.send(message).expect("stored");
+    }
+    Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
+    let expected: BTreeSet<_> =
+        cluster.brokers().iter().map(|broker| format!("broker.invalid:{}", broker.address.port())).collect();
+    assert_eq!(*resolved.names.lock().expect("no panic"), expected);
+}
+
+/// Two clients of one process with equal groups and topics stay with their own clusters.
+pub(crate) fn two_clients_for_two_clusters_never_meet(cluster: &dyn Cluster) {
+    let (topic, group) = (unique("Apart"), unique("P"));
+    let other_cluster = MiniBroker::start().expect("a second cluster");
+    cluster.create_topic(&topic, 2);
+    other_cluster.create_topic(&topic, 2);
+    let start = |servers: Vec<String>| {
+        Producer::builder(group.as_str()).name_servers(servers).send_timeout(PATIENCE).start().expect("a producer")
+    };
+    let here = start(vec![cluster.name_server_list()]);
+    let there = start(other_cluster.name_servers());
+    assert_ne!(here.client().client_id(), there.client().client_id());
+    let (inbox_here, inbox_there) = (Inbox::open(here.client(), &topic), Inbox::open(there.client(), &topic));
+    let messages = numbered(&topic, 40);
+    let (for_here, for_there) = messages.split_at(20);
+    for (left, right) in for_here.iter().zip(for_there) {
+        here.send(left).expect("stored");
+        there.send(right).expect("stored");
+    }
+    inbox_here.await_all(&bodies(for_here));
+    inbox_there.await_all(&bodies(for_there));
+    assert_eq!(other_cluster.messages(&topic).len(), 20);
+    assert!(there.shutdown(PATIENCE).is_clean());
+    drop(other_cluster);
+    here.send(&messages[0]).expect("the end of the other cluster is no concern here");
+}
+
+/// Knows one name, which is this machine, and remembers what was asked.
+#[derive(Clone, Default)]
+struct Resolved {
+    names: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Resolve for Resolved {
+    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        self.names.lock().expect("no panic").insert(host_and_port.to_owned());
+        Ok(host_and_port.replace("broker.invalid", "127.0.0.1").to_socket_addrs()?.collect())
+    }
+}

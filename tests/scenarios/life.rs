@@ -1,0 +1,177 @@
+//! Starting and ending producers and consumers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crossbeam_channel::bounded;
+use rocketmq_sync::{
+    Client, ConsumeFromWhere, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
+    StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter,
+};
+
+use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
+use super::{Cluster, unique};
+
+/// LIFE-01: 10 messages to each of 24 queues; what is received is what was sent, and every queue is acknowledged.
+pub(crate) fn life_01_ten_messages_to_each_of_24_queues_are_consumed(cluster: &dyn Cluster) {
+    let topic = unique("Smoke");
+    let queues_each = 24 / cluster.brokers().len();
+    cluster.create_topic(&topic, queues_each.try_into().expect("few"));
+    let producer = producer(cluster).start().expect("a producer");
+    let inbox = Inbox::open(producer.client(), &topic);
+    let group = inbox.group.clone();
+    let queues = producer.queues(&topic).expect("queues");
+    assert_eq!(queues.len(), 24);
+    let messages = numbered(&topic, 240);
+    for (index, message) in messages.iter().enumerate() {
+        producer.send_to(message, &queues[index % 24]).expect("stored");
+    }
+    let received = inbox.await_all(&bodies(&messages));
+    assert!(received.values().all(|message| message.property("POP_CK").is_none()));
+    for MessageQueue { broker_name, queue_id, .. } in &queues {
+        assert_eq!(cluster.max_offset(broker_name, &topic, *queue_id), 10);
+        assert_eq!(cluster.committed_offset(broker_name, &group, &topic, *queue_id), Some(10));
+    }
+    assert!(producer.shutdown(PATIENCE).is_clean());
+}
+
+/// LIFE-02: one client has a group once; another client may have it too.
+pub(crate) fn life_02_a_client_has_one_producer_of_a_group(cluster: &dyn Cluster) {
+    let (topic, group) = (unique("Twice"), unique("P"));
+    cluster.create_topic(&topic, 2);
+    let client = || Client::builder().name_servers([cluster.name_server_list()]).start().expect("a client");
+    let start = |client: &Client| Producer::builder(group.as_str()).client(client).send_timeout(PATIENCE).start();
+    let (client, other) = (client(), client());
+    let first = start(&client).expect("the first of its group");
+    let error = start(&client).expect_err("the second of its group");
+    assert_eq!(error.kind(), ErrorKind::DuplicateGroup);
+    assert!(error.to_string().contains(&group), "{error}");
+    let second = start(&other).expect("the first of another client");
+    for producer in [&first, &second] {
+        producer.send(&Message::new(topic.as_str(), "body")).expect("stored");
+    }
+    assert!(first.shutdown(PATIENCE).is_clean());
+    start(&client).expect("the group is free again").send(&Message::new(topic.as_str(), "body")).expect("stored");
+}
+
+/// LIFE-03: what is wrong with a producer is told at its start, or at its first send without a hang.
+pub(crate) fn life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send(cluster: &dyn Cluster) {
+    let topic = unique("First");
+    cluster.create_topic(&topic, 2);
+    let servers = || [cluster.name_server_list()];
+    let wrong_at_start = [
+        ("name_servers", Producer::builder("P").start()),
+        ("group", Producer::builder("").name_servers(servers()).start()),
+        ("group", Producer::builder("a group").name_servers(servers()).start()),
+        ("group", Producer::builder("DEFAULT_PRODUCER").name_servers(servers()).start()),
+        ("localhost", Producer::builder("P").name_servers(["localhost"]).start()),
+    ];
+    for (word, started) in wrong_at_start {
+        let error = started.expect_err(word);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    // Nobody listens on port 1.
+    let lost = Producer::builder("P").name_servers(["127.0.0.1:1"]).start().expect("a start dials nothing");
+    let error = lost.send(&Message::new(topic.as_str(), "body")).expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::NameServer);
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    let single = producer(cluster).retries(0).start().expect("a producer");
+    single.send(&Message::new(topic.as_str(), "body")).expect("stored by the only attempt");
+}
+
+/// LIFE-04: what a consumer lacks is named at its start, and nothing is left running.
+pub(crate) fn life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left(cluster: &dyn Cluster) {
+    let threads = CountedThreads::default();
+    let builder = |group: &str| PushConsumer::builder(group).thread_starter(threads.clone());
+    let named = |group| builder(group).name_servers([cluster.name_server_list()]);
+    let ignore = |_: &MessageExt| Ok::<(), String>(());
+    let all = FilterExpression::all;
+    for (word, started) in [
+        ("listener", named("G").subscribe("T", all()).start()),
+        ("subscri", named("G").each(ignore).start()),
+        ("DEFAULT_CONSUMER", named("DEFAULT_CONSUMER").subscribe("T", all()).each(ignore).start()),
+        ("group", named("").subscribe("T", all()).each(ignore).start()),
+        ("name_servers", builder("G").subscribe("T", all()).each(ignore).start()),
+        ("consume_threads", named("G").subscribe("T", all()).each(ignore).consume_threads(0).start()),
+    ] {
+        let error = started.expect_err(word);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains(word), "{error}");
+        assert_eq!(threads.running(), 0, "after {error}");
+    }
+}
+
+/// LIFE-08: shutdown waits for a running listener, and what it consumed is acknowledged.
+pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Cluster) {
+    let (topic, group) = (unique("Graceful"), unique("G"));
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster).start().expect("a producer");
+    let broker = cluster.brokers()[0].name.as_str();
+    let queue = MessageQueue::new(topic.as_str(), broker, 0);
+    producer.send_to(&Message::new(topic.as_str(), "slow"), &queue).expect("stored");
+    let (begun, has_begun) = bounded(1);
+    let (release, released) = bounded::<()>(0);
+    let finished = Arc::new(AtomicUsize::new(0));
+    let consumer = PushConsumer::builder(group.as_str())
+        .client(producer.client())
+        .subscribe(topic.as_str(), FilterExpression::all())
+        .consume_from(ConsumeFromWhere::First)
+        .each({
+            let finished = Arc::clone(&finished);
+            move |_: &MessageExt| {
+                let _ = begun.send(());
+                let _ = released.recv();
+                finished.fetch_add(1, Ordering::SeqCst);
+                Ok::<(), String>(())
+            }
+        })
+        .start()
+        .expect("a consumer");
+    has_begun.recv_timeout(PATIENCE).expect("the listener runs");
+    thread::scope(|scope| {
+        let shutdown = scope.spawn(|| {
+            let report = consumer.shutdown(PATIENCE);
+            (report, finished.load(Ordering::SeqCst))
+        });
+        assert_eq!(finished.load(Ordering::SeqCst), 0);
+        drop(release);
+        let (report, finished) = shutdown.join().expect("no panic");
+        assert!(report.is_clean() && report.messages_left == 0, "{report:?}");
+        assert_eq!(finished, 1, "shutdown returned before the listener");
+    });
+    assert_eq!(cluster.committed_offset(broker, &group, &topic, 0), Some(1));
+}
+
+/// Counts the threads of a client that live.
+#[derive(Clone, Default)]
+struct CountedThreads {
+    living: Arc<AtomicUsize>,
+}
+
+impl CountedThreads {
+    fn running(&self) -> usize {
+        self.living.load(Ordering::SeqCst)
+    }
+}
+
+impl ThreadStarter for CountedThreads {
+    fn start(&self, spec: &ThreadSpec, body: ThreadBody) -> std::io::Result<ThreadJoin> {
+        struct Alive(Arc<AtomicUsize>);
+        impl Drop for Alive {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.living.fetch_add(1, Ordering::SeqCst);
+        let alive = Alive(Arc::clone(&self.living));
+        StdThreads.start(
+            spec,
+            Box::new(move || {
+                let _alive = alive;
+                body();
+            }),
+        )
+    }
+}

@@ -1,0 +1,123 @@
+//! Sending asynchronously: every accepted message has one outcome, and arrives where it was sent to.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crossbeam_channel::unbounded;
+use rocketmq_sync::{Completions, ErrorKind, Message, MessageQueue, Producer, SendResult};
+
+use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
+use super::{Cluster, unique};
+
+/// SEND-01: to a queue of one broker, then to one of the other.
+pub(crate) fn send_01_async_messages_arrive_in_the_queue_they_are_sent_to(cluster: &dyn Cluster) {
+    to_one_queue_of_each_broker(cluster, |producer, message, queue, done| {
+        producer.send_async_to(message, queue, done).expect("accepted");
+    });
+}
+
+/// SEND-02: the same through a selector.
+pub(crate) fn send_02_async_messages_arrive_in_the_queue_that_is_selected(cluster: &dyn Cluster) {
+    to_one_queue_of_each_broker(cluster, |producer, message, queue, done| {
+        let select =
+            |queues: &[MessageQueue], _: &Message| queues.iter().position(|offered| offered == queue).expect("it");
+        producer.send_async_with(message, select, done).expect("accepted");
+    });
+}
+
+/// SEND-03: to any queue; by callback and through completions.
+pub(crate) fn send_03_async_messages_have_one_outcome_each(cluster: &dyn Cluster) {
+    let topic = unique("Async");
+    cluster.create_topic(&topic, 8);
+    let producer = producer(cluster).start().expect("a producer");
+    let messages = numbered(&topic, 40);
+    let (told, outcomes) = unbounded();
+    for message in &messages[..20] {
+        let told = told.clone();
+        producer.send_async(message.clone(), move |result| drop(told.send(result))).expect("accepted");
+    }
+    drop(told);
+    let completions = Completions::new();
+    for (token, message) in (20..).zip(&messages[20..]) {
+        producer.send_tracked(message.clone(), token, &completions).expect("accepted");
+    }
+    let mut ids = BTreeSet::new();
+    for _ in 0..20 {
+        let result = outcomes.recv_timeout(PATIENCE).expect("an outcome");
+        ids.insert(result.expect("stored").msg_id);
+    }
+    assert!(outcomes.recv_timeout(PATIENCE).is_err(), "a callback ran twice");
+    let mut finished = Vec::new();
+    while finished.len() < 20 {
+        assert!(completions.take(&mut finished, Instant::now() + PATIENCE) > 0, "{finished:?}");
+    }
+    let tokens: BTreeSet<_> = finished.iter().map(|completed| completed.token).collect();
+    assert_eq!(tokens, (20..40).collect());
+    ids.extend(finished.into_iter().map(|completed| completed.result.expect("stored").msg_id));
+    assert_eq!(ids.len(), 40);
+    assert_eq!(producer.in_flight(), 0);
+    Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
+}
+
+/// SEND-23: of six calls five are wrong; each call has one completion, be it an `Err` of the call itself.
+pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn Cluster) {
+    let topic = unique("Wrong");
+    cluster.create_topic(&topic, 2);
+    for max_in_flight in [10_000, 1] {
+        let producer = producer(cluster).max_in_flight(max_in_flight).start().expect("a producer");
+        let (told, outcomes) = unbounded();
+        let done = || {
+            let told = told.clone();
+            move |result: rocketmq_sync::Result<SendResult>| drop(told.send(result))
+        };
+        let message = || Message::new(topic.as_str(), "right");
+        let foreign = MessageQueue::new(unique("Other"), cluster.brokers()[0].name.as_str(), 0);
+        let unselected = |_: &[MessageQueue], _: &Message| usize::MAX;
+        let rejected = [
+            producer.send_async(Message::new(topic.as_str(), ""), done()),
+            producer.send_async_to(Message::new(topic.as_str(), ""), &foreign, done()),
+            producer.send_async_to(message(), &foreign, done()),
+            producer.send_async_with(message(), unselected, done()),
+            producer.send_async_with(message(), |_, _| panic!("a user's mistake"), done()),
+        ];
+        for call in rejected {
+            let rejected = call.expect_err("it is wrong");
+            let kind = rejected.error.kind();
+            assert!(matches!(kind, ErrorKind::InvalidMessage | ErrorKind::BadSelection), "{rejected}");
+            assert_eq!(rejected.message.topic(), topic);
+        }
+        producer.send_async(message(), done()).expect("accepted");
+        assert!(outcomes.recv_timeout(PATIENCE).expect("an outcome").is_ok());
+        assert!(producer.shutdown(PATIENCE).is_clean());
+        assert!(outcomes.is_empty(), "a rejected call called back");
+    }
+}
+
+type Done = Box<dyn FnOnce(rocketmq_sync::Result<SendResult>) + Send>;
+
+fn to_one_queue_of_each_broker(cluster: &dyn Cluster, send: impl Fn(&Producer, Message, &MessageQueue, Done)) {
+    let topic = unique("Queues");
+    cluster.create_topic(&topic, 8);
+    let producer = producer(cluster).start().expect("a producer");
+    let inbox = Inbox::open(producer.client(), &topic);
+    let messages = numbered(&topic, 20 * cluster.brokers().len());
+    let (told, outcomes) = unbounded();
+    for (broker, part) in cluster.brokers().iter().zip(messages.chunks(20)) {
+        let queue = MessageQueue::new(topic.as_str(), broker.name.as_str(), 0);
+        for message in part {
+            let told = told.clone();
+            send(&producer, message.clone(), &queue, Box::new(move |result| drop(told.send(result))));
+        }
+        for _ in part {
+            let receipt = outcomes.recv_timeout(PATIENCE).expect("an outcome").expect("stored");
+            assert_eq!(receipt.queue, queue);
+        }
+    }
+    let received = inbox.await_all(&bodies(&messages));
+    for (broker, part) in cluster.brokers().iter().zip(messages.chunks(20)) {
+        for message in part {
+            let arrived = &received[&message.body()[..]];
+            assert_eq!((&*arrived.broker_name, arrived.queue_id), (broker.name.as_str(), 0));
+        }
+    }
+}
