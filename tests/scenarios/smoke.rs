@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn send_13_ten_messages_are_sent_and_consumed(cluster: &dyn Cluster) {
     let topic = unique("T");
     cluster.create_topic(&topic, 4);
-    let producer = Producer::builder(unique("P")).name_servers([cluster.name_server_list()]).start().expect("a producer");
+    let producer =
+        Producer::builder(unique("P")).name_servers([cluster.name_server_list()]).start().expect("a producer");
     let (consumed, arrivals) = crossbeam_channel::unbounded();
     let consumer = PushConsumer::builder(unique("G"))
         .client(producer.client())
