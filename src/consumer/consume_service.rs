@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::message::MessageExt;
+use crate::wire;
 use crate::wire::sys_flag::message::COMPRESSED;
 use crate::worker::{Threads, Worker};
 
@@ -143,28 +144,59 @@ impl Share<'_> {
         loop {
             let now = Instant::now();
             let Some(claim) = self.request.claim(self.consumer.options.consume_batch, now) else { break };
-            let count = self.request.messages(&claim).len();
-            let (done, delay) = self.listen(&claim);
-            if done < count {
-                self.report_consumed(consumed.take());
-                self.report(claim, done, delay);
-                continue;
-            }
-            consumed = match consumed.take() {
-                None => Some((claim, now)),
-                Some((mut before, since)) => match before.join(claim) {
-                    Ok(()) => Some((before, since)),
-                    Err(claim) => {
-                        self.report_consumed(Some((before, since)));
-                        Some((claim, now))
-                    }
-                },
-            };
+            self.consume_batch(claim, now, &mut consumed);
             if consumed.as_ref().is_some_and(|(_, since)| since.elapsed() > REPORT_AFTER) {
                 self.report_consumed(consumed.take());
             }
         }
         self.report_consumed(consumed);
+    }
+
+    /// Gives a batch to the listener. A message whose body cannot be read fails without it, and parts the batch: its
+    /// neighbours would fail with it each time they come again.
+    fn consume_batch(&self, mut claim: Claim, now: Instant, consumed: &mut Option<(Claim, Instant)>) {
+        let messages = self.request.messages(&claim);
+        if messages.iter().all(|message| message.sys_flag & COMPRESSED == 0) {
+            let (done, delay) = self.call(messages);
+            return self.settle(claim, done, delay, now, consumed);
+        }
+        while !claim.is_empty() {
+            let (readable, trouble) = self.decompressed(self.request.messages(&claim));
+            let batch = claim.split_to(readable.len());
+            if !readable.is_empty() {
+                let (done, delay) = self.call(&readable);
+                self.settle(batch, done, delay, now, consumed);
+            }
+            if let Some(error) = trouble {
+                warn!("a message of {} cannot be read and goes back: {error}", self.window.queue);
+                self.report(claim.split_to(1), 0, RetryDelay::Growing);
+            }
+        }
+    }
+
+    /// Reports what the listener has done, or keeps it for later when all is consumed.
+    fn settle(
+        &self,
+        claim: Claim,
+        done: usize,
+        delay: RetryDelay,
+        now: Instant,
+        consumed: &mut Option<(Claim, Instant)>,
+    ) {
+        if done < self.request.messages(&claim).len() {
+            self.report_consumed(consumed.take());
+            return self.report(claim, done, delay);
+        }
+        *consumed = match consumed.take() {
+            None => Some((claim, now)),
+            Some((mut before, since)) => match before.join(claim) {
+                Ok(()) => Some((before, since)),
+                Err(claim) => {
+                    self.report_consumed(Some((before, since)));
+                    Some((claim, now))
+                }
+            },
+        };
     }
 
     fn report_consumed(&self, consumed: Option<(Claim, Instant)>) {
@@ -183,30 +215,20 @@ impl Share<'_> {
         }
     }
 
-    /// Runs the listener. Returns how many messages it consumed, and when the others are to come again.
-    fn listen(&self, claim: &Claim) -> (usize, RetryDelay) {
-        let messages = self.request.messages(claim);
-        if messages.iter().all(|message| message.sys_flag & COMPRESSED == 0) {
-            return self.call(messages);
-        }
-        match self.decompressed(messages) {
-            Ok(messages) => self.call(&messages),
-            Err(error) => {
-                // Whole batch: which of its messages a listener would have taken together is not ours to change.
-                warn!("messages of {} cannot be read and go back: {error}", self.window.queue);
-                (0, RetryDelay::Growing)
+    /// The messages up to the first whose body cannot be read, and why that one cannot.
+    fn decompressed(&self, messages: &[MessageExt]) -> (Vec<MessageExt>, Option<wire::Error>) {
+        let mut readable = Vec::with_capacity(messages.len());
+        for message in messages {
+            let mut message = message.clone();
+            match message.decompress_body(self.consumer.options.max_body) {
+                Ok(()) => readable.push(message),
+                Err(error) => return (readable, Some(error)),
             }
         }
+        (readable, None)
     }
 
-    fn decompressed(&self, messages: &[MessageExt]) -> std::result::Result<Vec<MessageExt>, crate::wire::Error> {
-        let mut messages = messages.to_vec();
-        for message in &mut messages {
-            message.decompress_body(self.consumer.options.max_body)?;
-        }
-        Ok(messages)
-    }
-
+    /// Runs the listener. Returns how many messages it consumed, and when the others are to come again.
     fn call(&self, messages: &[MessageExt]) -> (usize, RetryDelay) {
         let mut context = ConsumeContext::new(self.window.queue.clone());
         self.shared.running.fetch_add(1, Ordering::Relaxed);

@@ -392,6 +392,20 @@ impl Claim {
         self.range.end = next.range.end;
         Ok(())
     }
+
+    /// Takes the first `count` messages out, or as many as there are, as a claim of their own.
+    pub(crate) fn split_to(&mut self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let split = self.range.start.saturating_add(count).min(self.range.end);
+        let first = Self { slot: self.slot, range: self.range.start..split };
+        self.range.start = split;
+        first
+    }
+
+    /// Whether nothing is left of it; then nothing is to be reported.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
 }
 
 /// Names a failed message in its window until its outcome is reported.
@@ -820,6 +834,21 @@ mod tests {
         let mut claimed = claimed.into_inner();
         claimed.sort_unstable();
         assert_eq!(claimed, (0..500).collect::<Vec<i64>>());
+    }
+
+    #[test]
+    fn parts_of_a_claim_are_reported_one_by_one() {
+        let now = Instant::now();
+        let (mut window, request) = window(5, now);
+        let mut rest = request.claim(9, now).unwrap();
+        let (first, failed) = (rest.split_to(2), rest.split_to(1));
+        assert_eq!(offsets(&request, &failed), [2]);
+        let last = rest.split_to(9);
+        assert!(rest.is_empty() && rest.split_to(1).is_empty());
+        assert!(window.finish(last, 2).failed.is_empty());
+        assert_eq!(window.finish(failed, 0).failed[0].message.queue_offset, 2);
+        assert!(window.finish(first, 2).failed.is_empty());
+        assert_eq!((window.summary().unresolved, window.committable()), (1, 2));
     }
 
     #[test]

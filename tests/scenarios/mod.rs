@@ -6,9 +6,14 @@
 
 mod cluster;
 pub(crate) mod connect;
+pub(crate) mod consume;
+mod deliveries;
+pub(crate) mod filter;
 pub(crate) mod inbox;
 pub(crate) mod life;
+pub(crate) mod offset;
 pub(crate) mod raw;
+pub(crate) mod retry;
 pub(crate) mod send;
 pub(crate) mod send_async;
 pub(crate) mod server;
@@ -43,6 +48,29 @@ macro_rules! for_each_scenario {
         $test! { connect::dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time on STANDARD }
         $test! { connect::mapped_addresses_are_the_ones_dialled on STANDARD }
         $test! { connect::two_clients_for_two_clusters_never_meet on STANDARD }
+        $test! { consume::cc_01_two_members_share_400_messages_evenly on STANDARD }
+        $test! { consume::cc_01_four_members_share_600_messages_evenly on STANDARD }
+        $test! { consume::cc_02_the_queues_of_a_member_that_leaves_go_to_the_others on STANDARD }
+        $test! { consume::cc_03_nothing_is_lost_while_members_join on STANDARD }
+        $test! { consume::cc_05_nothing_is_lost_while_members_join_and_crash on STANDARD }
+        $test! { consume::cc_08_one_consumer_takes_what_it_wants_of_two_topics on STANDARD }
+        $test! { consume::cc_09_two_members_share_two_topics on STANDARD }
+        $test! { consume::cc_17_a_message_for_later_comes_again_with_a_higher_count on STANDARD }
+        $test! { filter::filt_01_each_expression_selects_exactly_its_messages on STANDARD }
+        $test! { filter::filt_04_several_tags_and_one_that_nobody_has on STANDARD }
+        $test! { filter::filt_05_tags_are_compared_by_their_text on STANDARD }
+        $test! { offset::off_01_from_the_first_offset_a_new_group_gets_the_old_messages on STANDARD }
+        $test! { offset::off_02_from_the_last_offset_a_young_queue_of_a_4_9_broker_comes_whole on STANDARD }
+        $test! { offset::off_03_from_a_time_a_new_group_gets_what_was_stored_since on STANDARD }
+        $test! { offset::a_known_group_goes_on_where_it_ended on STANDARD }
+        $test! { offset::an_offset_behind_the_end_is_corrected on STANDARD }
+        $test! { retry::retry_01_the_first_two_retries_wait_for_their_levels on STANDARD }
+        $test! { retry::retry_02_with_no_retries_a_failed_message_is_a_dead_letter on STANDARD }
+        $test! { retry::retry_03_a_panic_and_an_error_lead_to_a_retry on STANDARD }
+        $test! { retry::retry_04_a_message_succeeds_at_its_third_delivery on STANDARD }
+        $test! { retry::a_listener_chooses_the_delay_or_the_dead_letter_queue on STANDARD }
+        $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
+        $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
         $test! { server::a_committed_offset_is_told_again on STANDARD }

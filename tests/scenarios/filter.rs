@@ -1,0 +1,104 @@
+//! Subscriptions by tags: what is wanted comes, and nothing else.
+
+use rocketmq_sync::{FilterExpression, Message, MessageQueue, Producer};
+
+use super::deliveries::{Deliveries, end, member, producer, set};
+use super::{Cluster, eventually, unique};
+
+/// FILT-01: one tag; all in each of the ways to say so; two of three tags; a message without a tag.
+pub(crate) fn filt_01_each_expression_selects_exactly_its_messages(cluster: &dyn Cluster) {
+    let all = ["A", "B", "C", "untagged"];
+    exactly_these_come(
+        cluster,
+        &[("A", "A"), ("B", "B"), ("C", "C"), ("untagged", "")],
+        &[
+            ("one tag", "A", &["A"]),
+            ("one tag with blanks", "  B ", &["B"]),
+            ("two of three", "A||C", &["A", "C"]),
+            ("two of three with blanks", "A || C", &["A", "C"]),
+            ("all tags", "A||B||C", &["A", "B", "C"]),
+            ("star", "*", &all),
+            ("nothing said", "", &all),
+        ],
+    );
+}
+
+/// FILT-04: several tags, and one that no message has.
+pub(crate) fn filt_04_several_tags_and_one_that_nobody_has(cluster: &dyn Cluster) {
+    exactly_these_come(
+        cluster,
+        &["A", "B", "C"].map(|tag| (tag, tag)),
+        &[
+            ("two", "A||B", &["A", "B"]),
+            ("three", "A||B||C", &["A", "B", "C"]),
+            ("twice the same", "A||A", &["A"]),
+            ("one present", "A||nobody", &["A"]),
+            ("none present", "nobody||has this", &[]),
+        ],
+    );
+}
+
+/// FILT-05: tags are compared as they are; of tags with the same hash only the right one comes.
+pub(crate) fn filt_05_tags_are_compared_by_their_text(cluster: &dyn Cluster) {
+    let long = "t".repeat(1000);
+    exactly_these_come(
+        cluster,
+        &[
+            ("chinese", "标签"),
+            ("long", &long),
+            ("blank inside", "two words"),
+            ("star", "*"),
+            ("lower case", "tag"),
+            ("upper case", "TAG"),
+            ("hash 1", "AaAa"),
+            ("hash 2", "BBBB"),
+        ],
+        &[
+            ("chinese", "标签", &["chinese"]),
+            ("long", &long, &["long"]),
+            ("blank inside", "two words", &["blank inside"]),
+            ("case", "tag", &["lower case"]),
+            ("same hash", "AaAa", &["hash 1"]),
+            ("same hash too", "nobody || BBBB", &["hash 2"]),
+        ],
+    );
+}
+
+/// Sends one message for each `(body, tag)` and expects each `(name, expression)` to select just its bodies.
+///
+/// What does not come is known when the group has passed the end of the queue.
+fn exactly_these_come(cluster: &dyn Cluster, tagged: &[(&str, &str)], cases: &[(&'static str, &str, &[&str])]) {
+    let (topic, deliveries) = (unique("T"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster);
+    let queue = MessageQueue::new(&*topic, &*cluster.brokers()[0].name, 0);
+    for (body, tag) in tagged {
+        send_tagged(&producer, &queue, body, tag);
+    }
+    let consumers: Vec<_> = cases
+        .iter()
+        .map(|(name, expression, _)| {
+            let group = unique("G");
+            let builder = member(cluster, &group).subscribe(&topic, FilterExpression::expression(*expression));
+            (group, builder.each(deliveries.taker(name)).start().expect("a consumer"))
+        })
+        .collect();
+    let end_of_queue = i64::try_from(tagged.len()).expect("a number of messages");
+    for (group, consumer) in consumers {
+        eventually("the group is at the end of the queue", || {
+            cluster.committed_offset(&queue.broker_name, &group, &topic, 0) == Some(end_of_queue)
+        });
+        end([consumer]);
+    }
+    for (name, expression, wanted) in cases {
+        assert_eq!(deliveries.bodies_at(name), set(wanted), "{name}: {expression}");
+    }
+    let wanted: usize = cases.iter().map(|(_, _, wanted)| wanted.len()).sum();
+    assert_eq!(deliveries.count(), wanted, "each message comes once");
+}
+
+fn send_tagged(producer: &Producer, queue: &MessageQueue, body: &str, tag: &str) {
+    let message = Message::new(queue.topic.clone(), body.to_owned());
+    let message = if tag.is_empty() { message } else { message.with_tag(tag) };
+    producer.send_to(&message, queue).expect("stored");
+}

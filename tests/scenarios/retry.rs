@@ -1,0 +1,234 @@
+//! Messages whose listener fails: when they come again, as what, and where they end.
+
+use std::time::Duration;
+
+use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::{
+    ConsumeContext, ConsumeStatus, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder, RetryDelay,
+};
+
+use super::deliveries::{Deliveries, end, member, producer, send, set, text};
+use super::raw::{self, fields};
+use super::{Cluster, eventually, unique};
+
+/// Longer than any test: what a client does by such a timer does not happen in one.
+const NEVER: Duration = Duration::from_secs(60 * 60);
+
+/// RETRY-01: the first retry waits for level 3 of the broker, the second for level 4. No periodic look at routes or
+/// members helps: a new group's retry topic is found because its first heartbeat made it.
+pub(crate) fn retry_01_the_first_two_retries_wait_for_their_levels(cluster: &dyn Cluster) {
+    let (topic, deliveries) = (unique("T"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let builder = member(cluster, &unique("G")).route_interval(NEVER).rebalance_interval(NEVER);
+    let consumer = failing(builder.heartbeat_interval(NEVER), &topic, &deliveries, 2);
+    send(&producer(cluster), &Message::new(&*topic, "fails twice"));
+    let stored: Vec<_> =
+        deliveries.await_times("fails twice", 3).iter().map(|message| message.store_timestamp).collect();
+    // By the broker's clock; a real one looks at what is due every 100 ms.
+    assert!(stored[1] - stored[0] >= 900, "{stored:?}");
+    assert!(stored[2] - stored[1] >= 2900, "{stored:?}");
+    end([consumer]);
+}
+
+/// RETRY-02: with a maximum of 0 a failed message is a dead letter at once. A message of another group, which failed
+/// later and has come three times since, shows that no retry was under way.
+pub(crate) fn retry_02_with_no_retries_a_failed_message_is_a_dead_letter(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let consumer = failing(member(cluster, &group).max_reconsume_times(0), &topic, &deliveries, i32::MAX);
+    let producer = producer(cluster);
+    send(&producer, &Message::new(&*topic, "dead").with_tag("A").with_property("colour", "blue"));
+    let dead = await_dead_letter(cluster, &group);
+    assert_eq!((text(&dead).as_str(), dead.tag(), dead.property("colour")), ("dead", Some("A"), Some("blue")));
+
+    let others = Deliveries::default();
+    let other = failing(member(cluster, &unique("G")), &topic, &others, 2);
+    others.await_times("dead", 3);
+    end([consumer, other]);
+    assert_eq!(deliveries.of("dead").len(), 1);
+}
+
+/// RETRY-03: a panic and an error are failures like any other, and the thread lives on.
+pub(crate) fn retry_03_a_panic_and_an_error_lead_to_a_retry(cluster: &dyn Cluster) {
+    let (topic, deliveries) = (unique("T"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let seen = deliveries.clone();
+    let consumer = member(cluster, &unique("G"))
+        .consume_threads(1)
+        .subscribe(&topic, FilterExpression::all())
+        .each(move |message: &MessageExt| {
+            seen.add("consumer", message);
+            match (text(message).as_str(), message.reconsume_times) {
+                ("panics", 0) => panic!("this listener panics, as its scenario wants it to"),
+                ("errs", 0) => Err("an error"),
+                _ => Ok(()),
+            }
+        })
+        .start()
+        .expect("a consumer");
+    let producer = producer(cluster);
+    for body in ["panics", "errs", "is fine"] {
+        send(&producer, &Message::new(&*topic, body));
+    }
+    for body in ["panics", "errs"] {
+        let times: Vec<_> = deliveries.await_times(body, 2).iter().map(|message| message.reconsume_times).collect();
+        assert_eq!(times, [0, 1], "{body}");
+    }
+    deliveries.await_bodies(&set(&["is fine"]));
+    end([consumer]);
+    assert_eq!(deliveries.count(), 5);
+}
+
+/// RETRY-04: every delivery shows the message as it was sent.
+pub(crate) fn retry_04_a_message_succeeds_at_its_third_delivery(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let consumer = failing(member(cluster, &group), &topic, &deliveries, 2);
+    let message =
+        Message::new(&*topic, "third time lucky").with_tag("A").with_key("42").with_property("colour", "blue");
+    let sent = send(&producer(cluster), &message);
+    let seen = deliveries.await_times("third time lucky", 3);
+    for (times, delivery) in (0..).zip(&seen) {
+        assert_eq!(delivery.reconsume_times, times);
+        assert_eq!(delivery.topic(), topic);
+        assert_eq!(delivery.msg_id(), sent.msg_id);
+        assert_eq!(
+            (delivery.tag(), delivery.keys(), delivery.property("colour")),
+            (Some("A"), Some("42"), Some("blue"))
+        );
+    }
+    end([consumer]);
+    assert_eq!(deliveries.count(), 3);
+    let retry_topic = format!("%RETRY%{group}");
+    eventually("the retries are consumed", || {
+        let offset = |broker: &super::Broker| cluster.committed_offset(&broker.name, &group, &retry_topic, 0);
+        cluster.brokers().iter().filter_map(offset).sum::<i64>() == 2
+    });
+}
+
+/// A listener may choose the level itself, and give a message up.
+pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let seen = deliveries.clone();
+    let consumer = member(cluster, &group)
+        .subscribe(&topic, FilterExpression::all())
+        .concurrently(move |messages: &[MessageExt], context: &mut ConsumeContext| {
+            messages.iter().for_each(|message| seen.add("consumer", message));
+            context.retry_delay = match messages {
+                [message] if text(message) == "hopeless" => RetryDelay::DeadLetter,
+                [message] if message.reconsume_times == 0 => RetryDelay::Level(4),
+                _ => return ConsumeStatus::Success,
+            };
+            ConsumeStatus::RetryLater
+        })
+        .start()
+        .expect("a consumer");
+    let producer = producer(cluster);
+    for body in ["hopeless", "later"] {
+        send(&producer, &Message::new(&*topic, body));
+    }
+    assert_eq!(text(&await_dead_letter(cluster, &group)), "hopeless");
+    let stored: Vec<_> = deliveries.await_times("later", 2).iter().map(|message| message.store_timestamp).collect();
+    assert!(stored[1] - stored[0] >= 2900, "{stored:?}");
+    end([consumer]);
+    assert_eq!(deliveries.of("hopeless").len(), 1);
+}
+
+/// Of a batch that is consumed in part only the rest comes again.
+pub(crate) fn the_unacknowledged_rest_of_a_batch_comes_again(cluster: &dyn Cluster) {
+    let (topic, deliveries) = (unique("T"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster);
+    let bodies: Vec<_> = (0..8).map(|number| format!("body {number}")).collect();
+    for body in &bodies {
+        send(&producer, &Message::new(&*topic, body.clone()));
+    }
+    let seen = deliveries.clone();
+    let consumer = member(cluster, &unique("G"))
+        .consume_batch(8)
+        .subscribe(&topic, FilterExpression::all())
+        .each(move |message: &MessageExt| {
+            seen.add("consumer", message);
+            if text(message) == "body 3" && message.reconsume_times == 0 { Err("not yet") } else { Ok(()) }
+        })
+        .start()
+        .expect("a consumer");
+    let expected = bodies.iter().cloned().collect();
+    deliveries.await_bodies(&expected);
+    deliveries.await_times("body 3", 2);
+    end([consumer]);
+    for body in &bodies[..3] {
+        assert_eq!(deliveries.of(body).len(), 1, "{body}");
+    }
+}
+
+/// A body that says it is compressed and is not fails alone: the messages around it are consumed.
+pub(crate) fn a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let broker = cluster.brokers()[0].address;
+    for (body, sys_flag) in [("before", "0"), ("not compressed at all", "1"), ("after", "0")] {
+        let header = fields(&[
+            ("a", "raw-producer"),
+            ("b", &topic),
+            ("c", "TBW102"),
+            ("d", "4"),
+            ("e", "0"),
+            ("f", sys_flag),
+            ("g", "1700000000000"),
+            ("h", "0"),
+            ("j", "0"),
+            ("k", "false"),
+        ]);
+        let request = RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, &header).with_body(body);
+        let response = raw::request(broker, request).expect("an answer");
+        assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");
+    }
+    let consumer = member(cluster, &group)
+        .max_reconsume_times(0)
+        .consume_batch(8)
+        .subscribe(&topic, FilterExpression::all())
+        .each(deliveries.taker("consumer"))
+        .start()
+        .expect("a consumer");
+    deliveries.await_bodies(&set(&["before", "after"]));
+    eventually("the whole queue is behind the group", || {
+        cluster.committed_offset(&cluster.brokers()[0].name, &group, &topic, 0) == Some(3)
+    });
+    eventually("the corrupt message is a dead letter", || dead_letters(cluster, &group) == 1);
+    end([consumer]);
+    assert_eq!(deliveries.count(), 2);
+}
+
+/// A consumer whose listener fails for each message's first `times` deliveries.
+fn failing(builder: PushConsumerBuilder, topic: &str, deliveries: &Deliveries, times: i32) -> PushConsumer {
+    let seen = deliveries.clone();
+    let listener = move |message: &MessageExt| {
+        seen.add("consumer", message);
+        if message.reconsume_times < times { Err("as the scenario wants it") } else { Ok(()) }
+    };
+    builder.subscribe(topic, FilterExpression::all()).each(listener).start().expect("a consumer")
+}
+
+/// Reads the first dead letter of a group, as anybody would.
+fn await_dead_letter(cluster: &dyn Cluster, group: &str) -> MessageExt {
+    eventually("there is a dead letter", || dead_letters(cluster, group) > 0);
+    let deliveries = Deliveries::default();
+    let reader = member(cluster, &unique("reader"))
+        .subscribe(format!("%DLQ%{group}"), FilterExpression::all())
+        .each(deliveries.taker("reader"))
+        .start()
+        .expect("a consumer");
+    eventually("the dead letter is read", || deliveries.count() > 0);
+    end([reader]);
+    deliveries.all().remove(0).message
+}
+
+fn dead_letters(cluster: &dyn Cluster, group: &str) -> i64 {
+    let topic = format!("%DLQ%{group}");
+    if cluster.route(&topic).is_none() {
+        return 0;
+    }
+    cluster.brokers().iter().map(|broker| cluster.max_offset(&broker.name, &topic, 0)).sum()
+}
