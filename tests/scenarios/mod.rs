@@ -5,6 +5,7 @@
 //! [`unique`], waits by [`eventually`] and fails by panicking. Names begin with the row of the conformance list.
 
 mod cluster;
+pub(crate) mod kills;
 pub(crate) mod raw;
 pub(crate) mod server;
 pub(crate) mod smoke;
@@ -16,6 +17,8 @@ pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};
 macro_rules! for_each_scenario {
     ($test:ident) => {
         $test! { smoke::send_13_ten_messages_are_sent_and_consumed on STANDARD }
+        $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
+        $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
         $test! { server::a_committed_offset_is_told_again on STANDARD }
