@@ -10,6 +10,7 @@ pub(crate) mod consume;
 mod deliveries;
 pub(crate) mod filter;
 pub(crate) mod inbox;
+pub(crate) mod kills;
 pub(crate) mod life;
 pub(crate) mod offset;
 pub(crate) mod raw;
@@ -71,6 +72,8 @@ macro_rules! for_each_scenario {
         $test! { retry::a_listener_chooses_the_delay_or_the_dead_letter_queue on STANDARD }
         $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
+        $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
+        $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
         $test! { server::a_committed_offset_is_told_again on STANDARD }

@@ -176,9 +176,9 @@ fn a_full_outbox_refuses_asynchronous_calls_and_lets_others_wait_until_the_peer_
         let (remoting, address, done, body) = (remoting.clone(), Arc::clone(&address), done.clone(), body.clone());
         spawn(move || done.send(remoting.invoke_oneway(&address, request(&body), soon()).is_ok()).unwrap());
     }
-    let (waiting, last) = (remoting.clone(), Arc::clone(&address));
+    let last = Arc::clone(&address);
     let last_call = thread::Builder::new()
-        .spawn(move || waiting.invoke(&last, request(&Bytes::from_static(b"last")), soon()).unwrap())
+        .spawn(move || remoting.invoke(&last, request(&Bytes::from_static(b"last")), soon()).unwrap())
         .unwrap();
     assert!(waited.recv_timeout(Duration::from_millis(50)).is_err(), "there was room");
     release.send(()).unwrap();
@@ -203,8 +203,7 @@ fn a_oneway_caller_that_waits_for_room_is_released_when_the_connection_is_lost()
     let body = numbered(1, 200_000);
     fill(&remoting, &address, &body);
     let (done, waited) = unbounded();
-    let (waiting, stalled) = (remoting.clone(), Arc::clone(&address));
-    spawn(move || done.send(waiting.invoke_oneway(&stalled, request(&body), soon())).unwrap());
+    spawn(move || done.send(remoting.invoke_oneway(&address, request(&body), soon())).unwrap());
     assert!(waited.recv_timeout(Duration::from_millis(50)).is_err(), "there was room");
     release.send(()).unwrap();
     // It goes over the next connection.

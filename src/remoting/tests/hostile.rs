@@ -141,7 +141,7 @@ fn a_peer_that_asks_and_never_reads_cannot_fill_the_memory() {
 #[cfg(target_os = "linux")]
 #[test]
 fn wire_06_a_claimed_length_allocates_nothing() {
-    super::shutdown::alone("hostile::wire_06_a_claimed_length_allocates_nothing", || {
+    shutdown::alone("hostile::wire_06_a_claimed_length_allocates_nothing", || {
         let claim = |_: usize, mut wire: Wire| {
             wire.next().unwrap();
             wire.send_bytes(&(16 * 1024 * 1024 - 4_u32).to_be_bytes());

@@ -1,0 +1,54 @@
+//! The client against scripted faults of the mini broker: what cannot be staged on a real one.
+//!
+//! What a real broker can be asked as well stands in `tests/scenarios/`. Each test has a mini broker of its own; names
+//! begin with the row of the conformance list.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod attempts;
+mod errors;
+mod window;
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use rocketmq_sync::mini_broker::MiniBroker;
+use rocketmq_sync::{Message, Producer, ProducerBuilder, Result, SendResult};
+
+/// How long one answer may take on a machine under heavy load.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The topic that every mini broker here has.
+const TOPIC: &str = "Orders";
+
+/// A mini broker with this many brokers and a topic of four queues on each.
+fn mini(brokers: usize) -> MiniBroker {
+    let mini = MiniBroker::builder().brokers(brokers).start().unwrap();
+    mini.create_topic(TOPIC, 4);
+    mini
+}
+
+fn producer(mini: &MiniBroker) -> ProducerBuilder {
+    Producer::builder("senders").name_servers(mini.name_servers()).send_timeout(PATIENCE)
+}
+
+fn message() -> Message {
+    Message::new(TOPIC, "body")
+}
+
+/// Begins an asynchronous send; its outcome comes through what is returned.
+fn begin(producer: &Producer) -> Receiver<Result<SendResult>> {
+    let (told, outcome) = unbounded();
+    producer.send_async(message(), move |result| drop(told.send(result))).unwrap();
+    outcome
+}
+
+fn outcome(of: &Receiver<Result<SendResult>>) -> Result<SendResult> {
+    let result = of.recv_timeout(PATIENCE).expect("an outcome");
+    assert!(of.recv_timeout(PATIENCE).is_err(), "a second outcome");
+    result
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
