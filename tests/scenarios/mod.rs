@@ -4,6 +4,8 @@
 //! [`for_each_scenario`] into a test. A scenario knows no server: it speaks to addresses, names its topics and groups by
 //! [`unique`], waits by [`eventually`] and fails by panicking. Names begin with the row of the conformance list.
 
+#![allow(clippy::print_stdout, reason = "a run that went well tells how much it had to stand")]
+
 mod cluster;
 pub(crate) mod connect;
 pub(crate) mod consume;

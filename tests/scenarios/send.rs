@@ -181,7 +181,7 @@ pub(crate) fn send_29_five_threads_share_a_producer_and_keys_keep_their_order(cl
         }
     });
     let received = Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
-    let ids: BTreeSet<_> = received.values().map(|message| message.msg_id().to_owned()).collect();
+    let ids: BTreeSet<_> = received.values().map(|message| message.msg_id().into_owned()).collect();
     assert_eq!(ids.len(), messages.len());
 }
 
