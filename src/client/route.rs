@@ -174,7 +174,14 @@ impl Routes {
         }
         let (answer, answered) = bounded(1);
         self.look_up_to_publish(topic, deadline, Box::new(move |route| drop(answer.send(route))));
-        answered.recv_deadline(deadline).unwrap_or_else(|_| Err(too_late(topic)))
+        answered.recv_deadline(deadline).unwrap_or_else(|_| Err(self.unheard(topic)))
+    }
+
+    /// What a caller is told whose deadline passes before the look-up ends, which may be that of another caller.
+    fn unheard(&self, topic: &str) -> Error {
+        let servers = self.name_servers.join(";");
+        let detail = format!("the deadline passed before a name server of {servers} told the route of topic {topic}");
+        Error::new(ErrorKind::NameServer, detail)
     }
 
     /// Asks for a route to publish to.
@@ -263,10 +270,6 @@ impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Routes").field("name_servers", &self.name_servers).finish_non_exhaustive()
     }
-}
-
-fn too_late(topic: &str) -> Error {
-    Error::new(ErrorKind::Timeout, format!("the deadline passed before the route of topic {topic} was known"))
 }
 
 type Answered = Box<dyn FnOnce(&Lookup, Result<TopicRouteData>) + Send>;
@@ -363,7 +366,7 @@ impl Lookup {
                 ErrorKind::NameServer,
                 format!("no name server of {} answered; the last: {failed}", self.name_servers.join(";")),
             ),
-            (None, None) => too_late(&self.topic),
+            (None, None) => self.routes.unheard(&self.topic),
         };
         self.finish(Err(error));
     }

@@ -35,7 +35,7 @@ pub(super) struct Pool {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     work: Option<Sender<Work>>,
     workers: Vec<Worker>,
@@ -58,16 +58,15 @@ struct Work {
 impl Pool {
     /// Starts `size` threads. They wait until the first message comes.
     pub(super) fn start(threads: &Threads, size: usize) -> Result<Self> {
+        // Dropped last: when one thread cannot be had, the others end with the channel before they are waited for.
+        let mut workers = Vec::new();
         let (work, inbox) = unbounded::<Work>();
         let shared = Arc::new(Shared::default());
-        let mut state = State::default();
         for number in 0..size {
-            let (inbox, work, shared) = (inbox.clone(), work.clone(), Arc::clone(&shared));
-            state.workers.push(threads.start(format!("rmq-consume-{number}"), move || run(&inbox, &shared))?);
-            drop(work);
+            let (inbox, shared) = (inbox.clone(), Arc::clone(&shared));
+            workers.push(threads.start(format!("rmq-consume-{number}"), move || run(&inbox, &shared))?);
         }
-        state.work = Some(work);
-        Ok(Self { state: Mutex::new(state), shared })
+        Ok(Self { state: Mutex::new(State { work: Some(work), workers }), shared })
     }
 
     /// Hands a request to the workers. One that comes after the end is left to the broker.

@@ -22,6 +22,10 @@ const ROUND_AFTER_TROUBLE: Duration = Duration::from_secs(1);
 /// Between the beginnings of two rounds, however many members come and go.
 const LEAST_DISTANCE: Duration = Duration::from_millis(200);
 
+/// The same after a round that could not decide something: what it lacked has come, and queues wait for it. So a
+/// consumer that starts has its share as soon as route and heartbeat are answered.
+const LEAST_DISTANCE_AFTER_TROUBLE: Duration = Duration::from_millis(10);
+
 /// What is known of one subscribed topic.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicView {
@@ -143,7 +147,8 @@ impl Rebalance {
 
     /// Something has changed: a broker said that members came or went, a topic was subscribed, a route is new.
     pub(crate) fn notified(&mut self, now: Instant) {
-        let earliest = self.last_round.map_or(now, |last| now.max(last + LEAST_DISTANCE));
+        let distance = if self.troubled_rounds > 0 { LEAST_DISTANCE_AFTER_TROUBLE } else { LEAST_DISTANCE };
+        let earliest = self.last_round.map_or(now, |last| now.max(last + distance));
         self.next_round = self.next_round.min(earliest);
     }
 
@@ -354,6 +359,16 @@ mod tests {
         rebalance.notified(start + Duration::from_millis(1));
         rebalance.end_round(vec![view("T", 2, &["me"])], start + Duration::from_millis(2));
         assert_eq!(rebalance.next_round(), start + LEAST_DISTANCE);
+    }
+
+    #[test]
+    fn what_a_round_lacked_is_not_waited_for_once_it_has_come() {
+        let start = Instant::now();
+        let mut rebalance = rebalance(start);
+        rebalance.begin_round(start);
+        rebalance.end_round(vec![failed("T")], start);
+        rebalance.notified(start + Duration::from_millis(1));
+        assert_eq!(rebalance.next_round(), start + LEAST_DISTANCE_AFTER_TROUBLE);
     }
 
     #[test]

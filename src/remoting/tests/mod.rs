@@ -123,11 +123,17 @@ fn current(remoting: &Remoting, address: &str) -> Option<Arc<Connection>> {
 /// Hands over one-way requests until the peer's socket and the outbox are full; returns how many.
 fn fill(remoting: &Remoting, address: &Arc<str>, body: &Bytes) -> usize {
     let mut accepted = 0;
-    while remoting.invoke_oneway(address, request(body), within(200)).is_ok() {
-        accepted += 1;
-        assert!(accepted < 1000, "no end of memory");
+    let unsent = || current(remoting, address).map_or(0, |connection| connection.unsent());
+    loop {
+        let before = unsent();
+        if remoting.invoke_oneway(address, request(body), within(200)).is_ok() {
+            accepted += 1;
+            assert!(accepted < 1000, "no end of memory");
+        } else if accepted > 0 && unsent() == before {
+            // The socket took nothing all the time, so it will take nothing more.
+            return accepted;
+        }
     }
-    accepted
 }
 
 // --- Peers ---
