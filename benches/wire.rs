@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rocketmq_sync::Message;
 use rocketmq_sync::wire::body::TopicRouteData;
@@ -44,7 +44,7 @@ fn sending(c: &mut Criterion) {
     });
     for (encoding, name) in ENCODINGS {
         let head = FrameHead::request(encoding, RequestCode::SEND_MESSAGE_V2, 123_456, false);
-        let mut out = BytesMut::with_capacity(64 * 1024);
+        let mut out = Vec::with_capacity(64 * 1024);
         group.bench_function(format!("encode the request, {name}"), |b| {
             b.iter(|| {
                 out.clear();
@@ -171,9 +171,9 @@ fn frame(encoding: HeaderEncoding, header: &dyn HeaderFields, body: Bytes) -> By
     request.encoding = encoding;
     let mut response = RemotingCommand::response_to(&request, ResponseCode::SUCCESS, None).with_fields(header);
     response.language = LanguageCode::JAVA;
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     response.with_body(body).encode(&mut out).expect("a frame");
-    out.freeze()
+    out.into()
 }
 
 /// A message as a broker stores it, between two IPv4 addresses.

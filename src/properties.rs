@@ -108,16 +108,7 @@ impl Properties {
     /// The value under `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        // A separator in the name would match across a name and its value.
-        if name.is_empty() || has_separator(name) {
-            return None;
-        }
-        let mut records = self.encoded.rsplit(|&byte| byte == VALUE_END);
-        let value = records.find_map(|record| match record.strip_prefix(name.as_bytes())? {
-            [NAME_END, value @ ..] if !value.is_empty() => Some(value),
-            _ => None,
-        })?;
-        std::str::from_utf8(value).ok()
+        value_in(&self.encoded, name)
     }
 
     /// All entries in the order in which they were written.
@@ -157,6 +148,21 @@ impl Properties {
         std::str::from_utf8(&self.encoded).unwrap_or_default()
     }
 
+    /// The form of the wire with one more entry, which overrules older ones with its name.
+    pub(crate) fn to_text_with(&self, name: &str, value: &str) -> String {
+        let text = self.as_text();
+        let mut longer = String::with_capacity(text.len() + name.len() + value.len() + 3);
+        longer.push_str(text);
+        if !text.is_empty() && !text.ends_with(char::from(VALUE_END)) {
+            longer.push(char::from(VALUE_END));
+        }
+        for (part, end) in [(name, NAME_END), (value, VALUE_END)] {
+            longer.push_str(part);
+            longer.push(char::from(end));
+        }
+        longer
+    }
+
     /// Writes an entry behind the others without looking for an older one, which it overrules.
     ///
     /// Neither part may be empty or contain a separator: the caller has checked what comes from a user.
@@ -190,6 +196,20 @@ impl Properties {
             self.encoded = left.freeze();
         }
     }
+}
+
+/// The value under `name` in properties as they stand on the wire.
+pub(crate) fn value_in<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
+    // A separator in the name would match across a name and its value.
+    if name.is_empty() || has_separator(name) {
+        return None;
+    }
+    let mut records = encoded.rsplit(|&byte| byte == VALUE_END);
+    let value = records.find_map(|record| match record.strip_prefix(name.as_bytes())? {
+        [NAME_END, value @ ..] if !value.is_empty() => Some(value),
+        _ => None,
+    })?;
+    std::str::from_utf8(value).ok()
 }
 
 fn put_entry(bytes: &mut BytesMut, name: &str, value: &str) {

@@ -713,9 +713,9 @@ fn encoding(name: &str) -> HeaderEncoding {
 }
 
 fn encoded(command: &RemotingCommand) -> Bytes {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     command.encode(&mut out).unwrap();
-    out.freeze()
+    out.into()
 }
 
 fn decoded(frame: &[u8]) -> RemotingCommand {

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rocketmq_sync::mini_broker::{Clock, Fault, MiniBroker, Release};
 use rocketmq_sync::wire::body::{
     self, ClusterInfo, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerList, HeartbeatData, MessageModel,
@@ -54,7 +54,7 @@ impl Client {
         command.opaque = self.opaque;
         command.encoding = self.encoding;
         command.version = self.version;
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         command.encode(&mut bytes).unwrap();
         self.stream.write_all(&bytes).unwrap();
         self.opaque
@@ -394,7 +394,7 @@ fn the_messages_of_a_batch_are_stored_one_by_one() {
 fn a_oneway_send_is_stored_and_not_answered() {
     let broker = with_topic();
     let mut client = Client::of(&broker);
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     let head = FrameHead::request(HeaderEncoding::Json, RequestCode::SEND_MESSAGE_V2, 77, true);
     head.encode(&send_header("T", 0, ""), 5, &mut bytes).unwrap();
     bytes.extend_from_slice(b"hello");
@@ -998,7 +998,7 @@ fn a_pushed_request_reaches_the_client_and_its_answer_is_kept() {
     broker.push("broker-a", RemotingCommand::request(RequestCode(9999), &()));
     let pushed = client.read();
     assert_eq!(pushed.request_code(), RequestCode(9999));
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     let answer = RemotingCommand::response_to(&pushed, ResponseCode::REQUEST_CODE_NOT_SUPPORTED, None);
     answer.encode(&mut bytes).unwrap();
     client.stream.write_all(&bytes).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use rocketmq_sync::wire::command::FrameHead;
 use rocketmq_sync::wire::{FieldSink, HeaderEncoding, HeaderFields, LanguageCode};
 
@@ -105,8 +105,8 @@ fn head(encoding: HeaderEncoding, opaque: i32) -> FrameHead<'static> {
     }
 }
 
-fn encode(head: &FrameHead<'_>, fields: &dyn HeaderFields, body_length: usize) -> Result<BytesMut> {
-    let mut bytes = BytesMut::with_capacity(512);
+fn encode(head: &FrameHead<'_>, fields: &dyn HeaderFields, body_length: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(512);
     head.encode(fields, body_length, &mut bytes)?;
     Ok(bytes)
 }

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use bytes::BytesMut;
 use rocketmq_sync::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand, RequestCode};
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +68,7 @@ impl Control {
     }
 
     fn call(&mut self, code: RequestCode, fields: &dyn rocketmq_sync::wire::HeaderFields) -> Result<RemotingCommand> {
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         RemotingCommand::request(code, fields).encode(&mut bytes)?;
         self.stream.write_all(&bytes)?;
         let mut chunk = [0; 4096];

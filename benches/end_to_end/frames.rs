@@ -137,7 +137,7 @@ impl Pattern {
 
     fn of_command(mut command: RemotingCommand) -> Result<Self> {
         command.opaque = FIRST_OPAQUE.cast_signed();
-        let mut bytes = bytes::BytesMut::new();
+        let mut bytes = Vec::new();
         command.encode(&mut bytes)?;
         let header = PREFIX + usize::try_from(be_u32(&bytes, 4).ok_or("no header")? & 0x00FF_FFFF)?;
         let (opaque_at, offset_key) = match command.encoding {

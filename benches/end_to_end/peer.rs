@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use parking_lot::{Condvar, Mutex};
 use rocketmq_sync::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode, ResponseCode};
 
@@ -397,7 +396,7 @@ fn offset(request: &RemotingCommand, offset: i64) -> RemotingCommand {
 }
 
 fn append(reply: &RemotingCommand, out: &mut Vec<u8>) -> Result<()> {
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     reply.encode(&mut bytes)?;
     out.extend_from_slice(&bytes);
     Ok(())

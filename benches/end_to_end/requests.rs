@@ -1,6 +1,5 @@
 //! Requests as a client writes them, for a floor that stands in the candidate's place (`--self-check`).
 
-use bytes::BytesMut;
 use rocketmq_sync::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode};
 
 use super::figure::Work;
@@ -62,7 +61,7 @@ fn request(code: RequestCode, fields: &[(&str, &str)]) -> RemotingCommand {
 }
 
 fn encode(request: &RemotingCommand) -> Result<Vec<u8>> {
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     request.encode(&mut bytes)?;
     Ok(bytes.to_vec())
 }

@@ -10,7 +10,7 @@ use log::{debug, info, warn};
 
 use crate::error::Error;
 use crate::message::{Message, MessageExt};
-use crate::producer::sender::{Done, Finished};
+use crate::producer::sender::{AsyncSend, Done};
 use crate::properties::{Properties, name};
 use crate::wire::header::ConsumerSendMsgBackRequest;
 
@@ -80,7 +80,7 @@ impl Consumer {
         let published = Published { consumer: Arc::clone(self), window, position, publishing };
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
         let limit = self.options.retry_limit.times();
-        self.publisher.publish_again(&copy, message.sys_flag, (reconsume_times, limit), deadline, Box::new(published));
+        self.publisher.publish_again(&copy, message.sys_flag, (reconsume_times, limit), deadline, published);
     }
 
     /// The message as it is published: body, flag and properties as they came, but for what says that it is a retry.
@@ -166,9 +166,9 @@ struct Published {
 }
 
 impl Done for Published {
-    fn done(self: Box<Self>, finished: Finished) {
-        let Self { consumer, window, position, publishing } = *self;
-        match finished.result() {
+    fn done(send: Box<AsyncSend<Self>>) {
+        let (Self { consumer, window, position, publishing }, result) = send.into_result();
+        match result {
             Ok(_) => {
                 let _resolved = publishing.stored();
                 consumer.resolved(&window, position);

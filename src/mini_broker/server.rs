@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Timekeeper;
 use super::state::{Node, Output, State};
-use crate::wire::{FrameDecoder, MAX_FRAME_LENGTH};
+use crate::wire::{self, FrameDecoder, MAX_FRAME_LENGTH, RemotingCommand};
 
 const WAKER: Token = Token(0);
 
@@ -289,7 +289,7 @@ impl Server {
         let token = connection_token(output.connection());
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let appended = match output {
-            Output::Command(_, command) => command.encode(&mut connection.outgoing).map_err(|error| error.to_string()),
+            Output::Command(_, command) => connection.queue(&command).map_err(|error| error.to_string()),
             Output::Bytes(_, bytes) => {
                 connection.outgoing.extend_from_slice(&bytes);
                 Ok(())
@@ -350,6 +350,13 @@ impl Connection {
             }
         }
         Ok(ReadEnd::BudgetSpent)
+    }
+
+    fn queue(&mut self, command: &RemotingCommand) -> Result<(), wire::Error> {
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes)?;
+        self.outgoing.extend_from_slice(&bytes);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::result::SendResult;
-use super::sender::{Done, Finished};
+use super::sender::{AsyncSend, Done};
 use super::window::Permit;
 use crate::error::Result;
 
@@ -47,14 +47,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    finished: Vec<Entry>,
+    finished: Vec<Box<AsyncSend<Place>>>,
     waiting: usize,
-}
-
-struct Entry {
-    token: u64,
-    finished: Finished,
-    permit: Permit,
 }
 
 /// A send that is over.
@@ -91,15 +85,15 @@ impl Completions {
             std::mem::replace(&mut queue.finished, Vec::with_capacity(capacity))
         };
         let count = entries.len();
-        into.extend(entries.into_iter().map(|Entry { token, finished, permit }| {
-            drop(permit);
-            Completed { token, result: finished.result() }
+        into.extend(entries.into_iter().map(|send| {
+            let (Place { token, .. }, result) = send.into_result();
+            Completed { token, result }
         }));
         count
     }
 
-    pub(super) fn place(&self, token: u64, permit: Permit) -> Box<dyn Done> {
-        Box::new(Place { completions: self.clone(), token, permit })
+    pub(super) fn place(&self, token: u64, permit: Permit) -> Place {
+        Place { shared: Arc::clone(&self.shared), token, _permit: permit }
     }
 }
 
@@ -110,23 +104,24 @@ impl fmt::Debug for Completions {
 }
 
 /// Where one send's result will stand.
-struct Place {
-    completions: Completions,
+pub(super) struct Place {
+    shared: Arc<Shared>,
     token: u64,
-    permit: Permit,
+    /// Until the result is taken.
+    _permit: Permit,
 }
 
 impl Done for Place {
-    fn done(self: Box<Self>, finished: Finished) {
-        let Self { completions, token, permit } = *self;
+    fn done(send: Box<AsyncSend<Self>>) {
+        let shared = Arc::clone(&send.done().shared);
         let somebody_waits = {
-            let mut queue = completions.shared.queue.lock();
-            queue.finished.push(Entry { token, finished, permit });
+            let mut queue = shared.queue.lock();
+            queue.finished.push(send);
             // Whoever waits wakes for the first; what comes until then it takes along.
             queue.waiting > 0 && queue.finished.len() == 1
         };
         if somebody_waits {
-            completions.shared.filled.notify_one();
+            shared.filled.notify_one();
         }
     }
 }

@@ -22,7 +22,7 @@ pub use self::selector::by_hash;
 
 pub(crate) use self::attempts::RetryCodes;
 use self::prepare::{BodyRules, Prepared};
-use self::sender::{Done, Finished, Sender, Target};
+use self::sender::{AsyncSend, Done, Sender, Target};
 use self::window::{NoPermit, Permit, Window};
 use crate::client::callbacks::Job;
 use crate::client::config::{ClientConfig, client_options, invalid};
@@ -204,7 +204,7 @@ impl Producer {
     where
         F: FnOnce(Result<SendResult>) + Send + 'static,
     {
-        self.begin_async(message, Target::InTurn, |permit| self.callback(permit, callback))
+        self.begin_async(message, Target::InTurn, |permit| Callback { callback, permit })
     }
 
     /// [`send_async`](Self::send_async) to one queue; see [`send_to`](Self::send_to).
@@ -224,7 +224,7 @@ impl Producer {
         if let Err(error) = check_topic_of(&message, queue) {
             return Err(Rejected { error, message });
         }
-        self.begin_async(message, Target::Queue(queue.clone()), |permit| self.callback(permit, callback))
+        self.begin_async(message, Target::Queue(queue.clone()), |permit| Callback { callback, permit })
     }
 
     /// [`send_async`](Self::send_async) to the queue that `select` chooses; see [`send_with`](Self::send_with). While
@@ -240,7 +240,7 @@ impl Producer {
     {
         let selected = self.enter_call().and_then(|_call| self.sender.select_queue(&message, self.deadline(), select));
         match selected {
-            Ok(queue) => self.begin_async(message, Target::Queue(queue), |permit| self.callback(permit, callback)),
+            Ok(queue) => self.begin_async(message, Target::Queue(queue), |permit| Callback { callback, permit }),
             Err(error) => Err(Rejected { error, message }),
         }
     }
@@ -377,11 +377,11 @@ impl Producer {
         self.sender.send_oneway(self.sender.begin(prepared, target, self.deadline()))
     }
 
-    fn begin_async(
+    fn begin_async<D: Done>(
         &self,
         message: Message,
         target: Target,
-        done: impl FnOnce(Permit) -> Box<dyn Done>,
+        done: impl FnOnce(Permit) -> D,
     ) -> std::result::Result<(), Rejected> {
         let deadline = self.deadline();
         let accepted = self.core().check_process().and_then(|()| {
@@ -424,13 +424,6 @@ impl Producer {
     fn not_running(&self) -> Error {
         Error::new(ErrorKind::NotRunning, format!("producer {} has been shut down", self.sender.group()))
     }
-
-    fn callback<F>(&self, permit: Permit, callback: F) -> Box<dyn Done>
-    where
-        F: FnOnce(Result<SendResult>) + Send + 'static,
-    {
-        Box::new(Callback { core: Arc::clone(self.core()), callback, permit, finished: None })
-    }
 }
 
 impl fmt::Debug for Producer {
@@ -457,30 +450,25 @@ fn check_topic_of(message: &Message, queue: &MessageQueue) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidMessage, detail))
 }
 
-/// A user's callback, first as the place of the outcome, then as the job that runs it.
+/// A user's callback, which waits for its send.
 struct Callback<F> {
-    core: Arc<Core>,
     callback: F,
     permit: Permit,
-    finished: Option<Finished>,
 }
 
 impl<F: FnOnce(Result<SendResult>) + Send + 'static> Done for Callback<F> {
-    fn done(mut self: Box<Self>, finished: Finished) {
-        self.finished = Some(finished);
-        let core = Arc::clone(&self.core);
-        core.callbacks.submit(self);
+    fn done(send: Box<AsyncSend<Self>>) {
+        let core = Arc::clone(send.core());
+        core.callbacks.submit(send);
     }
 }
 
-impl<F: FnOnce(Result<SendResult>) + Send + 'static> Job for Callback<F> {
+impl<F: FnOnce(Result<SendResult>) + Send + 'static> Job for AsyncSend<Callback<F>> {
     fn run(self: Box<Self>) {
-        let Self { callback, permit, finished, .. } = *self;
+        let (Callback { callback, permit }, result) = self.into_result();
         // Before the callback: it may send the next message, and must find room for it.
         drop(permit);
-        if let Some(finished) = finished {
-            callback(finished.result());
-        }
+        callback(result);
     }
 }
 

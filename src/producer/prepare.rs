@@ -10,7 +10,7 @@ use log::debug;
 use crate::client::identity::{Identity, wall_clock_millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
-use crate::properties::{Properties, name};
+use crate::properties::{Properties, name, value_in};
 use crate::wire::compression::{self, Codec};
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{check_topic, may_send_to};
@@ -38,9 +38,9 @@ pub(super) struct Prepared {
     pub(super) body: Bytes,
     pub(super) flag: i32,
     pub(super) sys_flag: i32,
-    pub(super) properties: Properties,
-    /// The id under which the receipt names it; the same in all attempts, so that doubles can be told.
-    pub(super) message_id: String,
+    /// In the form of the wire. With an id under which the receipt names it; the same in all attempts, so that doubles
+    /// can be told.
+    pub(super) properties: String,
     pub(super) born_timestamp: i64,
     /// How often a message to a retry topic was delivered before, and how often it may be.
     pub(super) reconsume_times: i32,
@@ -52,15 +52,7 @@ impl Prepared {
     pub(super) fn new(message: &Message, rules: &BodyRules, identity: &Identity) -> Result<Self> {
         check(message, rules)?;
         let born_timestamp = wall_clock_millis();
-        let mut properties = message.properties.clone();
-        let message_id = match properties.get(name::UNIQ_KEY) {
-            Some(id) => id.to_owned(),
-            None => {
-                let id = identity.next_unique_id(born_timestamp).to_string();
-                properties.append(name::UNIQ_KEY, &id);
-                id
-            }
-        };
+        let properties = with_id(&message.properties, identity, born_timestamp);
         check_properties(&properties)?;
         let (body, sys_flag) = compressed(&message.body, rules);
         Ok(Self {
@@ -69,7 +61,6 @@ impl Prepared {
             flag: message.flag,
             sys_flag,
             properties,
-            message_id,
             born_timestamp,
             reconsume_times: 0,
             max_reconsume_times: None,
@@ -84,23 +75,34 @@ impl Prepared {
         identity: &Identity,
     ) -> Self {
         let born_timestamp = wall_clock_millis();
-        let own_id = || identity.next_unique_id(born_timestamp).to_string();
         Self {
             topic: Arc::clone(&message.topic),
             body: message.body.clone(),
             flag: message.flag,
             sys_flag: sys_flag & (bits::COMPRESSED | bits::COMPRESSION_MASK),
-            properties: message.properties.clone(),
-            message_id: message.properties.get(name::UNIQ_KEY).map_or_else(own_id, str::to_owned),
+            properties: with_id(&message.properties, identity, born_timestamp),
             born_timestamp,
             reconsume_times: reconsume_times.unwrap_or(0),
             max_reconsume_times: Some(max_reconsume_times),
         }
     }
 
+    /// The id under which the receipt names it.
+    pub(super) fn message_id(&self) -> &str {
+        value_in(self.properties.as_bytes(), name::UNIQ_KEY).unwrap_or_default()
+    }
+
     /// Bytes that it holds until it is resolved.
     pub(super) fn size(&self) -> usize {
-        self.body.len() + self.properties.encoded().len()
+        self.body.len() + self.properties.len()
+    }
+}
+
+/// The properties to send, with an id of ours unless there is one already.
+fn with_id(properties: &Properties, identity: &Identity, now: i64) -> String {
+    match properties.get(name::UNIQ_KEY) {
+        Some(_) => properties.as_text().to_owned(),
+        None => properties.to_text_with(name::UNIQ_KEY, &identity.next_unique_id(now).to_string()),
     }
 }
 
@@ -125,8 +127,8 @@ fn check(message: &Message, rules: &BodyRules) -> Result<()> {
     Ok(())
 }
 
-fn check_properties(properties: &Properties) -> Result<()> {
-    let length = properties.encoded().len();
+fn check_properties(properties: &str) -> Result<()> {
+    let length = properties.len();
     let limit = MAX_PROPERTIES_LENGTH - PROPERTIES_HEADROOM;
     if length > limit {
         return Err(invalid(format!(
@@ -215,9 +217,10 @@ mod tests {
         let message = Message::new("T", "x");
         let first = prepare(&message).unwrap();
         let second = prepare(&message).unwrap();
-        assert_ne!(first.message_id, second.message_id);
-        assert_eq!(first.properties.get(name::UNIQ_KEY), Some(&*first.message_id));
-        let again = Message::from_parts("T".into(), "x".into(), 0, first.properties.clone());
-        assert_eq!(prepare(&again).unwrap().message_id, first.message_id);
+        assert!(!first.message_id().is_empty());
+        assert_ne!(first.message_id(), second.message_id());
+        let properties = Properties::from_encoded(first.properties.clone().into()).unwrap();
+        let again = Message::from_parts("T".into(), "x".into(), 0, properties);
+        assert_eq!(prepare(&again).unwrap().message_id(), first.message_id());
     }
 }

@@ -46,7 +46,7 @@ pub(super) enum Target {
 /// One message on its way.
 #[derive(Debug)]
 pub(super) struct Send {
-    prepared: Arc<Prepared>,
+    prepared: Prepared,
     target: Target,
     attempts: Attempts,
     route: Option<Arc<TopicRoute>>,
@@ -54,9 +54,10 @@ pub(super) struct Send {
 }
 
 /// The attempt under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Current {
-    queue: PublishQueue,
+    /// Of the queue in the route.
+    index: usize,
     begun: Instant,
 }
 
@@ -81,7 +82,7 @@ impl Sender {
     pub(super) fn begin(&self, prepared: Prepared, target: Target, deadline: Instant) -> Send {
         let pinned = matches!(target, Target::Queue(_));
         let attempts = Attempts::new(self.retries, pinned, deadline);
-        Send { prepared: Arc::new(prepared), target, attempts, route: None, current: None }
+        Send { prepared, target, attempts, route: None, current: None }
     }
 
     /// Sends on the caller's thread, and returns when the message is stored or the send is over.
@@ -93,8 +94,8 @@ impl Sender {
                     send.route = Some(route);
                 }
                 Step::Answer { limit } => {
-                    let Some(current) = &send.current else { continue };
-                    let outcome = self.request(&send.prepared, current, |address, request| {
+                    let Some(queue) = send.queue() else { continue };
+                    let outcome = self.request(&send.prepared, queue, |address, request| {
                         self.core.remoting.invoke(address, request, limit)
                     });
                     if let Some(result) = self.verdict(&mut send, outcome) {
@@ -107,20 +108,20 @@ impl Sender {
         }
     }
 
-    /// Sends without waiting; `done` gets the send with its outcome.
-    pub(super) fn send_async(self: &Arc<Self>, send: Send, done: Box<dyn Done>) {
-        Box::new(AsyncSend { sender: Arc::clone(self), send, done: Some(done), end: End::Open }).go_on();
+    /// Sends without waiting; `done` is told when the send is over.
+    pub(super) fn send_async<D: Done>(self: &Arc<Self>, send: Send, done: D) {
+        Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open }).go_on();
     }
 
     /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
     /// be compressed. `reconsume` has the deliveries so far and the most there may be.
-    pub(crate) fn publish_again(
+    pub(crate) fn publish_again<D: Done>(
         self: &Arc<Self>,
         message: &Message,
         sys_flag: i32,
         reconsume: (Option<i32>, i32),
         deadline: Instant,
-        done: Box<dyn Done>,
+        done: D,
     ) {
         let prepared = Prepared::again(message, sys_flag, reconsume, &self.core.identity);
         self.send_async(self.begin(prepared, Target::InTurn, deadline), done);
@@ -135,8 +136,8 @@ impl Sender {
                     send.route = Some(route);
                 }
                 Step::Answer { limit } => {
-                    let Some(current) = &send.current else { continue };
-                    let accepted = self.request(&send.prepared, current, |address, request| {
+                    let Some(queue) = send.queue() else { continue };
+                    let accepted = self.request(&send.prepared, queue, |address, request| {
                         self.core.remoting.invoke_oneway(address, request, limit)
                     });
                     return accepted.map_err(Error::from);
@@ -171,24 +172,21 @@ impl Sender {
             }
         }
         let Some(route) = &send.route else { return Step::Route };
-        let pinned;
-        let queues: &[PublishQueue] = match &send.target {
-            Target::InTurn => &route.publish,
+        let choice = match &send.target {
+            Target::InTurn => 0..route.publish.len(),
             Target::Queue(queue) => {
-                pinned = route.publish.iter().find(|publish| publish.queue == *queue).cloned();
-                pinned.as_slice()
+                let index = route.publish.iter().position(|publish| publish.queue == *queue);
+                index.map_or(0..0, |index| index..index + 1)
             }
         };
+        let queues = route.publish.get(choice.clone()).unwrap_or_default();
         let now = Instant::now();
         let reachable = |queue: &PublishQueue| self.core.remoting.is_reachable(&queue.address);
         match send.attempts.next(now, queues, self.turn(&route.topic), reachable) {
-            Next::Try { index, limit } => match queues.get(index) {
-                Some(queue) => {
-                    send.current = Some(Current { queue: queue.clone(), begun: now });
-                    Step::Answer { limit }
-                }
-                None => Step::Over,
-            },
+            Next::Try { index, limit } => {
+                send.current = Some(Current { index: choice.start + index, begun: now });
+                Step::Answer { limit }
+            }
             Next::Pause { until } => Step::Pause { until },
             Next::GiveUp => Step::Over,
         }
@@ -213,10 +211,9 @@ impl Sender {
     fn request<T>(
         &self,
         prepared: &Prepared,
-        current: &Current,
+        target: &PublishQueue,
         invoke: impl FnOnce(&Arc<str>, Request<'_>) -> T,
     ) -> T {
-        let target = &current.queue;
         let header = SendMessageRequestV2 {
             producer_group: &self.group,
             topic: &prepared.topic,
@@ -226,7 +223,7 @@ impl Sender {
             sys_flag: prepared.sys_flag,
             born_timestamp: prepared.born_timestamp,
             flag: prepared.flag,
-            properties: Some(prepared.properties.as_text()),
+            properties: Some(&prepared.properties),
             reconsume_times: Some(prepared.reconsume_times),
             unit_mode: Some(false),
             max_reconsume_times: prepared.max_reconsume_times,
@@ -238,28 +235,27 @@ impl Sender {
 
     /// What the outcome of an attempt means: the result, or `None` when the send goes on.
     fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<SendResult>> {
-        let current = send.current.take()?;
+        let PublishQueue { queue, address } = send.queue()?;
         let (phase, error) = match outcome {
-            Ok(response) => {
-                match read_answer(&send.prepared.message_id, &current.queue.queue, &response, &current.queue.address) {
-                    Ok(result) => {
-                        self.stored(send);
-                        return Some(Ok(result));
-                    }
-                    Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
-                    Err(error) => (Phase::Answered, error),
+            Ok(response) => match read_answer(send.prepared.message_id(), queue, &response, address) {
+                Ok(result) => {
+                    self.stored(send);
+                    return Some(Ok(result));
                 }
-            }
+                Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
+                Err(error) => (Phase::Answered, error),
+            },
             Err(error) => (error.phase, Error::from(error)),
         };
         if error.kind() == ErrorKind::NotRunning {
             return Some(Err(error));
         }
+        let broker = Arc::clone(&queue.broker_name);
+        let begun = send.current.take()?.begun;
         // The route may be what is wrong: a broker that moved, a topic that was deleted there.
         self.core.refresh_suspected_route(&send.prepared.topic);
         send.route = None;
-        let failure =
-            Failure { broker: Arc::clone(&current.queue.queue.broker_name), begun: current.begun, phase, error };
+        let failure = Failure { broker, begun, phase, error };
         send.attempts.failed(Instant::now(), failure, &self.retry_codes);
         None
     }
@@ -284,6 +280,11 @@ impl Send {
         self.prepared.size()
     }
 
+    /// Where the attempt under way goes.
+    fn queue(&self) -> Option<&PublishQueue> {
+        self.route.as_ref()?.publish.get(self.current?.index)
+    }
+
     /// What its failed attempts add up to.
     fn take_error(&mut self) -> Error {
         let topic = &self.prepared.topic;
@@ -295,56 +296,64 @@ impl Send {
     }
 }
 
-/// Takes a send that is over. Called on `rmq-remoting` or the caller's thread: must neither block nor run user code.
-pub(crate) trait Done: std::marker::Send {
-    fn done(self: Box<Self>, finished: Finished);
+/// What waits for an asynchronous send, and travels with it.
+pub(crate) trait Done: Sized + std::marker::Send + 'static {
+    /// Takes the send when it is over. Called on `rmq-remoting` or the caller's thread: must neither block nor run user
+    /// code.
+    fn done(send: Box<AsyncSend<Self>>);
 }
 
-/// A send that is over. The broker's answer is read when the result is asked for, away from `rmq-remoting`.
-pub(crate) struct Finished(Box<AsyncSend>);
-
-impl Finished {
-    pub(crate) fn result(mut self) -> Result<SendResult> {
-        let AsyncSend { sender, send, end, .. } = &mut *self.0;
-        match std::mem::replace(end, End::Open) {
-            End::Stored(outcome) => match sender.verdict(send, outcome) {
-                Some(result) => result,
-                None => Err(send.take_error()),
-            },
-            End::Failed(error) => Err(error),
-            End::Open => Err(send.take_error()),
-        }
-    }
-}
-
-/// A send that nobody waits for on a stack: the box itself goes from step to step.
-struct AsyncSend {
+/// A send that nobody waits for on a stack: one box goes from step to step and, in the end, to where its result is
+/// wanted.
+pub(crate) struct AsyncSend<D> {
     sender: Arc<Sender>,
     send: Send,
-    done: Option<Box<dyn Done>>,
     end: End,
+    done: D,
 }
 
 enum End {
     Open,
-    /// The broker's answer says that it is stored.
+    /// The broker's answer says that it is stored. It is read where the result is asked for, away from `rmq-remoting`.
     Stored(Outcome),
     Failed(Error),
 }
 
-impl AsyncSend {
+impl<D> AsyncSend<D> {
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.sender.core
+    }
+
+    /// What waits for it.
+    pub(super) fn done(&self) -> &D {
+        &self.done
+    }
+
+    /// What waited for it, and how it ended.
+    pub(crate) fn into_result(self: Box<Self>) -> (D, Result<SendResult>) {
+        let Self { sender, mut send, end, done } = *self;
+        let result = match end {
+            End::Stored(outcome) => sender.verdict(&mut send, outcome).unwrap_or_else(|| Err(send.take_error())),
+            End::Failed(error) => Err(error),
+            End::Open => Err(send.take_error()),
+        };
+        (done, result)
+    }
+}
+
+impl<D: Done> AsyncSend<D> {
     fn go_on(mut self: Box<Self>) {
-        let sender = Arc::clone(&self.sender);
-        match sender.step(&mut self.send) {
+        match self.sender.step(&mut self.send) {
             Step::Route => {
+                let sender = Arc::clone(&self.sender);
                 let topic = Arc::clone(&self.send.prepared.topic);
                 let deadline = self.send.attempts.deadline();
                 let waiter = Box::new(move |route| self.routed(route));
                 sender.core.routes.look_up_to_publish(&topic, deadline, waiter);
             }
-            Step::Answer { limit } => self.invoke(&sender, limit),
+            Step::Answer { limit } => self.invoke(limit),
             Step::Pause { until } => {
-                let core = Arc::clone(&sender.core);
+                let core = Arc::clone(&self.sender.core);
                 core.timer.at(until, move || self.go_on());
             }
             Step::Over => {
@@ -364,30 +373,32 @@ impl AsyncSend {
         }
     }
 
-    fn invoke(self: Box<Self>, sender: &Sender, limit: Instant) {
-        // What the request is made of is shared, so that the box can go into the completion meanwhile.
-        let prepared = Arc::clone(&self.send.prepared);
-        let Some(current) = self.send.current.clone() else { return self.go_on() };
-        sender.request(&prepared, &current, |address, request| {
-            sender.core.remoting.invoke_async(address, request, limit, Completion::of(self));
-        });
+    fn invoke(self: Box<Self>, limit: Instant) {
+        let Some(queue) = self.send.queue() else { return self.go_on() };
+        let address = Arc::clone(&queue.address);
+        let remoting = self.sender.core.remoting.clone();
+        let encoded = self
+            .sender
+            .request(&self.send.prepared, queue, |address, request| remoting.encode(address, request, false));
+        match encoded {
+            Ok(request) => remoting.invoke_encoded(&address, &request, limit, Completion::of(self)),
+            Err(error) => self.complete(Err(error)),
+        }
     }
 
     fn finish(mut self: Box<Self>, end: End) {
         self.end = end;
-        if let Some(done) = self.done.take() {
-            done.done(Finished(self));
-        }
+        D::done(self);
     }
 }
 
-impl Complete for AsyncSend {
+impl<D: Done> Complete for AsyncSend<D> {
     fn complete(mut self: Box<Self>, outcome: Outcome) {
         if outcome.as_ref().is_ok_and(|response| SendStatus::of(response.response_code()).is_some()) {
             return self.finish(End::Stored(outcome));
         }
-        let sender = Arc::clone(&self.sender);
-        match sender.verdict(&mut self.send, outcome) {
+        let Self { sender, send, .. } = &mut *self;
+        match sender.verdict(send, outcome) {
             Some(Err(error)) => self.finish(End::Failed(error)),
             _ => self.go_on(),
         }

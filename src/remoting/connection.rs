@@ -5,9 +5,8 @@
 //! is plain, idle and almost nothing is in flight (the lone caller saves a hand-over); otherwise bytes are appended and
 //! the selector writes them, all that have gathered in one call. Runs on callers' threads and on `rmq-remoting`.
 
-use std::io::{ErrorKind as IoErrorKind, Write};
+use std::io::{ErrorKind as IoErrorKind, IoSlice, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -53,7 +52,6 @@ impl CloseReason {
 pub(crate) struct Connection {
     address: Arc<str>,
     token: Token,
-    next_opaque: AtomicI32,
     state: Mutex<State>,
 }
 
@@ -121,7 +119,7 @@ impl Connection {
             owed_since: None,
             waiting: Vec::new(),
         };
-        Self { address, token, next_opaque: AtomicI32::new(0), state: Mutex::new(state) }
+        Self { address, token, state: Mutex::new(state) }
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
@@ -133,11 +131,6 @@ impl Connection {
     }
 
     // --- Callers ---
-
-    /// A number that no other request on this connection has had (before 2³² more).
-    pub(super) fn next_opaque(&self) -> i32 {
-        self.next_opaque.fetch_add(1, Ordering::Relaxed)
-    }
 
     /// Accepts a frame, and with it the promise to complete `waiter` exactly once; or gives the waiter back. A frame
     /// without a waiter is a one-way request.
@@ -414,10 +407,7 @@ impl State {
     /// Writes as much of the frame as the socket takes; the rest goes the way through the selector. Returns whether
     /// the selector must write.
     fn write_directly(&mut self, socket: &TcpStream, frame: &Frame<'_>) -> bool {
-        let mut written = write_until_full(socket, frame.encoded);
-        if written == frame.encoded.len() {
-            written += write_until_full(socket, frame.large_body);
-        }
+        let written = write_until_full(socket, frame);
         self.claimed = self.outbox.end() + written as u64;
         // A broken socket is found by the selector when it tries the rest.
         self.outbox.append(frame, written);
@@ -445,10 +435,11 @@ impl State {
 }
 
 /// Writes until everything is written or the socket takes no more; returns how much it took.
-fn write_until_full(mut socket: &TcpStream, bytes: &[u8]) -> usize {
+fn write_until_full(mut socket: &TcpStream, frame: &Frame<'_>) -> usize {
     let mut written = 0;
-    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match socket.write(rest) {
+    while written < frame.len() {
+        let (head, body) = frame.rest(written);
+        match socket.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == IoErrorKind::Interrupted => {}

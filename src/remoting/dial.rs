@@ -56,6 +56,11 @@ impl Backoff {
         self.until.filter(|&until| until > now)
     }
 
+    /// Whether the peer has failed and not spoken since.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Whether nothing is lost when this is dropped.
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until + FORGOTTEN_AFTER < now)

@@ -22,11 +22,11 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use log::{info, warn};
 use mio::Token;
 use parking_lot::Mutex;
@@ -42,7 +42,7 @@ use self::pending::{Slot, Waiter};
 use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
 use crate::wire::command::FrameHead;
-use crate::wire::{self, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
+use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
 use crate::worker::{Threads, Worker};
 
 /// How often a request is handed to a new connection when the one it was given to closed at that moment.
@@ -107,7 +107,11 @@ pub(crate) struct Remoting {
 struct Shared {
     config: RemotingConfig,
     peers: Mutex<Peers>,
+    /// Whether a peer has failed and not succeeded since. Written under the lock of `peers`; who reads it without may
+    /// be a moment late, as may who reads with it.
+    any_failed: AtomicBool,
     next_token: AtomicUsize,
+    next_opaque: AtomicI32,
     mailbox: Mailbox,
     random: AtomicU64,
 }
@@ -135,7 +139,9 @@ impl Remoting {
         let shared = Arc::new(Shared {
             config,
             peers: Mutex::default(),
+            any_failed: AtomicBool::new(false),
             next_token: AtomicUsize::new(1),
+            next_opaque: AtomicI32::new(0),
             mailbox,
             random: AtomicU64::new(RandomState::new().build_hasher().finish()),
         });
@@ -147,13 +153,14 @@ impl Remoting {
     /// Sends a request and waits for its response, at most until `deadline`.
     pub(crate) fn invoke(&self, address: &Arc<str>, request: Request<'_>, deadline: Instant) -> Outcome {
         let slot = Slot::of_this_thread();
-        let (connection, opaque) = self
-            .accept(address, request, Some(Waiter::Parked(Arc::clone(&slot))), deadline)
+        let request = self.encode(address, request, false)?;
+        let connection = self
+            .accept(address, &request, Some(Waiter::Parked(Arc::clone(&slot))), deadline)
             .map_err(|(error, _)| error)?;
         if let Some(outcome) = slot.wait_until(Some(deadline)) {
             return outcome;
         }
-        if let Some(error) = connection.abandon(opaque) {
+        if let Some(error) = connection.abandon(request.opaque) {
             return Err(error);
         }
         // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way.
@@ -165,6 +172,20 @@ impl Remoting {
         &self,
         address: &Arc<str>,
         request: Request<'_>,
+        deadline: Instant,
+        completion: Completion,
+    ) {
+        match self.encode(address, request, false) {
+            Ok(request) => self.invoke_encoded(address, &request, deadline, completion),
+            Err(error) => completion.complete(Err(error)),
+        }
+    }
+
+    /// [`Remoting::invoke_async`] for a completion that holds what the request was made of.
+    pub(crate) fn invoke_encoded(
+        &self,
+        address: &Arc<str>,
+        request: &EncodedRequest,
         deadline: Instant,
         completion: Completion,
     ) {
@@ -184,12 +205,16 @@ impl Remoting {
         request: Request<'_>,
         deadline: Instant,
     ) -> std::result::Result<(), CallError> {
-        self.accept(address, request, None, deadline).map(|_| ()).map_err(|(error, _)| error)
+        let request = self.encode(address, request, true)?;
+        self.accept(address, &request, None, deadline).map(|_| ()).map_err(|(error, _)| error)
     }
 
     /// Whether a request for `address` could leave at once, as far as is known: it is connected, or was not found
     /// unreachable a moment ago.
     pub(crate) fn is_reachable(&self, address: &str) -> bool {
+        if !self.shared.any_failed.load(Ordering::Relaxed) {
+            return true;
+        }
         let peers = self.shared.peers.lock();
         peers.by_address.get(address).is_none_or(|peer| peer.backoff.until(Instant::now()).is_none())
     }
@@ -198,10 +223,10 @@ impl Remoting {
     fn accept(
         &self,
         address: &Arc<str>,
-        request: Request<'_>,
+        request: &EncodedRequest,
         mut waiter: Option<Waiter>,
         deadline: Instant,
-    ) -> std::result::Result<(Arc<Connection>, i32), (CallError, Option<Waiter>)> {
+    ) -> std::result::Result<Arc<Connection>, (CallError, Option<Waiter>)> {
         let mut hand_overs = 0;
         while hand_overs < HAND_OVERS {
             let now = Instant::now();
@@ -212,18 +237,18 @@ impl Remoting {
                 Ok(connection) => connection,
                 Err(error) => return Err((error, waiter)),
             };
-            match self.submit(&connection, request, waiter, deadline, now) {
-                Ok((Submitted::Accepted { announce }, opaque)) => {
+            match connection.submit(&request.frame(), request.opaque, waiter, deadline, now) {
+                Submitted::Accepted { announce } => {
                     if announce {
                         self.shared.mailbox.send(Command::Look(connection.token()));
                     }
-                    return Ok((connection, opaque));
+                    return Ok(connection);
                 }
-                Ok((Submitted::Closed(returned), _)) => {
+                Submitted::Closed(returned) => {
                     waiter = returned;
                     hand_overs += 1;
                 }
-                Ok((Submitted::Full(returned), _)) => {
+                Submitted::Full(returned) => {
                     let can_wait = !matches!(returned, Some(Waiter::Completion(_)));
                     if !can_wait || !park_until(deadline) {
                         connection.stop_waiting(thread::current().id());
@@ -231,7 +256,7 @@ impl Remoting {
                     }
                     waiter = returned;
                 }
-                Ok((Submitted::NotYet, _)) => {
+                Submitted::NotYet => {
                     waiter = None;
                     let in_time = park_until(deadline);
                     if let Some(error) = connection.closed() {
@@ -242,42 +267,54 @@ impl Remoting {
                         return Err((connection.timed_out(Phase::Connect, Certainty::NotSent), None));
                     }
                 }
-                Err((error, waiter)) => {
-                    let detail = format!("the request cannot be encoded: {error}");
-                    return Err((refused(address, ErrorKind::InvalidMessage, &detail), waiter));
-                }
             }
         }
         let error = refused(address, ErrorKind::ConnectionLost, "the connection is closed again and again");
         Err((error, waiter))
     }
 
-    fn submit(
+    /// Writes a request's head as bytes, so that nothing it was made of is needed any more.
+    pub(crate) fn encode(
         &self,
-        connection: &Connection,
+        address: &Arc<str>,
         request: Request<'_>,
-        waiter: Option<Waiter>,
-        deadline: Instant,
-        now: Instant,
-    ) -> std::result::Result<(Submitted, i32), (wire::Error, Option<Waiter>)> {
-        thread_local! {
-            static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+        oneway: bool,
+    ) -> std::result::Result<EncodedRequest, CallError> {
+        let opaque = self.shared.next_opaque();
+        let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, oneway);
+        let mut encoded = EncodedRequest { head: SCRATCH.take(), body: request.body.clone(), opaque };
+        encoded.head.clear();
+        head.encode(request.header, request.body.len(), &mut encoded.head).map_err(|error| {
+            refused(address, ErrorKind::InvalidMessage, &format!("the request cannot be encoded: {error}"))
+        })?;
+        Ok(encoded)
+    }
+}
+
+thread_local! {
+    /// What the thread's last request was encoded into, for its next one.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request as bytes. On whichever connection it is sent, its opaque is its own.
+pub(crate) struct EncodedRequest {
+    head: Vec<u8>,
+    body: Bytes,
+    opaque: i32,
+}
+
+impl EncodedRequest {
+    fn frame(&self) -> Frame<'_> {
+        Frame { head: &self.head, body: &self.body }
+    }
+}
+
+impl Drop for EncodedRequest {
+    fn drop(&mut self) {
+        if self.head.capacity() <= KEPT_SCRATCH {
+            // A thread that ends has no place for it any more.
+            let _ = SCRATCH.try_with(|scratch| scratch.replace(std::mem::take(&mut self.head)));
         }
-        let opaque = connection.next_opaque();
-        let mut scratch = SCRATCH.take();
-        scratch.clear();
-        let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, waiter.is_none());
-        let submitted = match head.encode(request.header, request.body.len(), &mut scratch) {
-            Ok(()) => {
-                let frame = Frame::new(&mut scratch, request.body);
-                Ok((connection.submit(&frame, opaque, waiter, deadline, now), opaque))
-            }
-            Err(error) => Err((error, waiter)),
-        };
-        if scratch.capacity() <= KEPT_SCRATCH {
-            SCRATCH.set(scratch);
-        }
-        submitted
     }
 }
 
@@ -318,13 +355,21 @@ impl Shared {
         }
         // Brokers come and go under ever new addresses.
         peers.by_address.retain(|_, peer| peer.connection.is_some() || !peer.backoff.is_forgotten(now));
+        self.note_failures(&peers);
+    }
+
+    fn note_failures(&self, peers: &Peers) {
+        let any_failed = peers.by_address.values().any(|peer| peer.backoff.has_failed());
+        self.any_failed.store(any_failed, Ordering::Relaxed);
     }
 
     /// A peer has sent its first frame on a connection.
     fn note_success(&self, address: &Arc<str>) {
         let failures = {
             let mut peers = self.peers.lock();
-            peers.by_address.get_mut(address).map_or(0, |peer| peer.backoff.succeeded())
+            let failures = peers.by_address.get_mut(address).map_or(0, |peer| peer.backoff.succeeded());
+            self.note_failures(&peers);
+            failures
         };
         if failures > 0 {
             info!("{address} is back after {failures} failures");
@@ -336,12 +381,19 @@ impl Shared {
         let random = self.random();
         let failures = {
             let mut peers = self.peers.lock();
-            peers.by_address.entry(Arc::clone(address)).or_default().backoff.failed(now, random)
+            let failures = peers.by_address.entry(Arc::clone(address)).or_default().backoff.failed(now, random);
+            self.note_failures(&peers);
+            failures
         };
         // At 1, 2, 4, 8 ... failures: an outage of minutes is a few lines, not one per dial.
         if failures.is_power_of_two() {
             warn!("{} ({failures} in a row)", reason.detail);
         }
+    }
+
+    /// A number that no other request of this client has had (before 2³² more).
+    fn next_opaque(&self) -> i32 {
+        self.next_opaque.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A binary header has no room for the codes of 5.x that are larger than an `i16`.

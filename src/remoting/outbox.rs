@@ -18,31 +18,30 @@ const LARGE_BODY: usize = 32 * 1024;
 /// A spare buffer larger than this is not kept.
 const KEPT_BUFFER: usize = 256 * 1024;
 
-/// A frame ready to be sent: the bytes encoded for it, a small body included, and a large body apart.
-#[derive(Debug)]
+/// A frame ready to be sent.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
-    pub(super) encoded: &'a [u8],
-    pub(super) large_body: &'a Bytes,
+    /// Everything before the body.
+    pub(super) head: &'a [u8],
+    pub(super) body: &'a Bytes,
 }
 
 impl<'a> Frame<'a> {
-    /// Puts `body` behind the encoded head, or beside it when it is large.
-    pub(super) fn new(encoded_head: &'a mut BytesMut, body: &'a Bytes) -> Self {
-        if body.len() >= LARGE_BODY {
-            return Self { encoded: encoded_head, large_body: body };
-        }
-        encoded_head.extend_from_slice(body);
-        Self::encoded(encoded_head)
-    }
-
     /// A frame whose body, if any, has been encoded behind its head.
-    pub(super) fn encoded(encoded: &'a [u8]) -> Self {
+    pub(super) fn encoded(head: &'a [u8]) -> Self {
         static NO_BODY: Bytes = Bytes::new();
-        Self { encoded, large_body: &NO_BODY }
+        Self { head, body: &NO_BODY }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.encoded.len() + self.large_body.len()
+        self.head.len() + self.body.len()
+    }
+
+    /// What is left of both parts behind the first `written` bytes.
+    pub(super) fn rest(&self, written: usize) -> (&'a [u8], &'a [u8]) {
+        let (head, body): (&[u8], &[u8]) = (self.head, self.body);
+        let rest = |part: &'a [u8], written| part.get(written..).unwrap_or_default();
+        (rest(head, written), rest(body, written.saturating_sub(head.len())))
     }
 }
 
@@ -73,19 +72,21 @@ impl Outbox {
     /// Appends a frame of which the first `written` bytes are gone already.
     pub(super) fn append(&mut self, frame: &Frame<'_>, written: usize) {
         self.end += written as u64;
-        let encoded = frame.encoded.get(written..).unwrap_or_default();
-        if !encoded.is_empty() {
-            self.gather(encoded);
-        }
-        let large = frame.large_body.slice(written.saturating_sub(frame.encoded.len())..);
-        if !large.is_empty() {
+        let (head, body) = frame.rest(written);
+        self.gather(head);
+        if frame.body.len() < LARGE_BODY {
+            self.gather(body);
+        } else if !body.is_empty() {
             let position = self.end;
-            self.grow(large.len());
-            self.segments.push_back(Segment { position, content: Content::Shared(large) });
+            self.grow(body.len());
+            self.segments.push_back(Segment { position, content: Content::Shared(frame.body.slice_ref(body)) });
         }
     }
 
     fn gather(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let position = self.end;
         self.grow(bytes.len());
         // Never behind a gap, and never behind bytes that were written: the buffer would grow for as long as a slow
@@ -253,7 +254,7 @@ mod tests {
             let large = Bytes::from(vec![b'L'; LARGE_BODY]);
             let mut frames = vec![(append(&mut outbox, "first"), "first".to_owned())];
             let start = outbox.end();
-            outbox.append(&Frame::new(&mut BytesMut::from("head"), &large), 0);
+            outbox.append(&Frame { head: b"head", body: &large }, 0);
             frames.push((start..outbox.end(), format!("head{}", "L".repeat(LARGE_BODY))));
             frames.push((append(&mut outbox, "third"), "third".to_owned()));
             frames.push((append(&mut outbox, "fourth"), "fourth".to_owned()));
@@ -305,7 +306,7 @@ mod tests {
         let large = Bytes::from(vec![b'L'; LARGE_BODY]);
         for written in [0, 2, 4, 5, LARGE_BODY + 3] {
             let mut outbox = Outbox::default();
-            outbox.append(&Frame::new(&mut BytesMut::from("head"), &large), written);
+            outbox.append(&Frame { head: b"head", body: &large }, written);
             let whole = format!("head{}", "L".repeat(LARGE_BODY));
             assert_eq!(content(&outbox), whole[written..]);
             assert_eq!(outbox.end(), whole.len() as u64);

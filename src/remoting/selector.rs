@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use crossbeam_channel::Receiver;
 use log::{debug, info, warn};
 use mio::event::Event;
@@ -337,7 +336,7 @@ impl Selector {
         if oneway {
             return;
         }
-        let mut encoded = BytesMut::new();
+        let mut encoded = Vec::new();
         if let Err(error) = (RemotingCommand { opaque, ..response }).encode(&mut encoded) {
             return warn!("a response to {} cannot be encoded: {error}", connection.address());
         }
@@ -392,7 +391,7 @@ impl Selector {
             }
             None if connection.is_too_silent(now) => {
                 open.probe_ends = Some(now + silence_limit / 2);
-                probe(connection);
+                probe(connection, self.shared.next_opaque());
             }
             _ => {}
         }
@@ -460,13 +459,13 @@ impl Readable {
 
 /// Asks for the route of a topic that always exists: name servers answer it, brokers refuse it, both at once. Nobody
 /// waits for the answer: that something is said is all that counts.
-fn probe(connection: &Connection) {
+fn probe(connection: &Connection, opaque: i32) {
     debug!("probing {}", connection.address());
     let mut fields = ExtFields::new();
     fields.text("topic", "TBW102");
     let code = RequestCode::GET_ROUTEINFO_BY_TOPIC;
-    let head = FrameHead::request(HeaderEncoding::Json, code, connection.next_opaque(), false);
-    let mut encoded = BytesMut::new();
+    let head = FrameHead::request(HeaderEncoding::Json, code, opaque, false);
+    let mut encoded = Vec::new();
     if head.encode(&fields, 0, &mut encoded).is_ok() {
         connection.append(&Frame::encoded(&encoded));
     }

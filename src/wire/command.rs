@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use byteorder::{BigEndian, ByteOrder};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::code::{LanguageCode, RequestCode, ResponseCode};
 use super::{Error, MAX_FRAME_LENGTH, bad_length, binary_header, json_header};
@@ -23,7 +24,7 @@ const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
 
 /// What the longest usual header has: a request to send a message.
 const USUAL_FIELDS: usize = 16;
-const USUAL_HEADER_LENGTH: usize = 512;
+const USUAL_HEADER_LENGTH: usize = 1024;
 
 /// The protocol version this library states in its commands: `V4_9_3` of the Java client's `MQVersion`.
 ///
@@ -271,7 +272,7 @@ impl RemotingCommand {
     /// # Errors
     ///
     /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
-    pub fn encode(&self, out: &mut BytesMut) -> Result<(), Error> {
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         let head = FrameHead {
             encoding: self.encoding,
             code: self.code,
@@ -346,27 +347,38 @@ impl FrameHead<'_> {
     /// # Errors
     ///
     /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
-    pub fn encode(&self, fields: &dyn HeaderFields, body_length: usize, out: &mut BytesMut) -> Result<(), Error> {
-        let mut header = Vec::with_capacity(USUAL_HEADER_LENGTH);
-        match self.encoding {
-            HeaderEncoding::Json => json_header::write(self, fields, &mut header),
-            HeaderEncoding::RocketMq => binary_header::write(self, fields, &mut header)?,
+    pub fn encode(&self, fields: &dyn HeaderFields, body_length: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        let written = self.write(fields, body_length, out);
+        if written.is_err() {
+            out.truncate(start);
         }
-        let (length, marked) = self.prefix(header.len(), body_length)?;
-        out.reserve(PREFIX_LENGTH + header.len());
-        out.put_u32(length);
-        out.put_u32(marked);
-        out.put_slice(&header);
+        written
+    }
+
+    fn write(&self, fields: &dyn HeaderFields, body_length: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        out.reserve(PREFIX_LENGTH + USUAL_HEADER_LENGTH);
+        out.extend_from_slice(&[0; PREFIX_LENGTH]);
+        match self.encoding {
+            HeaderEncoding::Json => json_header::write(self, fields, out),
+            HeaderEncoding::RocketMq => binary_header::write(self, fields, out)?,
+        }
+        let prefix = self.prefix(out.len() - start - PREFIX_LENGTH, body_length)?;
+        // What the header's length is, is known only now.
+        if let Some(place) = out.get_mut(start..start + PREFIX_LENGTH) {
+            BigEndian::write_u32_into(&prefix, place);
+        }
         Ok(())
     }
 
     /// The two words before the header: the frame's length, and encoding with the header's length.
-    fn prefix(&self, header_length: usize, body_length: usize) -> Result<(u32, u32), Error> {
+    fn prefix(&self, header_length: usize, body_length: usize) -> Result<[u32; 2], Error> {
         let frame_length = PREFIX_LENGTH.saturating_add(header_length).saturating_add(body_length);
         let words = u32::try_from(frame_length - LENGTH_OF_LENGTH).ok().zip(u32::try_from(header_length).ok());
         match words {
             Some((length, header)) if frame_length <= MAX_FRAME_LENGTH && header_length <= MAX_HEADER_LENGTH => {
-                Ok((length, u32::from(self.encoding.to_byte()) << 24 | header))
+                Ok([length, u32::from(self.encoding.to_byte()) << 24 | header])
             }
             _ => Err(bad_length("frame", frame_length, MAX_FRAME_LENGTH)),
         }
@@ -467,8 +479,7 @@ impl FrameDecoder {
 }
 
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    let four = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_be_bytes(four.try_into().ok()?))
+    bytes.get(at..at.checked_add(4)?).map(BigEndian::read_u32)
 }
 
 #[cfg(test)]
@@ -490,7 +501,7 @@ mod tests {
     fn a_command_survives_both_encodings() {
         for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
             let command = sample(encoding);
-            let mut bytes = BytesMut::new();
+            let mut bytes = Vec::new();
             command.encode(&mut bytes).unwrap();
             let mut decoder = FrameDecoder::new();
             for byte in &bytes {
@@ -504,7 +515,7 @@ mod tests {
 
     #[test]
     fn frames_of_different_encodings_follow_each_other() {
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         sample(HeaderEncoding::Json).encode(&mut bytes).unwrap();
         sample(HeaderEncoding::RocketMq).encode(&mut bytes).unwrap();
         let mut decoder = FrameDecoder::new();
@@ -518,7 +529,7 @@ mod tests {
     fn a_code_that_a_binary_header_cannot_carry_is_refused() {
         let mut command = sample(HeaderEncoding::RocketMq);
         command.code = RequestCode::POP_MESSAGE.0;
-        let mut bytes = BytesMut::from(&b"before"[..]);
+        let mut bytes = b"before".to_vec();
         assert!(command.encode(&mut bytes).is_err());
         assert_eq!(&bytes[..], b"before");
     }

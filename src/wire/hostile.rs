@@ -294,8 +294,8 @@ fn read_frames(bytes: &[u8]) {
     }
 }
 
-fn frames(commands: &[RemotingCommand]) -> BytesMut {
-    let mut bytes = BytesMut::new();
+fn frames(commands: &[RemotingCommand]) -> Vec<u8> {
+    let mut bytes = Vec::new();
     for command in commands {
         command.encode(&mut bytes).unwrap();
     }

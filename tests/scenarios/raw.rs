@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use rocketmq_sync::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand};
 
 /// A server that says nothing for so long will not answer.
@@ -56,7 +55,7 @@ impl Connection {
     pub(crate) fn send(&mut self, mut command: RemotingCommand) -> io::Result<i32> {
         self.last_opaque += 1;
         command.opaque = self.last_opaque;
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         command.encode(&mut bytes).map_err(io::Error::other)?;
         self.stream.write_all(&bytes)?;
         Ok(command.opaque)

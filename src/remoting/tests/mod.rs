@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::transport::Plain;
@@ -161,7 +161,7 @@ impl Wire {
 
     /// Whether it could be sent.
     fn send(&mut self, command: &RemotingCommand) -> bool {
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         command.encode(&mut bytes).unwrap();
         self.send_bytes(&bytes)
     }
@@ -189,8 +189,8 @@ fn echo_of(request: &RemotingCommand) -> RemotingCommand {
     RemotingCommand::response_to(request, ResponseCode::SUCCESS, None).with_body(request.body.clone())
 }
 
-fn encoded(command: &RemotingCommand) -> BytesMut {
-    let mut bytes = BytesMut::new();
+fn encoded(command: &RemotingCommand) -> Vec<u8> {
+    let mut bytes = Vec::new();
     command.encode(&mut bytes).unwrap();
     bytes
 }

@@ -103,7 +103,7 @@ fn scrambled_peer(oneway: Sender<Bytes>, chatters: bool) -> Arc<str> {
     })
 }
 
-fn send_scrambled(outgoing: &Mutex<(TcpStream, Cipher)>, mut bytes: BytesMut) -> bool {
+fn send_scrambled(outgoing: &Mutex<(TcpStream, Cipher)>, mut bytes: Vec<u8>) -> bool {
     let (socket, cipher) = &mut *outgoing.lock();
     cipher.apply(&mut bytes);
     socket.write_all(&bytes).is_ok()
