@@ -47,6 +47,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
+    /// Boxes as they come: what is moved is a pointer.
+    #[allow(clippy::vec_box, reason = "a send is boxed long before it comes here, and is large")]
     finished: Vec<Box<AsyncSend<Place>>>,
     waiting: usize,
 }

@@ -330,6 +330,7 @@ impl<D> AsyncSend<D> {
     }
 
     /// What waited for it, and how it ended.
+    #[allow(clippy::boxed_local, reason = "it is opened where it is used up")]
     pub(crate) fn into_result(self: Box<Self>) -> (D, Result<SendResult>) {
         let Self { sender, mut send, end, done } = *self;
         let result = match end {

@@ -16,7 +16,7 @@ use super::transport::Transport;
 /// another write.
 const LARGE_BODY: usize = 32 * 1024;
 /// A spare buffer larger than this is not kept.
-const KEPT_BUFFER: usize = 256 * 1024;
+const KEPT_BUFFER: usize = 512 * 1024;
 
 /// A frame ready to be sent.
 #[derive(Clone, Copy, Debug)]

@@ -42,7 +42,7 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
 /// doubles the last one counts.
 pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
     let text = std::str::from_utf8(header).map_err(|_| Error::BadText { what: WHAT })?;
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text, at: 0, error: None };
     let (mut code, mut opaque) = (None, None);
     let mut command = RemotingCommand {
         code: 0,
@@ -55,7 +55,7 @@ pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
         body: Bytes::new(),
         encoding: HeaderEncoding::Json,
     };
-    reader.object(|reader, key| {
+    let read = reader.object(|reader, key| {
         match key {
             "code" => code = Some(reader.number()?),
             "opaque" => opaque = Some(reader.number()?),
@@ -67,8 +67,10 @@ pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
             _ => reader.skip()?,
         }
         Ok(())
-    })?;
-    reader.end()?;
+    });
+    if read.and_then(|()| reader.end()).is_err() {
+        return Err(reader.error.unwrap_or(Error::BadText { what: WHAT }));
+    }
     command.code = code.ok_or(Error::MissingField { field: "code" })?;
     command.opaque = opaque.ok_or(Error::MissingField { field: "opaque" })?;
     Ok(command)
@@ -86,8 +88,14 @@ impl JsonSink<'_> {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
         }
-        put_string(self.out, key);
-        self.out.push(b':');
+        match key.as_bytes() {
+            // Most requests are sends, whose keys are single letters.
+            [letter @ b'a'..=b'z'] => self.out.extend_from_slice(&[b'"', *letter, b'"', b':']),
+            _ => {
+                put_string(self.out, key);
+                self.out.push(b':');
+            }
+        }
     }
 }
 
@@ -116,36 +124,45 @@ fn put_decimal(out: &mut Vec<u8>, value: i32) {
 
 /// Runs of plain bytes are copied at once; the separators of the properties string are the usual exception.
 fn put_string(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some((plain, tail)) = first_special(rest).and_then(|at| rest.split_at_checked(at)) {
-        out.extend_from_slice(plain);
-        let Some((&special, tail)) = tail.split_first() else { break };
-        match special {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', special]),
-            _ => {
-                let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(special >> 4), digit(special & 15)]);
-            }
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    loop {
+        let end = end_of_plain(bytes, start);
+        out.extend_from_slice(bytes.get(start..end).unwrap_or_default());
+        match bytes.get(end) {
+            None => break,
+            Some(special) => put_escaped(out, *special),
         }
-        rest = tail;
+        start = end + 1;
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
 }
 
-/// The first byte that cannot stand in a JSON string as it is: a quote, a backslash or a control character.
-fn first_special(bytes: &[u8]) -> Option<usize> {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+fn put_escaped(out: &mut Vec<u8>, special: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    if special >= b' ' {
+        return out.extend_from_slice(&[b'\\', special]);
+    }
+    let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(special >> 4), digit(special & 15)]);
+}
+
+/// Where, from `start` on, the first byte is that cannot stand in a JSON string as it is: a quote, a backslash or a
+/// control character. The length when there is none.
+fn end_of_plain(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let marks = special_marks(u64::from_le_bytes(*word));
         if marks != 0 {
-            return Some(index * 8 + usize::try_from(marks.trailing_zeros() / 8).ok()?);
+            return at + marks.trailing_zeros() as usize / 8;
         }
+        at += 8;
     }
-    let in_tail = tail.iter().position(|&byte| byte < b' ' || byte == b'"' || byte == b'\\')?;
-    Some(words.len() * 8 + in_tail)
+    while bytes.get(at).is_some_and(|&byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        at += 1;
+    }
+    at
 }
 
 /// Eight bytes at once: the lowest top bit that is set marks the first special byte. (A subtraction can borrow from the
@@ -162,11 +179,16 @@ fn special_marks(word: u64) -> u64 {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// Of the last [`Bad`].
+    error: Option<Error>,
 }
+
+/// The text cannot be read on; why stands in the reader. (An error of some size would be moved at every step.)
+struct Bad;
 
 impl<'a> Reader<'a> {
     /// An object, with `member` called at the value of each key to take it.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<(), Error>) -> Result<(), Error> {
+    fn object(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<(), Bad>) -> Result<(), Bad> {
         self.expect(b'{')?;
         if self.peek() == Some(b'}') {
             return self.expect(b'}');
@@ -183,7 +205,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The header's own fields; null is as good as none.
-    fn fields(&mut self) -> Result<ExtFields, Error> {
+    fn fields(&mut self) -> Result<ExtFields, Bad> {
         if self.peek() == Some(b'n') {
             self.skip()?;
             return Ok(ExtFields::new());
@@ -199,7 +221,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text, or a number or truth value as its text, the way fastjson coerces them; `None` for null.
-    fn scalar(&mut self) -> Result<Option<Cow<'a, str>>, Error> {
+    fn scalar(&mut self) -> Result<Option<Cow<'a, str>>, Bad> {
         match self.peek() {
             Some(b'"') => self.string().map(Some),
             Some(b'{' | b'[') => Err(self.bad("a text is expected")),
@@ -211,23 +233,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn number(&mut self) -> Result<i32, Error> {
+    fn number(&mut self) -> Result<i32, Bad> {
         self.peek();
-        let token = self.token();
-        let digits = token.strip_prefix('-').unwrap_or(token);
-        let is_json = digits == "0" || !digits.starts_with(['0', '+']);
-        token.parse().ok().filter(|_| is_json).ok_or_else(|| self.bad("a number is expected"))
+        let start = self.at;
+        let digit = |at: usize| self.text.as_bytes().get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|d| *d < 10);
+        let negative = self.text.as_bytes().get(start) == Some(&b'-');
+        let first = start + usize::from(negative);
+        let (mut at, mut value) = (first, 0_i64);
+        // Enough for every number that fits.
+        while let Some(next) = digit(at).filter(|_| at - first < 12) {
+            value = value * 10 + i64::from(next);
+            at += 1;
+        }
+        let is_json = at > first && (at - first == 1 || digit(first) != Some(0)) && digit(at).is_none();
+        self.at = at;
+        let value = if negative { -value } else { value };
+        i32::try_from(value).ok().filter(|_| is_json).ok_or_else(|| self.bad("a number is expected"))
     }
 
     /// A language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
-    fn language(&mut self) -> Result<LanguageCode, Error> {
+    fn language(&mut self) -> Result<LanguageCode, Bad> {
         let value = self.scalar()?.unwrap_or_default();
         let by_number = || value.parse().ok().map(LanguageCode);
         Ok(LanguageCode::from_name(&value).or_else(by_number).unwrap_or(LanguageCode::OTHER))
     }
 
     /// Any value.
-    fn skip(&mut self) -> Result<(), Error> {
+    fn skip(&mut self) -> Result<(), Bad> {
         match self.peek() {
             Some(b'"') => self.string().map(drop),
             Some(b'{' | b'[') => {
@@ -244,34 +276,37 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    fn end(&mut self) -> Result<(), Bad> {
         if self.peek().is_some() { Err(self.bad("something follows the object")) } else { Ok(()) }
     }
 
     /// A string; borrowed unless something in it is escaped.
-    fn string(&mut self) -> Result<Cow<'a, str>, Error> {
+    #[inline]
+    fn string(&mut self) -> Result<Cow<'a, str>, Bad> {
         self.expect(b'"')?;
         let start = self.at;
-        let mut is_plain = true;
-        loop {
-            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-            let special = first_special(rest).and_then(|at| Some((self.at + at, *rest.get(at)?)));
-            match special {
-                Some((quote, b'"')) => {
-                    self.at = quote + 1;
-                    return if is_plain {
-                        Ok(Cow::Borrowed(self.text.get(start..quote).unwrap_or_default()))
-                    } else {
-                        self.parse(self.text.get(start - 1..self.at).unwrap_or_default()).map(Cow::Owned)
-                    };
-                }
-                Some((backslash, b'\\')) => {
-                    is_plain = false;
-                    self.at = backslash + 2;
-                }
-                Some(_) => return Err(self.bad("a control character is in a string")),
-                None => return Err(self.bad("a string has no end")),
-            }
+        let end = self.end_of_string()?;
+        if self.text.as_bytes().get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(Cow::Borrowed(self.text.get(start..end).unwrap_or_default()));
+        }
+        self.at = end;
+        while self.text.as_bytes().get(self.at) == Some(&b'\\') {
+            // Whatever is escaped does not end the string.
+            self.at += 2;
+            self.at = self.end_of_string()?;
+        }
+        self.at += 1;
+        self.parse(self.text.get(start - 1..self.at).unwrap_or_default()).map(Cow::Owned)
+    }
+
+    /// Where the quote is that ends the string, or the next backslash in it.
+    fn end_of_string(&mut self) -> Result<usize, Bad> {
+        let end = end_of_plain(self.text.as_bytes(), self.at);
+        match self.text.as_bytes().get(end) {
+            Some(b'"' | b'\\') => Ok(end),
+            Some(_) => Err(self.bad("a control character is in a string")),
+            None => Err(self.bad("a string has no end")),
         }
     }
 
@@ -285,19 +320,20 @@ impl<'a> Reader<'a> {
         rest.get(..length).unwrap_or_default()
     }
 
-    fn parse<T: Deserialize<'a>>(&self, json: &'a str) -> Result<T, Error> {
+    fn parse<T: Deserialize<'a>>(&mut self, json: &'a str) -> Result<T, Bad> {
         serde_json::from_str(json).map_err(|error| self.bad(error))
     }
 
-    fn expect(&mut self, wanted: u8) -> Result<(), Error> {
-        if self.peek() != Some(wanted) {
-            return Err(self.bad(format_args!("{:?} is expected", char::from(wanted))));
+    fn expect(&mut self, wanted: u8) -> Result<(), Bad> {
+        if self.peek() == Some(wanted) {
+            self.at += 1;
+            return Ok(());
         }
-        self.at += 1;
-        Ok(())
+        Err(self.bad(format_args!("{:?} is expected", char::from(wanted))))
     }
 
     /// The next byte that is no white space.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.as_bytes().get(self.at) {
@@ -307,8 +343,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bad(&self, detail: impl std::fmt::Display) -> Error {
-        Error::BadJson { what: WHAT, detail: format!("{detail}, at byte {}", self.at) }
+    #[cold]
+    fn bad(&mut self, detail: impl std::fmt::Display) -> Bad {
+        self.error = Some(Error::BadJson { what: WHAT, detail: format!("{detail}, at byte {}", self.at) });
+        Bad
     }
 }
 
@@ -390,11 +428,12 @@ mod tests {
                 for special in (0..b' ').chain([b'"', b'\\']) {
                     let mut bytes = vec![b'\xC3'; length];
                     bytes[place] = special;
-                    assert_eq!(first_special(&bytes), Some(place));
+                    assert_eq!(end_of_plain(&bytes, 0), place);
+                    assert_eq!(end_of_plain(&bytes, place), place);
                 }
             }
-            assert_eq!(first_special(&vec![b' '; length]), None);
-            assert_eq!(first_special(&vec![b'\x7F'; length]), None);
+            assert_eq!(end_of_plain(&vec![b' '; length], 0), length);
+            assert_eq!(end_of_plain(&vec![b'\x7F'; length], 0), length);
         }
     }
 }
