@@ -148,18 +148,18 @@ impl Properties {
         std::str::from_utf8(&self.encoded).unwrap_or_default()
     }
 
-    /// The form of the wire with one more entry, which overrules older ones with its name.
-    pub(crate) fn to_text_with(&self, name: &str, value: &str) -> String {
+    /// The form of the wire with one more entry, whose value `write` appends; it overrules older ones with its name.
+    pub(crate) fn to_text_with(&self, name: &str, write: impl FnOnce(&mut String)) -> String {
         let text = self.as_text();
-        let mut longer = String::with_capacity(text.len() + name.len() + value.len() + 3);
+        let mut longer = String::with_capacity(text.len() + USUAL_LENGTH);
         longer.push_str(text);
         if !text.is_empty() && !text.ends_with(char::from(VALUE_END)) {
             longer.push(char::from(VALUE_END));
         }
-        for (part, end) in [(name, NAME_END), (value, VALUE_END)] {
-            longer.push_str(part);
-            longer.push(char::from(end));
-        }
+        longer.push_str(name);
+        longer.push(char::from(NAME_END));
+        write(&mut longer);
+        longer.push(char::from(VALUE_END));
         longer
     }
 

@@ -102,7 +102,7 @@ impl Prepared {
 fn with_id(properties: &Properties, identity: &Identity, now: i64) -> String {
     match properties.get(name::UNIQ_KEY) {
         Some(_) => properties.as_text().to_owned(),
-        None => properties.to_text_with(name::UNIQ_KEY, &identity.next_unique_id(now).to_string()),
+        None => properties.to_text_with(name::UNIQ_KEY, |text| identity.next_unique_id(now).write_to(text)),
     }
 }
 

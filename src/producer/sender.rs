@@ -376,13 +376,12 @@ impl<D: Done> AsyncSend<D> {
 
     fn invoke(self: Box<Self>, limit: Instant) {
         let Some(queue) = self.send.queue() else { return self.go_on() };
-        let address = Arc::clone(&queue.address);
         let remoting = self.sender.core.remoting.clone();
         let encoded = self
             .sender
             .request(&self.send.prepared, queue, |address, request| remoting.encode(address, request, false));
         match encoded {
-            Ok(request) => remoting.invoke_encoded(&address, &request, limit, Completion::of(self)),
+            Ok(request) => remoting.invoke_encoded(&request, limit, Completion::of(self)),
             Err(error) => self.complete(Err(error)),
         }
     }

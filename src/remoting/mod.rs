@@ -154,9 +154,8 @@ impl Remoting {
     pub(crate) fn invoke(&self, address: &Arc<str>, request: Request<'_>, deadline: Instant) -> Outcome {
         let slot = Slot::of_this_thread();
         let request = self.encode(address, request, false)?;
-        let connection = self
-            .accept(address, &request, Some(Waiter::Parked(Arc::clone(&slot))), deadline)
-            .map_err(|(error, _)| error)?;
+        let connection =
+            self.accept(&request, Some(Waiter::Parked(Arc::clone(&slot))), deadline).map_err(|(error, _)| error)?;
         if let Some(outcome) = slot.wait_until(Some(deadline)) {
             return outcome;
         }
@@ -176,20 +175,14 @@ impl Remoting {
         completion: Completion,
     ) {
         match self.encode(address, request, false) {
-            Ok(request) => self.invoke_encoded(address, &request, deadline, completion),
+            Ok(request) => self.invoke_encoded(&request, deadline, completion),
             Err(error) => completion.complete(Err(error)),
         }
     }
 
     /// [`Remoting::invoke_async`] for a completion that holds what the request was made of.
-    pub(crate) fn invoke_encoded(
-        &self,
-        address: &Arc<str>,
-        request: &EncodedRequest,
-        deadline: Instant,
-        completion: Completion,
-    ) {
-        if let Err((error, waiter)) = self.accept(address, request, Some(Waiter::Completion(completion)), deadline)
+    pub(crate) fn invoke_encoded(&self, request: &EncodedRequest, deadline: Instant, completion: Completion) {
+        if let Err((error, waiter)) = self.accept(request, Some(Waiter::Completion(completion)), deadline)
             && let Some(waiter) = waiter
         {
             waiter.complete(Err(error));
@@ -206,7 +199,7 @@ impl Remoting {
         deadline: Instant,
     ) -> std::result::Result<(), CallError> {
         let request = self.encode(address, request, true)?;
-        self.accept(address, &request, None, deadline).map(|_| ()).map_err(|(error, _)| error)
+        self.accept(&request, None, deadline).map(|_| ()).map_err(|(error, _)| error)
     }
 
     /// Whether a request for `address` could leave at once, as far as is known: it is connected, or was not found
@@ -222,11 +215,11 @@ impl Remoting {
     /// Hands the request to a connection. An unaccepted waiter comes back with the error.
     fn accept(
         &self,
-        address: &Arc<str>,
         request: &EncodedRequest,
         mut waiter: Option<Waiter>,
         deadline: Instant,
     ) -> std::result::Result<Arc<Connection>, (CallError, Option<Waiter>)> {
+        let address = &request.address;
         let mut hand_overs = 0;
         while hand_overs < HAND_OVERS {
             let now = Instant::now();
@@ -282,10 +275,12 @@ impl Remoting {
     ) -> std::result::Result<EncodedRequest, CallError> {
         let opaque = self.shared.next_opaque();
         let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, oneway);
-        let mut encoded = EncodedRequest { head: SCRATCH.take(), body: request.body.clone(), opaque };
+        let address = Arc::clone(address);
+        let mut encoded = EncodedRequest { address, head: SCRATCH.take(), body: request.body.clone(), opaque };
         encoded.head.clear();
         head.encode(request.header, request.body.len(), &mut encoded.head).map_err(|error| {
-            refused(address, ErrorKind::InvalidMessage, &format!("the request cannot be encoded: {error}"))
+            let detail = format!("the request cannot be encoded: {error}");
+            refused(&encoded.address, ErrorKind::InvalidMessage, &detail)
         })?;
         Ok(encoded)
     }
@@ -298,6 +293,7 @@ thread_local! {
 
 /// A request as bytes. On whichever connection it is sent, its opaque is its own.
 pub(crate) struct EncodedRequest {
+    address: Arc<str>,
     head: Vec<u8>,
     body: Bytes,
     opaque: i32,
