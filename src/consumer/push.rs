@@ -328,6 +328,8 @@ struct Settings {
     strategy: AllocateStrategy,
     pull_batch: usize,
     consume_batch: usize,
+    /// The listener is one of single messages: each has its own verdict, and no other waits for it.
+    each_alone: bool,
     flow: FlowLimits,
     max_reconsume_times: Option<u32>,
     consume_timeout: Duration,
@@ -340,6 +342,7 @@ impl Default for Settings {
             strategy: AllocateStrategy::default(),
             pull_batch: 32,
             consume_batch: 1,
+            each_alone: false,
             flow: FlowLimits::default(),
             max_reconsume_times: None,
             consume_timeout: Duration::from_secs(15 * 60),
@@ -396,12 +399,14 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// The listener for the usual case: one message at a time; an error is the reason of a retry, and is logged.
-    pub fn each<F, E>(self, listener: F) -> Self
+    /// The listener for the usual case: one message at a time, whatever [`consume_batch`](Self::consume_batch) says; an
+    /// error is the reason of a retry of that message, and is logged.
+    pub fn each<F, E>(mut self, listener: F) -> Self
     where
         F: Fn(&MessageExt) -> std::result::Result<(), E> + Send + Sync + 'static,
         E: fmt::Display + 'static,
     {
+        self.settings.each_alone = true;
         self.concurrently(each(listener))
     }
 
@@ -425,7 +430,8 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// The most messages a listener gets at once, from 1 to 1024. Default 1. (Java: `consumeMessageBatchMaxSize`)
+    /// The most messages a listener of batches gets at once, from 1 to 1024. Default 1. (Java:
+    /// `consumeMessageBatchMaxSize`)
     pub fn consume_batch(mut self, messages: usize) -> Self {
         self.settings.consume_batch = messages;
         self
@@ -578,7 +584,7 @@ impl Settings {
             consume_from: self.consume_from,
             strategy: self.strategy,
             pull_batch: self.pull_batch,
-            consume_batch: self.consume_batch,
+            consume_batch: if self.each_alone { 1 } else { self.consume_batch },
             flow: self.flow,
             retry_limit: RetryLimit::new(self.max_reconsume_times),
             consume_timeout: self.consume_timeout,

@@ -73,6 +73,7 @@ macro_rules! for_each_scenario {
         $test! { retry::retry_04_a_message_succeeds_at_its_third_delivery on STANDARD }
         $test! { retry::a_listener_chooses_the_delay_or_the_dead_letter_queue on STANDARD }
         $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
+        $test! { retry::of_what_came_together_only_the_messages_that_fail_come_again on STANDARD }
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }

@@ -7,7 +7,7 @@ use rocketmq_sync::{
     ConsumeContext, ConsumeStatus, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder, RetryDelay,
 };
 
-use super::deliveries::{Deliveries, end, member, producer, send, set, text};
+use super::deliveries::{Deliveries, end, member, producer, send, send_all, set, text};
 use super::raw::{self, fields};
 use super::{Cluster, eventually, unique};
 
@@ -139,27 +139,63 @@ pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dy
 pub(crate) fn the_unacknowledged_rest_of_a_batch_comes_again(cluster: &dyn Cluster) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);
-    let producer = producer(cluster);
-    let bodies: Vec<_> = (0..8).map(|number| format!("body {number}")).collect();
-    for body in &bodies {
-        send(&producer, &Message::new(&*topic, body.clone()));
+    let bodies = send_all(&producer(cluster), &topic, (0..8).map(|number| format!("body {number}")));
+    let (seen, failed) = (deliveries.clone(), Deliveries::default());
+    let failing = failed.clone();
+    let consumer = member(cluster, &unique("G"))
+        .consume_batch(8)
+        .subscribe(&topic, FilterExpression::all())
+        .concurrently(move |messages: &[MessageExt], context: &mut ConsumeContext| {
+            messages.iter().for_each(|message| seen.add("consumer", message));
+            let is_third = |message: &MessageExt| text(message) == "body 3" && message.reconsume_times == 0;
+            if let Some(consumed) = messages.iter().position(is_third) {
+                context.acknowledge_first(consumed);
+                messages[consumed..].iter().for_each(|message| failing.add("consumer", message));
+            }
+            ConsumeStatus::Success
+        })
+        .start()
+        .expect("a consumer");
+    deliveries.await_bodies(&bodies);
+    for body in failed.bodies() {
+        deliveries.await_times(&body, 2);
     }
+    end([consumer]);
+    for body in &bodies {
+        let times = if failed.bodies().contains(body) { 2 } else { 1 };
+        assert_eq!(deliveries.of(body).len(), times, "{body}");
+    }
+}
+
+/// A listener of single messages has a verdict for each: what fails, and how, is nothing to the others that came with it.
+pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(cluster: &dyn Cluster) {
+    let (topic, deliveries) = (unique("T"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let bodies = send_all(&producer(cluster), &topic, (0..8).map(|number| format!("body {number}")));
     let seen = deliveries.clone();
     let consumer = member(cluster, &unique("G"))
+        .consume_threads(1)
         .consume_batch(8)
         .subscribe(&topic, FilterExpression::all())
         .each(move |message: &MessageExt| {
             seen.add("consumer", message);
-            if text(message) == "body 3" && message.reconsume_times == 0 { Err("not yet") } else { Ok(()) }
+            match (text(message).as_str(), message.reconsume_times) {
+                ("body 2", 0) => Err("not yet"),
+                ("body 5", 0) => panic!("this listener panics, as its scenario wants it to"),
+                _ => Ok(()),
+            }
         })
         .start()
         .expect("a consumer");
-    let expected = bodies.iter().cloned().collect();
-    deliveries.await_bodies(&expected);
-    deliveries.await_times("body 3", 2);
+    let fail = set(&["body 2", "body 5"]);
+    deliveries.await_bodies(&bodies);
+    for body in &fail {
+        deliveries.await_times(body, 2);
+    }
     end([consumer]);
-    for body in &bodies[..3] {
-        assert_eq!(deliveries.of(body).len(), 1, "{body}");
+    for body in &bodies {
+        let times: Vec<_> = deliveries.of(body).iter().map(|message| message.reconsume_times).collect();
+        assert_eq!(times, if fail.contains(body) { vec![0, 1] } else { vec![0] }, "{body}");
     }
 }
 
@@ -185,11 +221,15 @@ pub(crate) fn a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed(cl
         let response = raw::request(broker, request).expect("an answer");
         assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");
     }
+    let seen = deliveries.clone();
     let consumer = member(cluster, &group)
         .max_reconsume_times(0)
         .consume_batch(8)
         .subscribe(&topic, FilterExpression::all())
-        .each(deliveries.taker("consumer"))
+        .concurrently(move |messages: &[MessageExt], _: &mut ConsumeContext| {
+            messages.iter().for_each(|message| seen.add("consumer", message));
+            ConsumeStatus::Success
+        })
         .start()
         .expect("a consumer");
     deliveries.await_bodies(&set(&["before", "after"]));
