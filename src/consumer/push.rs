@@ -610,6 +610,7 @@ fn subscription(topic: &str, expression: &str, version: i64) -> Result<Subscript
 mod tests {
     use serde_json::{Map, Value, json};
 
+    use super::super::listener::{ConsumeContext, ConsumeStatus};
     use super::*;
     use crate::vectors::vectors;
 
@@ -699,7 +700,7 @@ mod tests {
     #[test]
     fn a_listener_of_single_messages_gets_them_alone() {
         assert_eq!(complete().consume_batch(8).settings.options().consume_batch, 1);
-        let batches = |_: &[MessageExt], _: &mut crate::ConsumeContext| crate::ConsumeStatus::Success;
+        let batches = |_: &[MessageExt], _: &mut ConsumeContext| ConsumeStatus::Success;
         let builder = PushConsumer::builder("G").consume_batch(8).concurrently(batches);
         assert_eq!(builder.settings.options().consume_batch, 8);
     }
