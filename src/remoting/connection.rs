@@ -348,7 +348,7 @@ impl Connection {
 
 impl State {
     fn has_room(&self, frame: &Frame<'_>) -> bool {
-        self.outbox.is_empty() || self.outbox.len() + frame.len() <= self.limits.outbox
+        self.outbox.len() == 0 || self.outbox.len() + frame.len() <= self.limits.outbox
     }
 
     fn put_back(&mut self, left: Batch) {
