@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
-    ConsumeContext, ConsumeStatus, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder, RetryDelay,
+    ConsumeContext, ConsumeStatus, ErrorKind, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder,
+    RetryDelay,
 };
 
 use super::deliveries::{Deliveries, end, member, producer, send, send_all, set, text};
@@ -46,6 +47,32 @@ pub(crate) fn retry_02_with_no_retries_a_failed_message_is_a_dead_letter(cluster
     others.await_times("dead", 3);
     end([consumer, other]);
     assert_eq!(deliveries.of("dead").len(), 1);
+}
+
+/// The largest properties that a producer lets pass leave the brokers room for their own: the message is retried and
+/// becomes a dead letter like any other, with the longest names that topic and group may have on every version.
+pub(crate) fn the_largest_properties_survive_retries_and_the_dead_letter_queue(cluster: &dyn Cluster) {
+    /// What the names, the separators and the value of `UNIQ_KEY` take.
+    const AROUND: usize = "filler".len() + 2 + "UNIQ_KEY".len() + 32 + 2;
+    const LARGEST: usize = 32_767 - 768;
+    let (topic, group) = (format!("{:x<127}", unique("T")), format!("{:x<120}", unique("G")));
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster);
+    let of_size = |size: usize| Message::new(&*topic, "heavy").with_property("filler", "v".repeat(size - AROUND));
+    let refused = producer.send(&of_size(LARGEST + 1)).expect_err("one byte more");
+    assert_eq!(refused.kind(), ErrorKind::InvalidMessage, "{refused}");
+    let message = of_size(LARGEST);
+    send(&producer, &message);
+
+    let deliveries = Deliveries::default();
+    let consumer = failing(member(cluster, &group).max_reconsume_times(1), &topic, &deliveries, i32::MAX);
+    let mut seen = deliveries.await_times("heavy", 2);
+    seen.push(await_dead_letter(cluster, &group));
+    end([consumer]);
+    for delivery in seen {
+        assert!(delivery.property("filler") == message.property("filler"), "another filler");
+    }
+    assert_eq!(deliveries.count(), 2);
 }
 
 /// RETRY-03: a panic and an error are failures like any other, and the thread lives on.
