@@ -58,7 +58,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// How many bytes wait, those included that are being written.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.length
     }
 
@@ -246,7 +246,7 @@ mod tests {
 
     fn content(outbox: &Outbox) -> String {
         let bytes: Vec<u8> = outbox.segments.iter().flat_map(|segment| segment.unwritten().to_vec()).collect();
-        assert_eq!(bytes.len(), outbox.len());
+        assert_eq!(bytes.len(), outbox.unsent());
         String::from_utf8(bytes).unwrap()
     }
 
@@ -296,16 +296,16 @@ mod tests {
         let mut outbox = Outbox::default();
         append(&mut outbox, "abcdef");
         let mut batch = outbox.take();
-        assert_eq!((outbox.len(), outbox.is_empty()), (6, true));
+        assert_eq!((outbox.unsent(), outbox.is_empty()), (6, true));
         append(&mut outbox, "gh");
-        assert_eq!((outbox.len(), outbox.is_empty()), (8, false));
+        assert_eq!((outbox.unsent(), outbox.is_empty()), (8, false));
         batch.segments.front_mut().unwrap().advance(4);
         outbox.put_back(batch);
-        assert_eq!(outbox.len(), 4);
+        assert_eq!(outbox.unsent(), 4);
         let mut batch = outbox.take();
         batch.segments.clear();
         assert_eq!(outbox.put_back(batch), None);
-        assert_eq!(outbox.len(), 0);
+        assert_eq!(outbox.unsent(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The header of a frame in RocketMQ's binary layout: code, language, version, opaque, flag, remark, fields.
 //! Pure functions; `command.rs` puts the frame around it.
 
+use byteorder::{BigEndian, ByteOrder};
 use bytes::{BufMut, Bytes};
 
 use super::code::LanguageCode;
@@ -24,8 +25,10 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
     if let Some(error) = sink.error {
         return Err(error);
     }
-    let length: i32 = fit("ext fields", out.len() - length_at - 4)?;
-    out.get_mut(length_at..).unwrap_or_default().put_i32(length);
+    // The length is known only now.
+    if let Some((length, fields)) = out.get_mut(length_at..).and_then(|bytes| bytes.split_at_mut_checked(4)) {
+        BigEndian::write_i32(length, fit("ext fields", fields.len())?);
+    }
     Ok(())
 }
 
