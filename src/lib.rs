@@ -5,6 +5,8 @@
 mod client;
 mod consumer;
 mod error;
+#[cfg(test)]
+mod layers;
 mod message;
 #[cfg(feature = "mini-broker")]
 pub mod mini_broker;

@@ -1,7 +1,8 @@
 //! Holds the values that other clients' tests pin against this crate's own code: `tests/data/vectors.json`.
 //!
-//! Every known vector is either in that file and tested here, or in `later.json` with the capability that will use it,
-//! or in `not-ours.json` with the reason. Tests only: no algorithm may live here, each value comes out of the crate.
+//! Every known vector is either in that file and tested, or in `later.json` with the capability that will use it, or in
+//! `not-ours.json` with the reason. The wire's are tested here, others beside the code that answers them. Tests only: no
+//! algorithm may live here, each value comes out of the crate.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -31,7 +32,7 @@ use crate::wire::{
 
 macro_rules! areas {
     ($($area:literal $test:ident $check:ident;)+) => {
-        /// The areas that have a test.
+        /// The areas that are tested here.
         const AREAS: &[&str] = &[$($area),+];
 
         $(
@@ -71,7 +72,7 @@ areas! {
 
 #[test]
 fn every_vector_is_tested_or_has_its_reason() {
-    let tested: Vec<String> = vectors().into_iter().map(|vector| vector.id).collect();
+    let tested: Vec<String> = all().into_iter().map(|vector| vector.id).collect();
     let reasons = |file: &str| -> Map<String, Value> { serde_json::from_str(file).unwrap() };
     let later = reasons(include_str!("../tests/data/later.json"));
     let not_ours = reasons(include_str!("../tests/data/not-ours.json"));
@@ -85,10 +86,36 @@ fn every_vector_is_tested_or_has_its_reason() {
     assert!(later.values().chain(not_ours.values()).all(|reason| reason.as_str().is_some_and(|text| !text.is_empty())));
 }
 
+/// The files that ask for [`vectors`] of their own.
+const BESIDE_THE_CODE: [&str; 9] = [
+    include_str!("consumer/allocate.rs"),
+    include_str!("consumer/offset_store.rs"),
+    include_str!("consumer/process_queue.rs"),
+    include_str!("consumer/push.rs"),
+    include_str!("consumer/queue_table.rs"),
+    include_str!("consumer/rebalance.rs"),
+    include_str!("consumer/retry.rs"),
+    include_str!("mini_broker/builder.rs"),
+    include_str!("producer/tests.rs"),
+];
+
 #[test]
-fn every_area_in_the_file_has_a_test() {
-    let areas: BTreeSet<String> = vectors().into_iter().map(|vector| vector.area).collect();
-    assert_eq!(areas.iter().map(String::as_str).collect::<Vec<_>>(), AREAS);
+fn every_vector_in_the_file_has_a_test() {
+    for Vector { id, area, .. } in all() {
+        let here = AREAS.contains(&area.as_str());
+        let named = |end: usize| BESIDE_THE_CODE.iter().any(|file| file.contains(&format!("\"{}\"", &id[..end])));
+        let beside = (area.len() + 1..=id.len()).any(named);
+        assert!(here != beside, "{id} is tested {}", if here { "twice" } else { "nowhere" });
+    }
+}
+
+/// The vectors whose id begins with `prefix`, for tests beside the code; panics when there is none.
+pub(crate) fn vectors(prefix: &str) -> Vec<Value> {
+    let file: Value = serde_json::from_str(include_str!("../tests/data/vectors.json")).unwrap();
+    let has_prefix = |vector: &&Value| vector["id"].as_str().is_some_and(|id| id.starts_with(prefix));
+    let found: Vec<Value> = file["vectors"].as_array().unwrap().iter().filter(has_prefix).cloned().collect();
+    assert!(!found.is_empty(), "no vector {prefix}");
+    found
 }
 
 #[derive(Deserialize)]
@@ -117,14 +144,14 @@ impl Vector {
     }
 }
 
-fn vectors() -> Vec<Vector> {
+fn all() -> Vec<Vector> {
     let file: VectorFile = serde_json::from_str(include_str!("../tests/data/vectors.json")).unwrap();
     file.vectors
 }
 
 /// Runs `check` on each vector of an area; the id of one that fails is in the test's output.
 fn for_each(area: &str, check: impl Fn(&Vector)) {
-    for vector in vectors().iter().filter(|vector| vector.area == area) {
+    for vector in all().iter().filter(|vector| vector.area == area) {
         println!("{}", vector.id);
         check(vector);
     }
@@ -254,7 +281,7 @@ fn stored_message(vector: &Vector) {
 }
 
 fn any_stored() -> Bytes {
-    let known = vectors().into_iter().find(|vector| vector.id == "MSGEXT-001").unwrap();
+    let known = all().into_iter().find(|vector| vector.id == "MSGEXT-001").unwrap();
     from_hex(known.text("wireHex").unwrap())
 }
 

@@ -86,7 +86,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::consumer::fixtures::vectors;
+    use crate::vectors::vectors;
 
     fn queues_of(value: &Value) -> Vec<MessageQueue> {
         let queue = |value: &Value| {

@@ -1,20 +1,8 @@
-//! What the unit tests and the simulation of the cores share: golden values of `tests/data/vectors-consumer.json`, and
-//! received messages. Test code only.
+//! What the unit tests and the simulation of the cores share: received messages. Test code only.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use serde_json::Value;
-
 use crate::message::{Message, MessageExt, MessageQueue};
-
-/// The vectors whose id begins with `prefix`; panics when there is none.
-pub(crate) fn vectors(prefix: &str) -> Vec<Value> {
-    let file: Value = serde_json::from_str(include_str!("../../tests/data/vectors-consumer.json")).unwrap();
-    let has_prefix = |vector: &&Value| vector["id"].as_str().is_some_and(|id| id.starts_with(prefix));
-    let found: Vec<Value> = file["vectors"].as_array().unwrap().iter().filter(has_prefix).cloned().collect();
-    assert!(!found.is_empty(), "no vector {prefix}");
-    found
-}
 
 /// A message as it is pulled from `queue` at `offset`.
 pub(crate) fn received(queue: &MessageQueue, offset: i64, body: &'static [u8]) -> MessageExt {

@@ -66,18 +66,18 @@ impl ConsumeContext {
     }
 }
 
-/// Makes a listener of a function for one message, whose error is the reason of a retry.
+/// Makes a listener of a function for one message, whose error is the reason of a retry. Its batches must be of one
+/// message: they have one verdict.
 pub(super) fn each<F, E>(consume: F) -> impl ConcurrentListener
 where
     F: Fn(&MessageExt) -> Result<(), E> + Send + Sync + 'static,
     E: fmt::Display,
 {
     move |messages: &[MessageExt], context: &mut ConsumeContext| {
-        for (index, message) in messages.iter().enumerate() {
+        for message in messages {
             if let Err(error) = consume(message) {
                 log::warn!("message {} of {} will be retried: {error}", message.msg_id(), context.queue);
-                context.acknowledge_first(index);
-                break;
+                return ConsumeStatus::RetryLater;
             }
         }
         ConsumeStatus::Success

@@ -187,7 +187,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::fixtures::vectors;
+    use crate::vectors::vectors;
 
     fn queue(id: i32) -> MessageQueue {
         MessageQueue::new("T", "b", id)

@@ -723,8 +723,9 @@ impl std::ops::SubAssign for Load {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::fixtures::{received, vectors};
+    use crate::consumer::fixtures::received;
     use crate::message::MessageQueue;
+    use crate::vectors::vectors;
 
     const BODY: &[u8] = &[7; 123];
 

@@ -328,6 +328,8 @@ struct Settings {
     strategy: AllocateStrategy,
     pull_batch: usize,
     consume_batch: usize,
+    /// The listener is one of single messages: each has its own verdict, and no other waits for it.
+    each_alone: bool,
     flow: FlowLimits,
     max_reconsume_times: Option<u32>,
     consume_timeout: Duration,
@@ -340,6 +342,7 @@ impl Default for Settings {
             strategy: AllocateStrategy::default(),
             pull_batch: 32,
             consume_batch: 1,
+            each_alone: false,
             flow: FlowLimits::default(),
             max_reconsume_times: None,
             consume_timeout: Duration::from_secs(15 * 60),
@@ -396,12 +399,14 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// The listener for the usual case: one message at a time; an error is the reason of a retry, and is logged.
-    pub fn each<F, E>(self, listener: F) -> Self
+    /// The listener for the usual case: one message at a time, whatever [`consume_batch`](Self::consume_batch) says; an
+    /// error is the reason of a retry of that message, and is logged.
+    pub fn each<F, E>(mut self, listener: F) -> Self
     where
         F: Fn(&MessageExt) -> std::result::Result<(), E> + Send + Sync + 'static,
         E: fmt::Display + 'static,
     {
+        self.settings.each_alone = true;
         self.concurrently(each(listener))
     }
 
@@ -425,7 +430,8 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// The most messages a listener gets at once, from 1 to 1024. Default 1. (Java: `consumeMessageBatchMaxSize`)
+    /// The most messages a listener of batches gets at once, from 1 to 1024. Default 1. (Java:
+    /// `consumeMessageBatchMaxSize`)
     pub fn consume_batch(mut self, messages: usize) -> Self {
         self.settings.consume_batch = messages;
         self
@@ -578,7 +584,7 @@ impl Settings {
             consume_from: self.consume_from,
             strategy: self.strategy,
             pull_batch: self.pull_batch,
-            consume_batch: self.consume_batch,
+            consume_batch: if self.each_alone { 1 } else { self.consume_batch },
             flow: self.flow,
             retry_limit: RetryLimit::new(self.max_reconsume_times),
             consume_timeout: self.consume_timeout,
@@ -598,4 +604,104 @@ fn subscription(topic: &str, expression: &str, version: i64) -> Result<Subscript
     let data = SubscriptionData::of_tags(topic, expression, version)
         .map_err(|_| invalid(format!("the filter {expression:?} of topic {topic} names no tag")))?;
     Ok(Subscription { topic: Arc::from(topic), data })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::super::listener::{ConsumeContext, ConsumeStatus};
+    use super::*;
+    use crate::vectors::vectors;
+
+    /// A consumer that lacks nothing but a name server, which is the last thing that `start` looks for.
+    fn complete() -> PushConsumerBuilder {
+        PushConsumer::builder("G")
+            .subscribe("T", "*")
+            .each(|_: &MessageExt| -> std::result::Result<(), &str> { Ok(()) })
+    }
+
+    fn complaint(builder: PushConsumerBuilder) -> String {
+        builder.start().unwrap_err().to_string()
+    }
+
+    /// Whether `start` complains of this option when it has this value.
+    fn is_refused(option: &str, value: usize) -> bool {
+        let builder = complete();
+        let (name, builder) = match option {
+            "consumeThreadMin" | "consumeThreadMax" => ("consume_threads", builder.consume_threads(value)),
+            "consumeConcurrentlyMaxSpan" => match u16::try_from(value) {
+                Ok(span) => ("max_span", builder.max_span(span)),
+                // No such value can be given.
+                Err(_) => return true,
+            },
+            "pullThresholdForQueue" => ("max_cached_messages", builder.max_cached_messages(value)),
+            "pullThresholdSizeForQueue" => ("max_cached_bytes", builder.max_cached_bytes(value * 1024 * 1024)),
+            "consumeMessageBatchMaxSize" => ("consume_batch", builder.consume_batch(value)),
+            "pullBatchSize" => ("pull_batch", builder.pull_batch(value)),
+            other => panic!("no option is {other}"),
+        };
+        let words = complaint(builder);
+        assert!(words.contains(name) || words.contains("name server"), "{words}");
+        words.contains(name)
+    }
+
+    #[test]
+    fn options_have_the_ranges_of_the_java_client() {
+        // Of options that are not there yet: limits of a whole topic, and a pause between pulls.
+        let not_ours = ["pullThresholdForTopic", "pullThresholdSizeForTopic", "pullInterval"];
+        let mut ranges = vectors("FLOW-003").remove(0)["expected"].as_object().unwrap().clone();
+        assert!(not_ours.iter().all(|name| ranges.remove(*name).is_some()));
+        for (option, range) in ranges {
+            let bound = |end: usize| usize::try_from(range[end].as_u64().unwrap()).unwrap();
+            let (least, most) = (bound(0), bound(1));
+            let refused = [least - 1, least, most, most + 1].map(|value| is_refused(&option, value));
+            assert_eq!(refused, [true, false, false, true], "{option}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_java_client() {
+        let expected = vectors("DEFAULT-002").remove(0)["expected"].clone();
+        let builder = complete();
+        let settings = &builder.settings;
+        let ours = json!({
+            "consumeThreadMin": builder.threads,
+            "consumeThreadMax": builder.threads,
+            "consumeConcurrentlyMaxSpan": settings.flow.span,
+            "pullThresholdForQueue": settings.flow.messages,
+            "pullThresholdSizeForQueue": settings.flow.bytes / (1024 * 1024),
+            "consumeMessageBatchMaxSize": settings.consume_batch,
+            "pullBatchSize": settings.pull_batch,
+            "consumeTimeoutMinutes": settings.consume_timeout.as_secs() / 60,
+            "maxReconsumeTimes": settings.max_reconsume_times.map_or(-1, i64::from),
+            "consumeFromWhere": match settings.consume_from {
+                ConsumeFromWhere::Last => "CONSUME_FROM_LAST_OFFSET",
+                _ => "another",
+            },
+        });
+        for (name, value) in ours.as_object().unwrap() {
+            assert_eq!(expected[name], *value, "{name}");
+        }
+        let rest: Map<String, Value> =
+            expected.as_object().unwrap().clone().into_iter().filter(|(name, _)| ours.get(name).is_none()).collect();
+        // Of options that are not there yet; without them it is as these say, and a time must be given.
+        let not_ours = json!({
+            "messageModel": "CLUSTERING",
+            "pullThresholdForTopic": -1,
+            "pullThresholdSizeForTopic": -1,
+            "pullInterval": 0,
+            "suspendCurrentQueueTimeMillis": 1000,
+            "consumeTimestamp": "30 minutes before start",
+        });
+        assert_eq!(Value::from(rest), not_ours);
+    }
+
+    #[test]
+    fn a_listener_of_single_messages_gets_them_alone() {
+        assert_eq!(complete().consume_batch(8).settings.options().consume_batch, 1);
+        let batches = |_: &[MessageExt], _: &mut ConsumeContext| ConsumeStatus::Success;
+        let builder = PushConsumer::builder("G").consume_batch(8).concurrently(batches);
+        assert_eq!(builder.settings.options().consume_batch, 8);
+    }
 }

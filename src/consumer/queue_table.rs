@@ -881,7 +881,7 @@ fn doubled(wait: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::fixtures::vectors;
+    use crate::vectors::vectors;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -255,6 +255,7 @@ impl Rebalance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::vectors;
 
     fn rebalance(now: Instant) -> Rebalance {
         Rebalance::new("me".into(), AllocateStrategy::Averagely, now)
@@ -328,6 +329,27 @@ mod tests {
         assert_eq!(changes.assigned.len(), 4);
         assert_eq!(changes.notices, [Notice::ListedTwice { topic: "T".into() }]);
         assert_eq!(rebalance.end_round(vec![view("T", 4, &["me", "me"])], now), Changes::default());
+    }
+
+    /// The Java client's strategies throw, and so does its round; here the reason is told and all stays as it is.
+    #[test]
+    fn without_queues_members_or_us_among_them_nothing_is_shared_out() {
+        let vector = vectors("ALLOC-ARGS-001").remove(0);
+        assert_eq!(vector["expected"], "illegal-argument error");
+        let now = Instant::now();
+        for case in vector["input"]["cases"].as_array().unwrap() {
+            let mut rebalance = rebalance(now);
+            rebalance.end_round(vec![view("T", 4, &["me"])], now);
+            let (view, trouble) = match case.as_str().unwrap() {
+                "empty current id" => (view("T", 4, &["you"]), Trouble::NotAMember),
+                "empty/null queues" => (view("T", 0, &["me"]), Trouble::NoQueues),
+                "empty/null ids" => (view("T", 4, &[]), Trouble::NoMembers),
+                other => panic!("{other}"),
+            };
+            let changes = rebalance.end_round(vec![view], now);
+            let notices = vec![Notice::Undecided { topic: "T".into(), trouble }];
+            assert_eq!(changes, Changes { notices, ..Changes::default() }, "{case}");
+        }
     }
 
     #[test]

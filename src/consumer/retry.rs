@@ -181,8 +181,9 @@ pub(crate) fn consume_again_after(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::fixtures::{received, vectors};
+    use crate::consumer::fixtures::received;
     use crate::message::MessageQueue;
+    use crate::vectors::vectors;
 
     fn failed(topic: &str, reconsume_times: i32) -> MessageExt {
         let mut message = received(&MessageQueue::new(topic, "b", 0), 7, b"body");

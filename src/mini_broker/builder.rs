@@ -177,3 +177,19 @@ fn listen(server: &mut Server, node: Node, address: SocketAddr) -> Result<Socket
         .listen(node, address)
         .map_err(|error| Error::new(ErrorKind::Resource, format!("a mini broker cannot listen on {address}: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vectors::vectors;
+
+    #[test]
+    fn delay_levels_are_those_of_real_brokers() {
+        let expected = vectors("DELAY-001").remove(0)["expected"].clone();
+        let ours = MiniBrokerBuilder::new().settings.delay_levels;
+        assert_eq!(expected.as_object().unwrap().len(), ours.len());
+        for (level, delay) in (1..).zip(ours) {
+            assert_eq!(expected[format!("{level}")].as_u64().map(Duration::from_millis), Some(delay), "{level}");
+        }
+    }
+}

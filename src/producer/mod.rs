@@ -8,6 +8,8 @@ mod prepare;
 mod result;
 mod selector;
 pub(crate) mod sender;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::fmt;

@@ -16,9 +16,12 @@ use crate::wire::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{check_topic, may_send_to};
 use crate::wire::sys_flag::message as bits;
 
-/// Room that brokers need for the properties they add. A 5.5.0 broker adds `CLUSTER`, `__transactionId__` and, for
-/// delayed and retried messages, `REAL_TOPIC`, `REAL_QID`, `RETRY_TOPIC` and `ORIGIN_MESSAGE_ID`; with names of their
-/// full length these take up to 742 bytes.
+/// Room that brokers need for the properties they add: what has none left is stored, but can never be retried.
+///
+/// Measured as the largest properties that still arrive, with a topic of 127 bytes, a group of 120 and the default names
+/// of cluster and region, on 4.9.7 and 5.5.0: a send takes 23 and 62 bytes (`CLUSTER`; `MSG_REGION`, `TRACE_ON`); each
+/// retry and a dead letter take 383 and 422 (also `RETRY_TOPIC`, `REAL_TOPIC`, `REAL_QID`, `ORIGIN_MESSAGE_ID`, `WAIT`,
+/// `DELAY`). The rest is for the counts of a retry that is published, ids with IPv6 addresses, and longer names.
 const PROPERTIES_HEADROOM: usize = 768;
 
 /// What the producer's options say of bodies.

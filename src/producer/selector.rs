@@ -21,7 +21,7 @@ pub fn by_hash(key: impl AsRef<str>) -> impl FnOnce(&[MessageQueue], &Message) -
 }
 
 /// The remainder, without its sign; an index of no queue when there is none.
-fn index_of_hash(hash: i32, count: usize) -> usize {
+pub(super) fn index_of_hash(hash: i32, count: usize) -> usize {
     let magnitude = usize::try_from(hash.unsigned_abs()).unwrap_or(usize::MAX);
     magnitude.checked_rem(count).unwrap_or(usize::MAX)
 }

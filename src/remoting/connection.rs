@@ -313,7 +313,7 @@ impl Connection {
     /// Bytes that wait for the socket.
     #[cfg(test)]
     pub(super) fn unsent(&self) -> usize {
-        self.state.lock().outbox.len()
+        self.state.lock().outbox.unsent()
     }
 
     /// Whether nothing is left to write or to wait for.
@@ -341,7 +341,7 @@ impl Connection {
 
 impl State {
     fn has_room(&self, frame: &Frame<'_>) -> bool {
-        self.outbox.is_empty() || self.outbox.len() + frame.len() <= self.limits.outbox
+        self.outbox.unsent() == 0 || self.outbox.unsent() + frame.len() <= self.limits.outbox
     }
 
     fn put_back(&mut self, left: Batch) {
@@ -360,7 +360,7 @@ impl State {
 
     /// Not before half of the outbox is free: else many callers would wake up for the room of one.
     fn tell_of_room(&mut self) {
-        if self.outbox.len() <= self.limits.outbox / 2 {
+        if self.outbox.unsent() <= self.limits.outbox / 2 {
             for caller in self.waiting.drain(..) {
                 caller.unpark();
             }

@@ -74,6 +74,13 @@ impl Link {
         matches!(&self.stage, Stage::Open(open) if open.leaving_by.is_some()) && self.connection.is_drained()
     }
 
+    /// The connection is about to be closed.
+    pub(super) fn say_goodbye(&mut self) {
+        if let Stage::Open(open) = &mut self.stage {
+            open.transport.close(&open.socket);
+        }
+    }
+
     /// Learns when to look again without an event: at a dial's step, at a deadline, at the end of a silence.
     pub(super) fn plan(&mut self) {
         let (own, silence_counts) = match &self.stage {

@@ -56,12 +56,14 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn len(&self) -> usize {
+    /// How many bytes wait, those included that are being written.
+    pub(super) fn unsent(&self) -> usize {
         self.length
     }
 
+    /// Whether nothing is here to be taken.
     pub(super) fn is_empty(&self) -> bool {
-        self.length == 0
+        self.segments.is_empty()
     }
 
     /// Position of the next frame.
@@ -108,8 +110,7 @@ impl Outbox {
 
     /// Everything, for whoever writes it; what is left of it comes back through [`Outbox::put_back`].
     pub(super) fn take(&mut self) -> Batch {
-        self.length = 0;
-        Batch { segments: std::mem::take(&mut self.segments), emptied: None }
+        Batch { segments: std::mem::take(&mut self.segments), taken: self.length, emptied: None }
     }
 
     /// Puts what could not be written before what was appended since. Returns the position of its first byte.
@@ -117,6 +118,7 @@ impl Outbox {
         if let Some(buffer) = batch.emptied.take() {
             self.reuse(buffer);
         }
+        self.length -= batch.taken;
         let first = batch.segments.front()?.position;
         self.length += batch.segments.iter().map(Segment::len).sum::<usize>();
         batch.segments.append(&mut self.segments);
@@ -150,6 +152,8 @@ impl Outbox {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     segments: VecDeque<Segment>,
+    /// How many bytes it had.
+    taken: usize,
     /// A buffer that was written to its end, for the next frames.
     emptied: Option<BytesMut>,
 }
@@ -243,7 +247,7 @@ mod tests {
 
     fn content(outbox: &Outbox) -> String {
         let bytes: Vec<u8> = outbox.segments.iter().flat_map(|segment| segment.unwritten().to_vec()).collect();
-        assert_eq!(bytes.len(), outbox.len());
+        assert_eq!(bytes.len(), outbox.unsent());
         String::from_utf8(bytes).unwrap()
     }
 
@@ -285,6 +289,24 @@ mod tests {
         assert_eq!(content(&outbox), "efgh");
         outbox.withdraw(&later);
         assert_eq!(content(&outbox), "ef");
+    }
+
+    /// Else a slow peer's outbox would grow by its limit each time the selector tries to write.
+    #[test]
+    fn what_is_being_written_counts_until_it_is_gone() {
+        let mut outbox = Outbox::default();
+        append(&mut outbox, "abcdef");
+        let mut batch = outbox.take();
+        assert_eq!((outbox.unsent(), outbox.is_empty()), (6, true));
+        append(&mut outbox, "gh");
+        assert_eq!((outbox.unsent(), outbox.is_empty()), (8, false));
+        batch.segments.front_mut().unwrap().advance(4);
+        outbox.put_back(batch);
+        assert_eq!(outbox.unsent(), 4);
+        let mut batch = outbox.take();
+        batch.segments.clear();
+        assert_eq!(outbox.put_back(batch), None);
+        assert_eq!(outbox.unsent(), 0);
     }
 
     #[test]

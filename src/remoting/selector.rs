@@ -407,7 +407,8 @@ impl Selector {
 
     /// Closes a connection: everything pending on it is completed now, not at its deadline.
     fn lose(&mut self, token: Token, reason: &CloseReason, now: Instant) {
-        let Some(link) = self.links.remove(&token) else { return };
+        let Some(mut link) = self.links.remove(&token) else { return };
+        link.say_goodbye();
         let address = link.connection.address();
         self.shared.retire(&link.connection, now);
         let was_sound = matches!(&link.stage, Stage::Open(open) if open.heard) && reason.kind != ErrorKind::Protocol;
@@ -424,7 +425,8 @@ impl Selector {
         let reason = CloseReason::new(ErrorKind::NotRunning, "the client has been shut down");
         let tokens: Vec<Token> = self.links.keys().copied().collect();
         for token in tokens {
-            if let Some(link) = self.links.remove(&token) {
+            if let Some(mut link) = self.links.remove(&token) {
+                link.say_goodbye();
                 link.connection.close(&reason);
             }
         }

@@ -20,6 +20,10 @@ pub(crate) trait Transport: Send {
     /// something is left.
     fn flush(&mut self, socket: &TcpStream) -> io::Result<()>;
 
+    /// The connection is about to be closed: says what the protocol wants said (TLS: that this is the end and nobody cut
+    /// the stream), if the socket takes it at once. Nothing depends on whether it does.
+    fn close(&mut self, socket: &TcpStream);
+
     /// Whether frames' bytes go to the socket unchanged, so that callers may write there themselves.
     fn is_plain(&self) -> bool;
 }
@@ -43,6 +47,8 @@ impl Transport for Plain {
     fn flush(&mut self, _socket: &TcpStream) -> io::Result<()> {
         Ok(())
     }
+
+    fn close(&mut self, _socket: &TcpStream) {}
 
     fn is_plain(&self) -> bool {
         true

@@ -25,9 +25,9 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
     if let Some(error) = sink.error {
         return Err(error);
     }
-    let length = fit("ext fields", out.len() - length_at - 4)?;
-    if let Some(place) = out.get_mut(length_at..length_at + 4) {
-        BigEndian::write_i32(place, length);
+    // The length is known only now.
+    if let Some((length, fields)) = out.get_mut(length_at..).and_then(|bytes| bytes.split_at_mut_checked(4)) {
+        BigEndian::write_i32(length, fit("ext fields", fields.len())?);
     }
     Ok(())
 }

@@ -430,8 +430,8 @@ impl FrameDecoder {
     ///
     /// When the bytes are no frame: the stream cannot be read further.
     pub fn next_command(&mut self) -> Result<Option<RemotingCommand>, Error> {
-        let Some(length) = read_u32(&self.buffer, 0) else { return Ok(None) };
-        let frame_length = self.checked_frame_length(length)?;
+        let Some(length) = self.buffer.get(..LENGTH_OF_LENGTH) else { return Ok(None) };
+        let frame_length = self.checked_frame_length(BigEndian::read_u32(length))?;
         if self.buffer.len() < frame_length {
             return Ok(None);
         }
@@ -467,19 +467,16 @@ impl FrameDecoder {
     }
 
     fn checked_header_length(&self, frame_length: usize) -> Result<(HeaderEncoding, usize), Error> {
-        let marked = read_u32(&self.buffer, LENGTH_OF_LENGTH).ok_or(Error::UnexpectedEnd { what: "frame" })?;
-        let [encoding, ..] = marked.to_be_bytes();
-        let header_length = usize::try_from(marked & 0x00FF_FFFF).unwrap_or(usize::MAX);
+        let Some([encoding, length @ ..]) = self.buffer.get(LENGTH_OF_LENGTH..PREFIX_LENGTH) else {
+            return Err(Error::UnexpectedEnd { what: "frame" });
+        };
+        let header_length = usize::try_from(BigEndian::read_u24(length)).unwrap_or(usize::MAX);
         let room = frame_length - PREFIX_LENGTH;
         if header_length > room {
             return Err(bad_length("header", header_length, room));
         }
-        Ok((HeaderEncoding::from_byte(encoding)?, header_length))
+        Ok((HeaderEncoding::from_byte(*encoding)?, header_length))
     }
-}
-
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at.checked_add(4)?).map(BigEndian::read_u32)
 }
 
 #[cfg(test)]

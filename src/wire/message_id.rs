@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use byteorder::{BigEndian, ByteOrder};
+
 use super::Error;
 use crate::message::MessageExt;
 use crate::properties::name;
@@ -55,11 +57,9 @@ impl FromStr for OffsetMessageId {
     fn from_str(text: &str) -> Result<Self, Error> {
         let bytes = IdBytes::from_hex("offset message id", text)?;
         let (ip, rest) = bytes.split_address().ok_or(Error::BadText { what: "offset message id" })?;
-        let [port, offset] = [rest.get(..4), rest.get(4..)];
-        let port = port.and_then(|port| port.try_into().ok()).map(u32::from_be_bytes).unwrap_or_default();
-        let offset = offset.and_then(|offset| offset.try_into().ok()).map(i64::from_be_bytes).unwrap_or_default();
+        let port = BigEndian::read_u32(&rest[..4]);
         let port = u16::try_from(port).map_err(|_| Error::UnknownValue { what: "port", value: port.into() })?;
-        Ok(Self { store_host: SocketAddr::new(ip, port), commit_log_offset: offset })
+        Ok(Self { store_host: SocketAddr::new(ip, port), commit_log_offset: BigEndian::read_i64(&rest[4..]) })
     }
 }
 
@@ -110,15 +110,12 @@ impl FromStr for UniqueId {
         const WHAT: &str = "unique message id";
         let bytes = IdBytes::from_hex(WHAT, text)?;
         let (ip, rest) = bytes.split_address().ok_or(Error::BadText { what: WHAT })?;
-        let &[p0, p1, d0, d1, d2, d3, t0, t1, t2, t3, c0, c1] = rest else {
-            return Err(Error::BadText { what: WHAT });
-        };
         Ok(Self {
             ip,
-            process_id: u16::from_be_bytes([p0, p1]),
-            discriminator: u32::from_be_bytes([d0, d1, d2, d3]),
-            millis_of_month: u32::from_be_bytes([t0, t1, t2, t3]),
-            counter: u16::from_be_bytes([c0, c1]),
+            process_id: BigEndian::read_u16(&rest[..2]),
+            discriminator: BigEndian::read_u32(&rest[2..6]),
+            millis_of_month: BigEndian::read_u32(&rest[6..10]),
+            counter: BigEndian::read_u16(&rest[10..]),
         })
     }
 }
@@ -176,8 +173,8 @@ impl IdBytes {
         Ok(id)
     }
 
-    fn split_address(&self) -> Option<(IpAddr, &[u8])> {
-        let (address, rest) = self.as_slice().split_at_checked(self.length.checked_sub(BEHIND_ADDRESS)?)?;
+    fn split_address(&self) -> Option<(IpAddr, &[u8; BEHIND_ADDRESS])> {
+        let (address, rest) = self.as_slice().split_last_chunk::<BEHIND_ADDRESS>()?;
         let ip = if let Ok(v4) = <[u8; 4]>::try_from(address) {
             IpAddr::from(v4)
         } else {

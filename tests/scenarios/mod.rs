@@ -69,10 +69,12 @@ macro_rules! for_each_scenario {
         $test! { offset::an_offset_behind_the_end_is_corrected on STANDARD }
         $test! { retry::retry_01_the_first_two_retries_wait_for_their_levels on STANDARD }
         $test! { retry::retry_02_with_no_retries_a_failed_message_is_a_dead_letter on STANDARD }
+        $test! { retry::the_largest_properties_survive_retries_and_the_dead_letter_queue on STANDARD }
         $test! { retry::retry_03_a_panic_and_an_error_lead_to_a_retry on STANDARD }
         $test! { retry::retry_04_a_message_succeeds_at_its_third_delivery on STANDARD }
         $test! { retry::a_listener_chooses_the_delay_or_the_dead_letter_queue on STANDARD }
         $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
+        $test! { retry::of_what_came_together_only_the_messages_that_fail_come_again on STANDARD }
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
-    ConsumeContext, ConsumeStatus, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder, RetryDelay,
+    ConsumeContext, ConsumeStatus, ErrorKind, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder,
+    RetryDelay,
 };
 
-use super::deliveries::{Deliveries, end, member, producer, send, set, text};
+use super::deliveries::{Deliveries, end, member, producer, send, send_all, set, text};
 use super::raw::{self, fields};
 use super::{Cluster, eventually, unique};
 
@@ -46,6 +47,32 @@ pub(crate) fn retry_02_with_no_retries_a_failed_message_is_a_dead_letter(cluster
     others.await_times("dead", 3);
     end([consumer, other]);
     assert_eq!(deliveries.of("dead").len(), 1);
+}
+
+/// The largest properties that a producer lets pass leave the brokers room for their own: the message is retried and
+/// becomes a dead letter like any other, with the longest names that topic and group may have on every version.
+pub(crate) fn the_largest_properties_survive_retries_and_the_dead_letter_queue(cluster: &dyn Cluster) {
+    /// What the names, the separators and the value of `UNIQ_KEY` take.
+    const AROUND: usize = "filler".len() + 2 + "UNIQ_KEY".len() + 32 + 2;
+    const LARGEST: usize = 32_767 - 768;
+    let (topic, group) = (format!("{:x<127}", unique("T")), format!("{:x<120}", unique("G")));
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster);
+    let of_size = |size: usize| Message::new(&*topic, "heavy").with_property("filler", "v".repeat(size - AROUND));
+    let refused = producer.send(&of_size(LARGEST + 1)).expect_err("one byte more");
+    assert_eq!(refused.kind(), ErrorKind::InvalidMessage, "{refused}");
+    let message = of_size(LARGEST);
+    send(&producer, &message);
+
+    let deliveries = Deliveries::default();
+    let consumer = failing(member(cluster, &group).max_reconsume_times(1), &topic, &deliveries, i32::MAX);
+    let mut seen = deliveries.await_times("heavy", 2);
+    seen.push(await_dead_letter(cluster, &group));
+    end([consumer]);
+    for delivery in seen {
+        assert!(delivery.property("filler") == message.property("filler"), "another filler");
+    }
+    assert_eq!(deliveries.count(), 2);
 }
 
 /// RETRY-03: a panic and an error are failures like any other, and the thread lives on.
@@ -139,27 +166,63 @@ pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dy
 pub(crate) fn the_unacknowledged_rest_of_a_batch_comes_again(cluster: &dyn Cluster) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);
-    let producer = producer(cluster);
-    let bodies: Vec<_> = (0..8).map(|number| format!("body {number}")).collect();
-    for body in &bodies {
-        send(&producer, &Message::new(&*topic, body.clone()));
+    let bodies = send_all(&producer(cluster), &topic, (0..8).map(|number| format!("body {number}")));
+    let (seen, failed) = (deliveries.clone(), Deliveries::default());
+    let failing = failed.clone();
+    let consumer = member(cluster, &unique("G"))
+        .consume_batch(8)
+        .subscribe(&topic, FilterExpression::all())
+        .concurrently(move |messages: &[MessageExt], context: &mut ConsumeContext| {
+            messages.iter().for_each(|message| seen.add("consumer", message));
+            let is_third = |message: &MessageExt| text(message) == "body 3" && message.reconsume_times == 0;
+            if let Some(consumed) = messages.iter().position(is_third) {
+                context.acknowledge_first(consumed);
+                messages[consumed..].iter().for_each(|message| failing.add("consumer", message));
+            }
+            ConsumeStatus::Success
+        })
+        .start()
+        .expect("a consumer");
+    deliveries.await_bodies(&bodies);
+    for body in failed.bodies() {
+        deliveries.await_times(&body, 2);
     }
+    end([consumer]);
+    for body in &bodies {
+        let times = if failed.bodies().contains(body) { 2 } else { 1 };
+        assert_eq!(deliveries.of(body).len(), times, "{body}");
+    }
+}
+
+/// A listener of single messages has a verdict for each: what fails, and how, is nothing to the others that came with it.
+pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(cluster: &dyn Cluster) {
+    let (topic, deliveries) = (unique("T"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let bodies = send_all(&producer(cluster), &topic, (0..8).map(|number| format!("body {number}")));
     let seen = deliveries.clone();
     let consumer = member(cluster, &unique("G"))
+        .consume_threads(1)
         .consume_batch(8)
         .subscribe(&topic, FilterExpression::all())
         .each(move |message: &MessageExt| {
             seen.add("consumer", message);
-            if text(message) == "body 3" && message.reconsume_times == 0 { Err("not yet") } else { Ok(()) }
+            match (text(message).as_str(), message.reconsume_times) {
+                ("body 2", 0) => Err("not yet"),
+                ("body 5", 0) => panic!("this listener panics, as its scenario wants it to"),
+                _ => Ok(()),
+            }
         })
         .start()
         .expect("a consumer");
-    let expected = bodies.iter().cloned().collect();
-    deliveries.await_bodies(&expected);
-    deliveries.await_times("body 3", 2);
+    let fail = set(&["body 2", "body 5"]);
+    deliveries.await_bodies(&bodies);
+    for body in &fail {
+        deliveries.await_times(body, 2);
+    }
     end([consumer]);
-    for body in &bodies[..3] {
-        assert_eq!(deliveries.of(body).len(), 1, "{body}");
+    for body in &bodies {
+        let times: Vec<_> = deliveries.of(body).iter().map(|message| message.reconsume_times).collect();
+        assert_eq!(times, if fail.contains(body) { vec![0, 1] } else { vec![0] }, "{body}");
     }
 }
 
@@ -185,11 +248,15 @@ pub(crate) fn a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed(cl
         let response = raw::request(broker, request).expect("an answer");
         assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");
     }
+    let seen = deliveries.clone();
     let consumer = member(cluster, &group)
         .max_reconsume_times(0)
         .consume_batch(8)
         .subscribe(&topic, FilterExpression::all())
-        .each(deliveries.taker("consumer"))
+        .concurrently(move |messages: &[MessageExt], _: &mut ConsumeContext| {
+            messages.iter().for_each(|message| seen.add("consumer", message));
+            ConsumeStatus::Success
+        })
         .start()
         .expect("a consumer");
     deliveries.await_bodies(&set(&["before", "after"]));

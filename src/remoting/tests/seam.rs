@@ -30,6 +30,8 @@ struct Scrambled {
 }
 
 const MOST_HELD: usize = 20_000;
+/// What it says at the end; it is the beginning of no frame.
+const GOODBYE: &[u8] = &[0xFF];
 
 impl Scrambled {
     fn blocks_now(&mut self) -> io::Result<()> {
@@ -66,6 +68,12 @@ impl Transport for Scrambled {
             self.held.drain(..count);
         }
         Ok(())
+    }
+
+    fn close(&mut self, mut socket: &mio::net::TcpStream) {
+        let mut last = GOODBYE.to_vec();
+        self.outgoing.apply(&mut last);
+        let _ = socket.write(&last);
     }
 
     fn is_plain(&self) -> bool {
@@ -191,6 +199,23 @@ fn behind_a_transport_that_holds_back_nothing_is_told_as_not_sent_that_may_leave
     seen.sort_unstable();
     unknown.sort_unstable();
     assert_eq!(seen, unknown);
+}
+
+#[test]
+fn a_transport_may_say_goodbye() {
+    let (remoting, mut thread) = start(scrambling(5, 0));
+    let (sender, read) = unbounded();
+    let address = peer(move |_, mut wire| {
+        let mut bytes = Vec::new();
+        wire.socket.read_to_end(&mut bytes).unwrap();
+        Cipher(Random(TO_PEER)).apply(&mut bytes);
+        sender.send(bytes).unwrap();
+    });
+    remoting.invoke_oneway(&address, request(&Bytes::new()), soon()).unwrap();
+    eventually("it has left", || current(&remoting, &address).unwrap().unsent() == 0);
+    thread.stop(soon());
+    let read = read.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(read.iter().position(|byte| *byte == GOODBYE[0]), Some(read.len() - 1));
 }
 
 #[test]
