@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use rocketmq_sync::{Completions, Error, Message, Producer, Rejected};
@@ -60,27 +61,30 @@ fn with_completions(producer: &Producer, topic: &str) -> Outcome {
     println!("\n{MESSAGES} messages, their results fetched in batches");
     let begun = Instant::now();
     let completions = Completions::new();
+    let tally = thread::scope(|scope| {
+        // A result that is not taken keeps its place in the window, in which the sends below wait for room: so another
+        // thread takes them.
+        let taker = scope.spawn(|| take_all(&completions));
+        for number in 0..MESSAGES {
+            let message = Message::new(topic, format!("message {number}"));
+            producer.send_tracked(message, number, &completions).map_err(not_accepted)?;
+        }
+        Ok::<_, Error>(taker.join().unwrap_or_default())
+    })?;
+    tally.tell(begun)
+}
+
+fn take_all(completions: &Completions) -> Tally {
     let (mut finished, mut batches, mut tally) = (Vec::new(), 0, Tally::default());
-    let mut take = |until: Instant| {
-        batches += usize::from(completions.take(&mut finished, until) > 0);
+    while tally.sum() < MESSAGES && completions.take(&mut finished, Instant::now() + PATIENCE) > 0 {
+        batches += 1;
         for completed in finished.drain(..) {
             // `completed.token` is the number that the send was given.
             tally.count(completed.result.map(drop));
         }
-        tally.sum()
-    };
-    for number in 0..MESSAGES {
-        let message = Message::new(topic, format!("message {number}"));
-        producer.send_tracked(message, number, &completions).map_err(not_accepted)?;
-        // A result that is not taken keeps its place in the window: take now and then what is there.
-        if number % 100 == 0 {
-            take(Instant::now());
-        }
     }
-    let deadline = Instant::now() + PATIENCE;
-    while take(deadline) < MESSAGES && Instant::now() < deadline {}
     println!("  {batches} batches");
-    tally.tell(begun)
+    tally
 }
 
 /// The window was full until the deadline, or the message cannot be sent: nothing of it will be called back.

@@ -161,8 +161,9 @@ fn in_words(message: &MessageExt) -> String {
 /// For the question "why is this queue not consumed?": each queue is in a state that has a reason.
 fn explain(consumer: &PushConsumer) {
     println!("\nwhat happens to the queues");
-    for queue in consumer.queues().iter().take(4) {
-        if let Some(words) = consumer.explain(queue) {
+    for queue in consumer.queues() {
+        // None when the queue has just gone to another member of the group.
+        if let Some(words) = consumer.explain(&queue) {
             println!("  {words}");
         }
     }
