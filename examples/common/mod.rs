@@ -149,9 +149,9 @@ fn advice(error: &Error, target: &Target) -> String {
         ),
         _ => match error.address() {
             Some(address) if !target.name_servers.iter().any(|server| server == address) => format!(
-                "The name server told the address {address} for the broker, which did not answer this machine. A broker \
-                 behind NAT or in a container must hand out an address that clients reach (brokerIP1 in its \
-                 configuration), or the client must be told how to get there (address_map)."
+                "The name server told the address {address}, and no broker answers this machine there. A broker behind NAT \
+                 or in a container must hand out an address that clients reach (brokerIP1 in its configuration), or the \
+                 client must be told how to get there (address_map)."
             ),
             _ => "Run again with RUST_LOG=rocketmq_sync=debug to see what the client does.".to_owned(),
         },
