@@ -14,6 +14,7 @@
 //! rocketmq-sync = { version = "0.1", features = ["mini-broker"] }
 //! ```
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -135,7 +135,8 @@ fn advice(error: &Error, target: &Target) -> String {
             name_servers.split(';').next().unwrap_or_default().replace(':', " ")
         ),
         ErrorKind::NoRoute => format!(
-            "Topic {topic} does not exist, and brokers do not create topics here. Create it:\n  \
+            "Topic {topic} does not exist, and no broker that creates topics is registered at {name_servers}. Has the broker \
+             just started? It registers within some seconds. Else create the topic:\n  \
              mqadmin updateTopic -n '{name_servers}' -c DefaultCluster -t {topic}"
         ),
         ErrorKind::NoBroker => format!(

@@ -207,13 +207,13 @@ macro_rules! client_options {
         }
 
         /// Resolves host names. Default: the operating system.
-        pub fn resolver(mut self, resolver: impl $crate::Resolve + 'static) -> Self {
+        pub fn resolver(mut self, resolver: impl $crate::remoting::Resolve + 'static) -> Self {
             self.$config().resolver = std::sync::Arc::new(resolver);
             self
         }
 
         /// Makes the client's threads. Default: the standard library.
-        pub fn thread_starter(mut self, starter: impl $crate::ThreadStarter + 'static) -> Self {
+        pub fn thread_starter(mut self, starter: impl $crate::worker::ThreadStarter + 'static) -> Self {
             self.$config().thread_starter = std::sync::Arc::new(starter);
             self
         }

@@ -91,7 +91,7 @@ impl MiniBroker {
     /// # Errors
     ///
     /// When the system gives no socket or no thread.
-    pub fn start() -> crate::Result<Self> {
+    pub fn start() -> crate::error::Result<Self> {
         Self::builder().start()
     }
 
