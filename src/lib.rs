@@ -26,15 +26,18 @@
 //!
 //! ```no_run
 //! use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
-//! use std::{io, thread, time::Duration};
+//! use std::{str::Utf8Error, thread, time::Duration};
 //!
 //! fn main() -> rocketmq_sync::Result<()> {
 //!     let consumer = PushConsumer::builder("billing")
 //!         .name_servers(["127.0.0.1:9876"])
 //!         .subscribe("TopicTest", FilterExpression::tags(["A", "B"]))
-//!         .each(|message: &MessageExt| io::Write::write_all(&mut io::stdout(), message.body()))
+//!         .each(|message: &MessageExt| -> Result<(), Utf8Error> {
+//!             println!("{}", std::str::from_utf8(message.body())?);
+//!             Ok(())
+//!         })
 //!         .start()?;
-//!     thread::park_timeout(Duration::from_secs(60));
+//!     thread::sleep(Duration::from_secs(60));
 //!     println!("{:?}", consumer.shutdown(Duration::from_secs(10)));
 //!     Ok(())
 //! }
