@@ -8,67 +8,59 @@
 
 use std::convert::Infallible;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rocketmq_sync::{ConsumeFromWhere, Error, FilterExpression, Message, MessageExt, Producer, PushConsumer};
+use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageExt, Producer, PushConsumer};
 
 mod common;
-use common::Target;
+use common::{Failure, Outcome, PATIENCE, Target};
 
 const MESSAGES: usize = 10;
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     common::run(quickstart)
 }
 
-fn quickstart(target: &Target) -> Result<(), Error> {
-    // A run of its own: what earlier runs left in the topic of a real cluster is told apart by this tag.
-    let run = format!("run-{}", now_millis());
-    let group = format!("quickstart-{run}");
+fn quickstart(target: &Target) -> Outcome {
+    // Only what this run sends has this tag: earlier runs may have left messages in the topic of a real cluster.
+    let tag = common::of_this_run("run");
+    let group = common::of_this_run("quickstart");
     let (consumed, arrivals) = crossbeam_channel::unbounded();
 
-    println!("name servers  {}", target.name_servers.join(";"));
+    println!("sending {MESSAGES} messages to {}", target.topic);
     let producer = Producer::builder("quickstart").name_servers(&target.name_servers).start()?;
-    println!("\nsending {MESSAGES} messages to {}", target.topic);
     for number in 1..=MESSAGES {
-        let body = format!("hello {number} at {}", now_millis());
-        let receipt = producer.send(&Message::new(target.topic.as_str(), body).with_tag(&run))?;
-        println!("  {:>2}  {}  offset {}", number, receipt.queue, receipt.queue_offset);
+        let message = Message::new(target.topic.as_str(), format!("hello {number}")).with_tag(&tag);
+        let receipt = producer.send(&message)?;
+        println!("  {number:>2}  stored in {} at offset {}", receipt.queue, receipt.queue_offset);
     }
 
-    println!("\nconsuming as {group}");
+    println!("\nconsuming them as {group}");
     let consumer = PushConsumer::builder(group)
         .client(producer.client())
-        .subscribe(target.topic.as_str(), FilterExpression::tags([&run]))
+        .subscribe(target.topic.as_str(), FilterExpression::tags([&tag]))
         .consume_from(ConsumeFromWhere::First)
         .each(move |message: &MessageExt| -> Result<(), Infallible> {
-            let _ = consumed.send(message.clone());
+            // The example prints on its own thread; it may have ended already.
+            let _ = consumed.send((message.clone(), common::now_millis()));
             Ok(())
         })
         .start()?;
     consumer.wait_ready(PATIENCE)?;
     for number in 1..=MESSAGES {
-        let message = arrivals.recv_timeout(PATIENCE).map_err(|_| common::failed("a message did not come"))?;
-        let latency = now_millis().saturating_sub(u64::try_from(message.born_timestamp).unwrap_or(0));
+        let (message, now) = arrivals
+            .recv_timeout(PATIENCE)
+            .map_err(|_| Failure::Missing(format!("message {number} did not come within {PATIENCE:?}")))?;
         println!(
-            "  {:>2}  {}/{}  offset {}  {} ms after it was made: {}",
-            number,
-            message.broker_name,
-            message.queue_id,
+            "  {number:>2}  {:?} from {} at offset {}, {} ms after it was sent",
+            String::from_utf8_lossy(message.body()),
+            message.message_queue(),
             message.queue_offset,
-            latency,
-            String::from_utf8_lossy(message.body())
+            now - message.born_timestamp,
         );
     }
 
     println!("\nshutting down");
-    println!("  consumer  {:?}", consumer.shutdown(Duration::from_secs(10)));
-    println!("  producer  {:?}", producer.shutdown(Duration::from_secs(10)));
+    common::tell_end_of_consumer(&consumer.shutdown(PATIENCE));
+    common::tell_end_of_producer(&producer.shutdown(PATIENCE));
     Ok(())
-}
-
-fn now_millis() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

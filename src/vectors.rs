@@ -45,25 +45,25 @@ macro_rules! areas {
 }
 
 areas! {
-    "BATCH" batches_are_taken_apart_as_they_were_written batch;
-    "BODY" bodies_are_read_and_written_as_java_does body_json;
+    "BATCH" wire_02_batches_are_taken_apart_as_they_were_written batch;
+    "BODY" wire_05_routes_and_other_bodies_are_read_and_written_as_java_does body_json;
     "CODE" codes_have_their_numbers codes;
-    "CRC32" bodies_have_the_checksum_that_brokers_store crc32;
+    "CRC32" wire_02_bodies_have_the_checksum_that_brokers_store crc32;
     "FILTER" tag_expressions_are_split_as_java_does filter;
-    "FRAME" frames_are_read_and_written_as_java_does frame;
+    "FRAME" wire_01_frames_are_read_and_written_as_java_does frame;
     "GROUP" groups_are_checked_as_java_does group;
     "HASH" texts_have_the_hash_of_java hash;
     "HEADER" headers_have_their_names header;
-    "JSONSER" texts_in_json_are_written_as_java_does json_text;
+    "JSONSER" wire_01_texts_in_json_are_written_as_java_does json_text;
     "LANG" languages_have_their_numbers language;
     "MIXALL" topics_are_derived_from_groups derived_topic;
     "MQ" queues_are_sorted_as_java_does queue_order;
     "MSG" messages_refuse_what_java_refuses user_message;
-    "MSGEXT" stored_messages_are_read_and_written_as_brokers_do stored_message;
+    "MSGEXT" wire_02_stored_messages_are_read_and_written_as_brokers_do stored_message;
     "MSGID" offset_ids_are_read_and_written_as_brokers_do offset_id;
-    "PROP" properties_are_read_and_written_as_java_does properties;
+    "PROP" wire_02_properties_are_read_and_written_as_java_does properties;
     "PULLFLAG" pull_flags_have_their_bits pull_flag;
-    "RMQSER" binary_headers_are_read_and_written_as_java_does binary_header;
+    "RMQSER" wire_01_binary_headers_are_read_and_written_as_java_does binary_header;
     "SYSFLAG" message_flags_have_their_bits message_flag;
     "TOPIC" topics_are_checked_as_java_does topic;
     "UNIQID" unique_ids_have_their_parts unique_id;

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_are_those_of_the_vectors() {
+    fn off_03_updates_are_those_of_the_vectors() {
         for id in ["OFFSET-001", "OFFSET-012", "OFFSET-013"] {
             let vector = vectors(id).remove(0);
             let mut store = OffsetStore::new();

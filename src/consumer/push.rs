@@ -275,10 +275,11 @@ impl PushConsumer {
         consumer.collect_offsets();
         let unconfirmed = || consumer.offsets.lock().unconfirmed();
         while !unconfirmed().is_empty() && Instant::now() < deadline {
+            // Before they are sent: answers may be here before this thread looks again.
+            let before = unconfirmed().len();
             let commits = consumer.offsets.lock().flush(Instant::now());
             let sent = !commits.is_empty();
             consumer.send_offsets(commits);
-            let before = unconfirmed().len();
             let pause = deadline.min(Instant::now() + Duration::from_millis(if sent { 500 } else { 50 }));
             self.core().wait_for(pause, || unconfirmed().len() < before);
         }

@@ -1022,7 +1022,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_offset_is_where_pulling_begins() {
+    fn off_03_a_stored_offset_is_where_pulling_begins() {
         for vector in [vectors("OFFSET-008").remove(0), vectors("OFFSET-021").remove(0)] {
             let input = &vector["input"];
             let stored = [&input["storedOffset"], &input["computePullFromWhere"]["stored"]];
@@ -1044,7 +1044,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_offset_the_policy_asks_the_master_where_to_begin() {
+    fn off_03_without_an_offset_the_policy_asks_the_master_where_to_begin() {
         let at = UNIX_EPOCH + Duration::from_millis(1234);
         let cases = [
             (ConsumeFromWhere::First, "T", Bound::Least),
@@ -1069,7 +1069,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_an_offset_begins_where_the_vectors_say() {
+    fn off_03_a_group_without_an_offset_begins_where_the_vectors_say() {
         for id in ["OFFSET-006", "OFFSET-007"] {
             let vector = vectors(id).remove(0);
             let policy = match vector["input"]["consumeFromWhere"].as_str().unwrap() {
@@ -1093,7 +1093,7 @@ mod tests {
 
     /// OFFSET-003 and -011: any failure but "not found" must not look like a group without an offset.
     #[test]
-    fn a_failed_offset_query_starts_nothing_and_is_repeated() {
+    fn off_03_a_failed_offset_query_starts_nothing_and_is_repeated() {
         assert_eq!(vectors("OFFSET-003")[0]["expected"], -2);
         assert_eq!(vectors("OFFSET-011")[0]["expected"], "error -> not pulled this round");
         let mut bench = Bench::new(ConsumeFromWhere::Last);
@@ -1120,7 +1120,7 @@ mod tests {
 
     /// OFFSET-002.
     #[test]
-    fn only_query_not_found_means_that_there_is_no_offset() {
+    fn off_03_only_query_not_found_means_that_there_is_no_offset() {
         assert_eq!(vectors("OFFSET-002")[0]["expected"], -1);
         let answer = |code: i32| Answer::to_offset_query(Err(Failure::new(Some(ResponseCode(code)), "")));
         for code in 0..300 {

@@ -18,6 +18,9 @@ use crate::error::Result;
 ///
 /// A message counts towards its producer's in-flight window until its result is taken from here: a program that sends
 /// and never takes stops at the window, not at the end of memory.
+/// So take on another thread than the one that sends, or let the sends
+/// [`fail_when_full`](super::ProducerBuilder::fail_when_full) and take then: a call that waits for room on the only thread
+/// that takes waits in vain.
 ///
 /// ```
 /// # use rocketmq_sync::{Completions, Message, Producer};

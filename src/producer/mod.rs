@@ -416,7 +416,7 @@ impl Producer {
             NoPermit::Full => Error::new(
                 ErrorKind::WindowFull,
                 format!(
-                    "{} messages or {} bytes are in flight already",
+                    "{} messages or {} bytes are in flight already; results in Completions count until they are taken",
                     self.options.max_in_flight, self.options.max_in_flight_bytes
                 ),
             ),

@@ -7,6 +7,7 @@
 
 mod attempts;
 mod errors;
+mod retry;
 mod window;
 
 use std::time::{Duration, Instant};

@@ -28,7 +28,7 @@ pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};
 /// Calls `$test! { module::scenario on PROFILE }` for every scenario.
 macro_rules! for_each_scenario {
     ($test:ident) => {
-        $test! { smoke::send_13_ten_messages_are_sent_and_consumed on STANDARD }
+        $test! { smoke::send_13_ten_messages_of_each_way_are_sent_and_consumed on STANDARD }
         $test! { life::life_01_ten_messages_to_each_of_24_queues_are_consumed on STANDARD }
         $test! { life::life_02_a_client_has_one_producer_of_a_group on STANDARD }
         $test! { life::life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send on STANDARD }

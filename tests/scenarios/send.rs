@@ -156,20 +156,32 @@ pub(crate) fn send_22_a_receipt_tells_where_the_message_is(cluster: &dyn Cluster
     assert_eq!(message, before);
 }
 
-/// SEND-29: one thread, then five at once; with a sharding key, messages that belong together stay in their order.
+/// SEND-29: one thread, then five at once, each waiting, one-way, and with a sharding key; messages of a key stay in their
+/// order.
 pub(crate) fn send_29_five_threads_share_a_producer_and_keys_keep_their_order(cluster: &dyn Cluster) {
     let topic = unique("Threads");
     cluster.create_topic(&topic, 4);
     let producer = producer(cluster).start().expect("a producer");
-    let messages = numbered(&topic, 250);
+    let messages = numbered(&topic, 550);
     let queues = producer.queues(&topic).expect("queues");
+    let send = |message: &Message| {
+        let receipt = producer.send(message).expect("stored");
+        assert!(receipt.status == SendStatus::Ok && !receipt.msg_id.is_empty(), "{receipt:?}");
+    };
+    let (alone, together) = messages.split_at(50);
+    alone.iter().for_each(send);
     thread::scope(|scope| {
-        for (thread, part) in messages.chunks(50).enumerate() {
+        for (thread, part) in together.chunks(100).enumerate() {
             let (producer, queues) = (&producer, &queues);
             scope.spawn(move || {
+                let (part, keyed) = part.split_at(50);
+                for pair in part.chunks(2) {
+                    send(&pair[0]);
+                    producer.send_oneway(&pair[1]).expect("handed over");
+                }
                 let key = format!("order {thread}");
                 let mut last = None;
-                for message in part {
+                for message in keyed {
                     let receipt = producer.send_with(message, by_hash(&key)).expect("stored");
                     assert!(!receipt.msg_id.is_empty() && queues.contains(&receipt.queue));
                     let place = (receipt.queue, receipt.queue_offset);

@@ -9,8 +9,8 @@ use super::{Cluster, unique};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// SEND-13: what is sent is consumed, each message once.
-pub(crate) fn send_13_ten_messages_are_sent_and_consumed(cluster: &dyn Cluster) {
+/// SEND-13: what is sent in each of the three ways is consumed, each message once.
+pub(crate) fn send_13_ten_messages_of_each_way_are_sent_and_consumed(cluster: &dyn Cluster) {
     let topic = unique("T");
     cluster.create_topic(&topic, 4);
     let producer =
@@ -26,15 +26,27 @@ pub(crate) fn send_13_ten_messages_are_sent_and_consumed(cluster: &dyn Cluster) 
         })
         .start()
         .expect("a consumer");
-    for number in 0..10 {
-        producer.send(&Message::new(topic.as_str(), format!("body {number}"))).expect("stored");
+    let mut sent: Vec<String> = Vec::new();
+    for way in ["sync", "async", "one-way"] {
+        for number in 0..10 {
+            let body = format!("{way} {number}");
+            let message = Message::new(topic.as_str(), body.clone());
+            match way {
+                "sync" => drop(producer.send(&message).expect("stored")),
+                "async" => producer.send_async(message, |result| drop(result.expect("stored"))).expect("accepted"),
+                _ => producer.send_oneway(&message).expect("handed over"),
+            }
+            sent.push(body);
+        }
     }
-    let mut bodies: Vec<String> = (0..10)
+    let mut bodies: Vec<String> = sent
+        .iter()
         .map(|_| arrivals.recv_timeout(PATIENCE).expect("a message"))
         .map(|message| String::from_utf8_lossy(message.body()).into_owned())
         .collect();
     bodies.sort();
-    assert_eq!(bodies, (0..10).map(|number| format!("body {number}")).collect::<Vec<_>>());
+    sent.sort();
+    assert_eq!(bodies, sent);
     let report = consumer.shutdown(PATIENCE);
     assert!(report.is_clean(), "{report:?}");
     assert!(arrivals.try_recv().is_err());

@@ -1,0 +1,132 @@
+//! What documents say of the tree, held against the tree: layers, and the table of scenarios.
+//!
+//! Reads sources as text; uses no part of the crate.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each layer may use of the crate besides itself.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("wire", &["message", "properties"]),
+    ("remoting", &["wire", "message", "properties", "error", "worker"]),
+    ("client", &["remoting", "wire", "message", "properties", "error", "worker"]),
+    ("producer", &["client", "remoting", "wire", "message", "properties", "error", "worker"]),
+    ("consumer", &["producer", "client", "remoting", "wire", "message", "properties", "error", "worker"]),
+    ("mini_broker", &["wire", "message", "properties", "error", "worker"]),
+];
+
+/// The rows of the conformance list that are done.
+const ROWS: &str = "LIFE-01 LIFE-02 LIFE-03 LIFE-04 LIFE-07 LIFE-08 LIFE-12 LIFE-13 LIFE-14 \
+    SEND-01 SEND-02 SEND-03 SEND-07 SEND-09 SEND-12 SEND-13 SEND-14 SEND-19 SEND-20 SEND-22 SEND-23 SEND-25 SEND-26 \
+    SEND-29 CC-01 CC-02 CC-03 CC-05 CC-08 CC-09 CC-17 FILT-01 FILT-04 FILT-05 RETRY-01 RETRY-02 RETRY-03 RETRY-04 \
+    RETRY-06 OFF-01 OFF-02 OFF-03 WIRE-01 WIRE-02 WIRE-05 WIRE-06";
+
+#[test]
+fn no_layer_uses_one_below_it() {
+    for (layer, allowed) in LAYERS {
+        let mut seen = 0;
+        for (path, text) in sources(&["src".as_ref(), layer.as_ref()]) {
+            for used in paths_into_the_crate(&text) {
+                assert!(used == *layer || allowed.contains(&used), "{} uses crate::{used}", path.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 0, "src/{layer} has no path into the crate: is it there?");
+    }
+}
+
+#[test]
+fn the_table_of_scenarios_names_tests_that_exist() {
+    let defined = row_tests_and_others();
+    for (row, tests) in table() {
+        assert!(!tests.is_empty(), "{row} names no test");
+        for test in tests {
+            assert!(defined.contains(&test), "{row} names {test}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_scenarios_has_every_row_and_every_test_of_it() {
+    let table = table();
+    let rows: BTreeSet<_> = table.iter().map(|(row, _)| row.as_str()).collect();
+    for row in ROWS.split_whitespace() {
+        assert!(rows.contains(row), "{row} is missing");
+    }
+    let listed: BTreeSet<_> = table.into_iter().flat_map(|(_, tests)| tests).collect();
+    let missing: Vec<_> = row_tests_and_others().into_iter().filter(|test| is_of_row(test)).collect();
+    let missing: Vec<_> = missing.iter().filter(|test| !listed.contains(*test)).collect();
+    assert!(missing.is_empty(), "not in the table: {missing:?}");
+}
+
+/// The rows of the table in `tests/apache/README.md`, each with the names in backticks in its second column.
+fn table() -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(root().join("tests/apache/README.md")).unwrap();
+    let (_, text) = text.split_once("## Scenarios").expect("a heading");
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let (row, tests) = (cells.next()?, cells.next()?);
+        let tests = tests.split('`').skip(1).step_by(2).map(str::to_owned);
+        (row != "row" && !row.starts_with('-')).then(|| (row.to_owned(), tests.collect()))
+    });
+    rows.collect()
+}
+
+/// Every function of tests and of the crate's own tests.
+fn row_tests_and_others() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, text) in sources(&["src".as_ref()]).into_iter().chain(sources(&["tests".as_ref()])) {
+        names.extend(text.split("fn ").skip(1).map(name_at_start));
+    }
+    // Made by a macro.
+    let vectors = fs::read_to_string(root().join("src/vectors.rs")).unwrap();
+    let made = vectors.lines().filter(|line| line.starts_with("    \"") && line.ends_with(';'));
+    names.extend(made.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned));
+    names
+}
+
+/// Whether a name begins as `life_01_` does.
+fn is_of_row(test: &str) -> bool {
+    let mut parts = test.splitn(3, '_');
+    let (area, number, rest) = (parts.next(), parts.next(), parts.next());
+    let is_area = area.is_some_and(|area| ["life", "send", "cc", "filt", "retry", "off", "wire"].contains(&area));
+    is_area && number.is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()) && rest.is_some()
+}
+
+fn name_at_start(text: &str) -> String {
+    text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()
+}
+
+/// The first segment behind each `crate::` of a source.
+fn paths_into_the_crate(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split("crate::").skip(1))
+        .map(|path| path.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or_default())
+        .collect()
+}
+
+/// Every Rust source below a folder.
+fn sources(folder: &[&Path]) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.iter().fold(root(), |path, part| path.join(part))];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
