@@ -1,4 +1,4 @@
-//! What documents say of the tree, held against the tree: layers, and the table of scenarios.
+//! The table of scenarios in `tests/apache/README.md`, held against the tests it names.
 //!
 //! Reads sources as text; uses no part of the crate.
 
@@ -8,35 +8,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each layer may use of the crate besides itself.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("wire", &["message", "properties"]),
-    ("remoting", &["wire", "message", "properties", "error", "worker"]),
-    ("client", &["remoting", "wire", "message", "properties", "error", "worker"]),
-    ("producer", &["client", "remoting", "wire", "message", "properties", "error", "worker"]),
-    ("consumer", &["producer", "client", "remoting", "wire", "message", "properties", "error", "worker"]),
-    ("mini_broker", &["wire", "message", "properties", "error", "worker"]),
-];
-
 /// The rows of the conformance list that are done.
 const ROWS: &str = "LIFE-01 LIFE-02 LIFE-03 LIFE-04 LIFE-07 LIFE-08 LIFE-12 LIFE-13 LIFE-14 \
     SEND-01 SEND-02 SEND-03 SEND-07 SEND-09 SEND-12 SEND-13 SEND-14 SEND-19 SEND-20 SEND-22 SEND-23 SEND-25 SEND-26 \
     SEND-29 CC-01 CC-02 CC-03 CC-05 CC-08 CC-09 CC-17 FILT-01 FILT-04 FILT-05 RETRY-01 RETRY-02 RETRY-03 RETRY-04 \
     RETRY-06 OFF-01 OFF-02 OFF-03 WIRE-01 WIRE-02 WIRE-05 WIRE-06";
-
-#[test]
-fn no_layer_uses_one_below_it() {
-    for (layer, allowed) in LAYERS {
-        let mut seen = 0;
-        for (path, text) in sources(&["src".as_ref(), layer.as_ref()]) {
-            for used in paths_into_the_crate(&text) {
-                assert!(used == *layer || allowed.contains(&used), "{} uses crate::{used}", path.display());
-                seen += 1;
-            }
-        }
-        assert!(seen > 0, "src/{layer} has no path into the crate: is it there?");
-    }
-}
 
 #[test]
 fn the_table_of_scenarios_names_tests_that_exist() {
@@ -98,15 +74,6 @@ fn is_of_row(test: &str) -> bool {
 
 fn name_at_start(text: &str) -> String {
     text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()
-}
-
-/// The first segment behind each `crate::` of a source.
-fn paths_into_the_crate(text: &str) -> Vec<&str> {
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .flat_map(|line| line.split("crate::").skip(1))
-        .map(|path| path.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or_default())
-        .collect()
 }
 
 /// Every Rust source below a folder.
