@@ -37,6 +37,8 @@ use crate::worker::Threads;
 
 /// A route that seems wrong is asked for at most this often.
 const SUSPICION_INTERVAL: Duration = Duration::from_millis(500);
+/// More than the in-flight windows of a few producers with the default settings. The net below them.
+const COMPLETIONS_OUTBOX: usize = 256 * 1024 * 1024;
 /// How long a client whose last handle is dropped may take to end its threads.
 const DROP_GRACE: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,7 @@ impl Client {
             connect_timeout: config.connect_timeout,
             silence_limit: config.silence_limit,
             outbox_limit: config.outbox_limit,
+            completions_outbox_limit: config.outbox_limit.max(COMPLETIONS_OUTBOX),
             encoding: config.header_encoding,
             resolve: Arc::clone(&config.resolver),
             transport: Arc::new(|_| Ok(Box::new(Plain))),

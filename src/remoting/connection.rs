@@ -30,6 +30,9 @@ const DEADLINE_GRAIN: Duration = Duration::from_millis(10);
 pub(super) struct Limits {
     /// Bytes that may wait for the socket; one frame fits into an empty outbox whatever its size.
     pub(super) outbox: usize,
+    /// The same for requests whose completion nobody waits for here: where they come from bounds them already, and a
+    /// refusal would be a failure.
+    pub(super) outbox_of_completions: usize,
     /// How long a connection that owes a reply may say nothing.
     pub(super) silence: Duration,
 }
@@ -151,8 +154,10 @@ impl Connection {
             }
             _ => {}
         }
-        if !state.has_room(frame) {
-            if !matches!(waiter, Some(Waiter::Completion(_))) {
+        let can_wait = !matches!(waiter, Some(Waiter::Completion(_)));
+        let limit = if can_wait { state.limits.outbox } else { state.limits.outbox_of_completions };
+        if !state.has_room(frame, limit) {
+            if can_wait {
                 state.let_wait(thread::current());
             }
             return Submitted::Full(waiter);
@@ -233,7 +238,7 @@ impl Connection {
     /// looks afterwards. `false` when there is no room for it.
     pub(super) fn append(&self, frame: &Frame<'_>) -> bool {
         let mut state = self.state.lock();
-        let has_room = state.has_room(frame);
+        let has_room = state.has_room(frame, state.limits.outbox);
         if has_room && !matches!(state.phase, ConnectionPhase::Closed(_)) {
             state.outbox.append(frame, 0);
         }
@@ -340,8 +345,8 @@ impl Connection {
 }
 
 impl State {
-    fn has_room(&self, frame: &Frame<'_>) -> bool {
-        self.outbox.unsent() == 0 || self.outbox.unsent() + frame.len() <= self.limits.outbox
+    fn has_room(&self, frame: &Frame<'_>, limit: usize) -> bool {
+        self.outbox.unsent() == 0 || self.outbox.unsent() + frame.len() <= limit
     }
 
     fn put_back(&mut self, left: Batch) {

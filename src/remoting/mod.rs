@@ -58,8 +58,10 @@ pub(crate) struct RemotingConfig {
     /// A connection that owes a reply and was silent for this long is probed; when it stays silent for half as long
     /// again, it is closed.
     pub(crate) silence_limit: Duration,
-    /// Bytes that may wait for one socket.
+    /// Bytes that may wait for one socket before callers wait too.
     pub(crate) outbox_limit: usize,
+    /// Bytes that may wait for one socket before asynchronous requests are refused.
+    pub(crate) completions_outbox_limit: usize,
     pub(crate) encoding: HeaderEncoding,
     pub(crate) resolve: Arc<dyn Resolve>,
     pub(crate) transport: Arc<MakeTransport>,
@@ -332,7 +334,12 @@ impl Shared {
                 return Ok(Arc::clone(connection));
             }
             let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
-            let limits = Limits { outbox: self.config.outbox_limit, silence: self.config.silence_limit };
+            let RemotingConfig { outbox_limit, completions_outbox_limit, silence_limit, .. } = self.config;
+            let limits = Limits {
+                outbox: outbox_limit,
+                outbox_of_completions: completions_outbox_limit,
+                silence: silence_limit,
+            };
             let connection = Arc::new(Connection::new(Arc::clone(address), token, limits));
             peers.by_address.entry(Arc::clone(address)).or_default().connection = Some(Arc::clone(&connection));
             connection

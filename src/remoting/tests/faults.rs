@@ -76,7 +76,7 @@ fn number_of(body: &Bytes) -> u32 {
 
 #[test]
 fn what_was_told_as_not_sent_never_arrives_and_the_rest_does() {
-    let (remoting, _thread) = start(RemotingConfig { outbox_limit: 256 * 1024 * 1024, ..config() });
+    let (remoting, _thread) = start(with_outbox(256 * 1024 * 1024));
     let (address, release, arrived) = stalled_peer();
     let (sender, outcomes) = unbounded();
     let mut random = Random(7);
@@ -116,7 +116,7 @@ fn what_was_told_as_not_sent_never_arrives_and_the_rest_does() {
 
 #[test]
 fn a_connection_lost_while_it_stalls_tells_what_left_from_what_did_not() {
-    let (remoting, _thread) = start(RemotingConfig { outbox_limit: 256 * 1024 * 1024, ..config() });
+    let (remoting, _thread) = start(with_outbox(256 * 1024 * 1024));
     let (release, released) = unbounded::<()>();
     let address = peer(move |_, wire| {
         let _ = released.recv();
@@ -152,7 +152,7 @@ fn a_connection_lost_while_it_stalls_tells_what_left_from_what_did_not() {
 
 #[test]
 fn a_full_outbox_refuses_asynchronous_calls_and_lets_others_wait_until_the_peer_reads() {
-    let (remoting, _thread) = start(RemotingConfig { outbox_limit: 1024 * 1024, ..config() });
+    let (remoting, _thread) = start(with_outbox(1024 * 1024));
     let (address, release, arrived) = stalled_peer();
     let body = numbered(1, 100_000);
     let (sender, outcomes) = unbounded();
@@ -190,8 +190,29 @@ fn a_full_outbox_refuses_asynchronous_calls_and_lets_others_wait_until_the_peer_
 }
 
 #[test]
-fn a_oneway_caller_that_waits_for_room_is_released_when_the_connection_is_lost() {
+fn asynchronous_requests_are_accepted_where_callers_have_to_wait() {
     let (remoting, _thread) = start(RemotingConfig { outbox_limit: 1024 * 1024, ..config() });
+    let (release, released) = unbounded::<()>();
+    let address = peer(move |_, mut wire| {
+        let _ = released.recv();
+        wire.echo();
+    });
+    let body = numbered(1, 200_000);
+    fill(&remoting, &address, &body);
+    let (sender, outcomes) = unbounded();
+    for number in 0..20 {
+        remoting.invoke_async(&address, request(&body), soon(), report(&sender, number));
+    }
+    assert!(current(&remoting, &address).unwrap().unsent() > 4_000_000);
+    release.send(()).unwrap();
+    for _ in 0..20 {
+        outcomes.recv_timeout(PATIENCE).unwrap().1.unwrap();
+    }
+}
+
+#[test]
+fn a_oneway_caller_that_waits_for_room_is_released_when_the_connection_is_lost() {
+    let (remoting, _thread) = start(with_outbox(1024 * 1024));
     let (release, released) = unbounded::<()>();
     let address = peer(move |number, mut wire| {
         if number == 0 {

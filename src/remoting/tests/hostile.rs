@@ -115,10 +115,9 @@ fn a_reply_that_is_followed_by_the_end_is_delivered() {
 
 #[test]
 fn a_peer_that_asks_and_never_reads_cannot_fill_the_memory() {
-    let (remoting, _thread) = start(RemotingConfig { outbox_limit: 256 * 1024, ..config() });
+    let (remoting, _thread) = start(with_outbox(256 * 1024));
     let told = Arc::new(Told::default());
-    let (other, _other_thread) =
-        start_with(RemotingConfig { outbox_limit: 256 * 1024, ..config() }, Arc::clone(&told) as _);
+    let (other, _other_thread) = start_with(with_outbox(256 * 1024), Arc::clone(&told) as _);
     let address = peer(|_, mut wire| {
         wire.next().unwrap();
         let asked = RemotingCommand::request(RequestCode::GET_CONSUMER_RUNNING_INFO, &()).with_body(vec![0; 60_000]);

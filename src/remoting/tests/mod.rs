@@ -62,6 +62,7 @@ fn config() -> RemotingConfig {
         connect_timeout: Duration::from_secs(10),
         silence_limit: Duration::from_secs(30),
         outbox_limit: 32 * 1024 * 1024,
+        completions_outbox_limit: 32 * 1024 * 1024,
         encoding: HeaderEncoding::Json,
         resolve: Arc::new(SystemResolver),
         transport: Arc::new(|_| Ok(Box::new(Plain))),
@@ -97,6 +98,10 @@ impl RemotingEvents for Told {
     fn disconnected(&self, _address: &Arc<str>) {
         self.disconnected.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+fn with_outbox(bytes: usize) -> RemotingConfig {
+    RemotingConfig { outbox_limit: bytes, completions_outbox_limit: bytes, ..config() }
 }
 
 fn request(body: &Bytes) -> Request<'_> {

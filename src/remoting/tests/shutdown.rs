@@ -19,7 +19,7 @@ fn stopping_completes_everything_pending_and_refuses_the_rest() {
 
 #[test]
 fn callers_that_wait_are_released_by_a_stop() {
-    let (remoting, mut thread) = start(RemotingConfig { outbox_limit: 1000, ..config() });
+    let (remoting, mut thread) = start(with_outbox(1000));
     let stalled = peer(|_, wire| {
         wait(PATIENCE);
         drop(wire);
