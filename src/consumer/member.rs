@@ -91,6 +91,16 @@ impl Consumer {
         self.windows.read().values().cloned().collect()
     }
 
+    /// Each broker that we consume from gives failed messages back through a queue of its own. It makes that queue when
+    /// it hears of the group, and tells the name servers later than us: a look at that moment may come too early.
+    fn look_for_retry_queues(&self) {
+        let route = self.core.routes.known(&self.retry_topic);
+        let is_known = |broker: &str| route.as_ref().is_some_and(|route| route.broker(broker).is_some());
+        if self.all_windows().iter().any(|window| !is_known(&window.queue.broker_name)) {
+            self.core.refresh_suspected_route(&self.retry_topic);
+        }
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -213,5 +223,6 @@ impl Member for ConsumerMember {
         }
         consumer.send_all_offsets(now);
         consumer.look_after_waiting(now);
+        consumer.look_for_retry_queues();
     }
 }

@@ -10,6 +10,7 @@ mod errors;
 mod retry;
 mod window;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -52,4 +53,12 @@ fn outcome(of: &Receiver<Result<SendResult>>) -> Result<SendResult> {
 
 fn soon() -> Instant {
     Instant::now() + PATIENCE
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
 }

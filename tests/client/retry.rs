@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, RequestRecord};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
     ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer, PushConsumerBuilder,
 };
 
-use crate::{PATIENCE, TOPIC, mini, producer};
+use crate::{PATIENCE, TOPIC, eventually, mini, producer};
 
 const GROUP: &str = "receivers";
 const RETRY_TOPIC: &str = "%RETRY%receivers";
 const SEND_BACK: RequestCode = RequestCode::CONSUMER_SEND_MSG_BACK;
+/// Longer than any test: what a client does by such a timer does not happen in one.
+const NEVER: Duration = Duration::from_secs(60 * 60);
 const SEND: RequestCode = RequestCode::SEND_MESSAGE_V2;
 
 /// Longer than the first two retries wait by a broker's default levels, 10 s and 30 s.
@@ -43,6 +45,35 @@ fn retry_06_a_failed_message_goes_back_by_one_request() {
     assert!(published(&mini).is_empty());
     assert!(consumer.shutdown(PATIENCE).is_clean());
     assert_eq!(mini.committed_offset(GROUP, &sent), Some(1));
+}
+
+#[test]
+fn retry_06_the_retry_queue_of_a_broker_that_tells_its_name_server_late_is_found() {
+    let mini = mini(2);
+    let address = mini.broker_address("broker-a");
+    let of_broker_a_only = format!(
+        "{{\"brokerDatas\":[{{\"brokerAddrs\":{{\"0\":\"{address}\"}},\"brokerName\":\"broker-a\",\"cluster\":\"C\"}}],\
+         \"queueDatas\":[{{\"brokerName\":\"broker-a\",\"perm\":6,\"readQueueNums\":1,\"writeQueueNums\":1}}]}}"
+    );
+    let early = Fault::answer(move |request| {
+        RemotingCommand::response_to(request, ResponseCode::SUCCESS, None).with_body(of_broker_a_only.clone())
+    });
+    mini.fail(RequestCode::GET_ROUTEINFO_BY_TOPIC, early.topic(RETRY_TOPIC));
+    let (consumer, deliveries) = failing(&mini, 1, |builder| {
+        let quiet = builder.route_interval(NEVER).heartbeat_interval(NEVER).rebalance_interval(NEVER);
+        quiet.offset_interval(Duration::from_millis(100))
+    });
+    let retry_queue = |broker: &str| MessageQueue::new(RETRY_TOPIC, broker, 0);
+    eventually("the queue that is told is taken", || consumer.queues().contains(&retry_queue("broker-a")));
+    assert!(!consumer.queues().contains(&retry_queue("broker-b")));
+    mini.clear_faults();
+    let queue = MessageQueue::new(TOPIC, "broker-b", 0);
+    producer(&mini).start().unwrap().send_to(&message(), &queue).unwrap();
+    next(&deliveries);
+    assert!(mini.wait_for_requests(SEND_BACK, 1, PATIENCE));
+    eventually("the other queue is taken", || consumer.queues().contains(&retry_queue("broker-b")));
+    mini.advance(UNTIL_DUE);
+    assert_eq!(next(&deliveries).reconsume_times, 1);
 }
 
 #[test]
