@@ -25,8 +25,9 @@ use super::member::{Consumer, Window};
 use super::process_queue::{Claim, ConsumeRequest};
 use super::retry::RetryDelay;
 
-/// A worker reports what quick listeners have consumed after this long at the latest.
-const REPORT_AFTER: Duration = Duration::from_millis(2);
+/// Between two batches a worker reports what was consumed, and calls for help, when it last did so this long ago: quick
+/// listeners rarely, slow ones each time.
+const LOOK_AFTER: Duration = Duration::from_millis(2);
 
 /// The threads that run one consumer's listener.
 #[derive(Debug)]
@@ -115,16 +116,7 @@ fn run(inbox: &Receiver<Work>, shared: &Shared) {
         shared.idle.fetch_sub(1, Ordering::Relaxed);
         let Ok(work) = received else { return };
         let Work { consumer, window, request } = work;
-        call_for_help(&consumer, &window, &request, shared);
         Share { consumer: &consumer, window: &window, request: &request, shared }.consume();
-    }
-}
-
-/// Lets an idle worker join when there is more in the request than one batch; that worker calls the next.
-fn call_for_help(consumer: &Arc<Consumer>, window: &Arc<Window>, request: &Arc<ConsumeRequest>, shared: &Shared) {
-    let more = request.unclaimed().len() > consumer.options.consume_batch;
-    if more && shared.idle.load(Ordering::Relaxed) > 0 {
-        consumer.pool.submit(consumer, window, Arc::clone(request));
     }
 }
 
@@ -139,32 +131,44 @@ struct Share<'a> {
 impl Share<'_> {
     /// Claims batches until none is left. Batches that were consumed one behind the other are reported together.
     fn consume(&self) {
-        let mut consumed: Option<(Claim, Instant)> = None;
+        self.call_for_help();
+        let mut consumed = None;
+        let mut looked = Instant::now();
         loop {
             let now = Instant::now();
-            let Some(claim) = self.request.claim(self.consumer.options.consume_batch, now) else { break };
-            self.consume_batch(claim, now, &mut consumed);
-            if consumed.as_ref().is_some_and(|(_, since)| since.elapsed() > REPORT_AFTER) {
+            if now - looked > LOOK_AFTER {
+                looked = now;
                 self.report_consumed(consumed.take());
+                self.call_for_help();
             }
+            let Some(claim) = self.request.claim(self.consumer.options.consume_batch, now) else { break };
+            self.consume_batch(claim, &mut consumed);
         }
         self.report_consumed(consumed);
     }
 
+    /// Lets an idle worker join when there is more in the request than one batch; that worker calls the next.
+    fn call_for_help(&self) {
+        let more = self.request.unclaimed().len() > self.consumer.options.consume_batch;
+        if more && self.shared.idle.load(Ordering::Relaxed) > 0 {
+            self.consumer.pool.submit(self.consumer, self.window, Arc::clone(self.request));
+        }
+    }
+
     /// Gives a batch to the listener. A message whose body cannot be read fails without it, and parts the batch: its
     /// neighbours would fail with it each time they come again.
-    fn consume_batch(&self, mut claim: Claim, now: Instant, consumed: &mut Option<(Claim, Instant)>) {
+    fn consume_batch(&self, mut claim: Claim, consumed: &mut Option<Claim>) {
         let messages = self.request.messages(&claim);
         if messages.iter().all(|message| message.sys_flag & COMPRESSED == 0) {
             let (done, delay) = self.call(messages);
-            return self.settle(claim, done, delay, now, consumed);
+            return self.settle(claim, done, delay, consumed);
         }
         while !claim.is_empty() {
             let (readable, trouble) = self.decompressed(self.request.messages(&claim));
             let batch = claim.split_to(readable.len());
             if !readable.is_empty() {
                 let (done, delay) = self.call(&readable);
-                self.settle(batch, done, delay, now, consumed);
+                self.settle(batch, done, delay, consumed);
             }
             if let Some(error) = trouble {
                 warn!("a message of {} cannot be read and goes back: {error}", self.window.queue);
@@ -174,32 +178,25 @@ impl Share<'_> {
     }
 
     /// Reports what the listener has done, or keeps it for later when all is consumed.
-    fn settle(
-        &self,
-        claim: Claim,
-        done: usize,
-        delay: RetryDelay,
-        now: Instant,
-        consumed: &mut Option<(Claim, Instant)>,
-    ) {
+    fn settle(&self, claim: Claim, done: usize, delay: RetryDelay, consumed: &mut Option<Claim>) {
         if done < self.request.messages(&claim).len() {
             self.report_consumed(consumed.take());
             return self.report(claim, done, delay);
         }
         *consumed = match consumed.take() {
-            None => Some((claim, now)),
-            Some((mut before, since)) => match before.join(claim) {
-                Ok(()) => Some((before, since)),
+            None => Some(claim),
+            Some(mut before) => match before.join(claim) {
+                Ok(()) => Some(before),
                 Err(claim) => {
-                    self.report_consumed(Some((before, since)));
-                    Some((claim, now))
+                    self.report_consumed(Some(before));
+                    Some(claim)
                 }
             },
         };
     }
 
-    fn report_consumed(&self, consumed: Option<(Claim, Instant)>) {
-        if let Some((claim, _)) = consumed {
+    fn report_consumed(&self, consumed: Option<Claim>) {
+        if let Some(claim) = consumed {
             self.report(claim, usize::MAX, RetryDelay::Growing);
         }
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attempts;
+mod consume;
 mod errors;
 mod retry;
 mod window;

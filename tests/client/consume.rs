@@ -1,0 +1,84 @@
+//! How a consumer's workers share what was pulled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, PushConsumer};
+
+use crate::{PATIENCE, TOPIC, message, mini, producer, soon};
+
+/// Long enough for a worker to look for help after it.
+const SLOW: Duration = Duration::from_millis(5);
+
+#[test]
+fn a_worker_that_becomes_idle_joins_one_that_works_on_a_long_pull() {
+    let mini = mini(1);
+    let queue = |id| MessageQueue::new(TOPIC, "broker-a", id);
+    let producer = producer(&mini).start().unwrap();
+    let (release, released) = bounded::<()>(0);
+    let (begun, begins) = unbounded();
+    let side_by_side = Arc::new(SideBySide::default());
+    let met = Arc::clone(&side_by_side);
+    let consumer = PushConsumer::builder("workers")
+        .name_servers(mini.name_servers())
+        .subscribe(TOPIC, FilterExpression::all())
+        .consume_from(ConsumeFromWhere::First)
+        .consume_threads(2)
+        .each(move |message: &MessageExt| {
+            begun.send(message.queue_id).map_err(|_| "the test is over")?;
+            if message.queue_id == 0 {
+                let _ = released.recv();
+                return Ok::<(), &str>(());
+            }
+            met.run();
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    producer.send_to(&message(), &queue(0)).unwrap();
+    assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), 0);
+    // The pull that waits at the broker brings the first of these, the next one all others.
+    consumer.pause();
+    for _ in 0..30 {
+        producer.send_to(&message(), &queue(1)).unwrap();
+    }
+    consumer.resume();
+    // One worker is busy, so nobody can help the other when it begins with them.
+    for _ in 0..2 {
+        assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), 1);
+    }
+    drop(release);
+    assert!(side_by_side.wait(), "the long pull was left to one worker");
+    drop(begins);
+    consumer.shutdown(PATIENCE);
+}
+
+/// Whether two listeners have run at the same time.
+#[derive(Default)]
+struct SideBySide {
+    running: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl SideBySide {
+    fn run(&self) {
+        let mut state = self.running.lock();
+        state.0 += 1;
+        state.1 |= state.0 > 1;
+        self.changed.notify_all();
+        self.changed.wait_until(&mut state, Instant::now() + SLOW);
+        state.0 -= 1;
+    }
+
+    fn wait(&self) -> bool {
+        let mut state = self.running.lock();
+        while !state.1 {
+            if self.changed.wait_until(&mut state, soon()).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+}
