@@ -240,12 +240,13 @@ fn two_hundred_starts_and_stops_leave_no_thread_and_no_descriptor() {
             if round % 10 == 0 {
                 assert!(ping(&remoting, &name, within(20)).is_err());
             }
-            assert_eq!(ours(), 1 + usize::from(round % 10 == 0));
+            // A thread that was waited for may be listed for a moment yet: the kernel tells its waiter first.
+            eventually("only this round's threads are there", || ours() == 1 + usize::from(round % 10 == 0));
             assert_eq!(thread.stop(soon()), Vec::<String>::new());
             // Handles that outlive the stop keep nothing open.
             handles.push(remoting);
         }
-        assert_eq!(ours(), 0);
+        eventually("no thread is left", || ours() == 0);
         assert_eq!(entries("/proc/self/fd"), before);
     });
 }
