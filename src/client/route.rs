@@ -312,7 +312,7 @@ impl Lookup {
         if self.asked == self.name_servers.len() || now >= self.deadline {
             return self.give_up();
         }
-        let Some(server) = self.name_servers.get((self.first + self.asked) % self.name_servers.len()).cloned() else {
+        let Some(server) = self.name_servers.get(self.current()).cloned() else {
             return self.give_up();
         };
         let left = self.deadline - now;
@@ -351,10 +351,14 @@ impl Lookup {
         self.ask();
     }
 
+    /// The index of the server that is being asked.
+    fn current(&self) -> usize {
+        (self.first + self.asked) % self.name_servers.len().max(1)
+    }
+
     /// Later look-ups begin with the server that is being asked.
     fn prefer_current(&self) {
-        let index = (self.first + self.asked) % self.name_servers.len().max(1);
-        self.routes.current.store(index, Ordering::Relaxed);
+        self.routes.current.store(self.current(), Ordering::Relaxed);
     }
 
     fn give_up(mut self: Box<Self>) {

@@ -114,20 +114,14 @@ impl Consumer {
 
     /// Sends the offsets that must not wait for the next round.
     pub(super) fn send_hurried_offsets(self: &Arc<Self>, now: Instant) {
-        let commits = {
-            let mut offsets = self.offsets.lock();
-            offsets.hurried(now)
-        };
+        let commits = self.offsets.lock().hurried(now);
         self.send_offsets(commits);
     }
 
     /// Sends the offsets of all queues that have got on.
     fn send_all_offsets(self: &Arc<Self>, now: Instant) {
         self.collect_offsets();
-        let commits = {
-            let mut offsets = self.offsets.lock();
-            offsets.flush(now)
-        };
+        let commits = self.offsets.lock().flush(now);
         self.send_offsets(commits);
     }
 

@@ -88,20 +88,25 @@ impl Sender {
     /// Sends on the caller's thread, and returns when the message is stored or the send is over.
     pub(super) fn send(&self, mut send: Send) -> Result<SendResult> {
         loop {
-            match self.step(&mut send) {
+            let limit = self.await_attempt(&mut send)?;
+            let Some(queue) = send.queue() else { continue };
+            let outcome = self
+                .request(&send.prepared, queue, |address, request| self.core.remoting.invoke(address, request, limit));
+            if let Some(result) = self.verdict(&mut send, outcome) {
+                return result;
+            }
+        }
+    }
+
+    /// Waits on the caller's thread until there is something to try. Returns how long that may take.
+    fn await_attempt(&self, send: &mut Send) -> Result<Instant> {
+        loop {
+            match self.step(send) {
                 Step::Route => {
                     let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline())?;
                     send.route = Some(route);
                 }
-                Step::Answer { limit } => {
-                    let Some(queue) = send.queue() else { continue };
-                    let outcome = self.request(&send.prepared, queue, |address, request| {
-                        self.core.remoting.invoke(address, request, limit)
-                    });
-                    if let Some(result) = self.verdict(&mut send, outcome) {
-                        return result;
-                    }
-                }
+                Step::Answer { limit } => return Ok(limit),
                 Step::Pause { until } => park_until(until),
                 Step::Over => return Err(send.take_error()),
             }
@@ -129,23 +134,12 @@ impl Sender {
 
     /// Hands the message to the connection of a broker that can be reached; there is no answer.
     pub(super) fn send_oneway(&self, mut send: Send) -> Result<()> {
-        loop {
-            match self.step(&mut send) {
-                Step::Route => {
-                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline())?;
-                    send.route = Some(route);
-                }
-                Step::Answer { limit } => {
-                    let Some(queue) = send.queue() else { continue };
-                    let accepted = self.request(&send.prepared, queue, |address, request| {
-                        self.core.remoting.invoke_oneway(address, request, limit)
-                    });
-                    return accepted.map_err(Error::from);
-                }
-                Step::Pause { until } => park_until(until),
-                Step::Over => return Err(send.take_error()),
-            }
-        }
+        let limit = self.await_attempt(&mut send)?;
+        let Some(queue) = send.queue() else { return Err(send.take_error()) };
+        let accepted = self.request(&send.prepared, queue, |address, request| {
+            self.core.remoting.invoke_oneway(address, request, limit)
+        });
+        accepted.map_err(Error::from)
     }
 
     /// Lets `select` choose one of the topic's queues.

@@ -154,7 +154,7 @@ impl Connection {
             }
             _ => {}
         }
-        let can_wait = !matches!(waiter, Some(Waiter::Completion(_)));
+        let can_wait = !waiter.as_ref().is_some_and(Waiter::is_completion);
         let limit = if can_wait { state.limits.outbox } else { state.limits.outbox_of_completions };
         if !state.has_room(frame, limit) {
             if can_wait {

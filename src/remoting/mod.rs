@@ -244,7 +244,7 @@ impl Remoting {
                     hand_overs += 1;
                 }
                 Submitted::Full(returned) => {
-                    let can_wait = !matches!(returned, Some(Waiter::Completion(_)));
+                    let can_wait = !returned.as_ref().is_some_and(Waiter::is_completion);
                     if !can_wait || !park_until(deadline) {
                         connection.stop_waiting(thread::current().id());
                         return Err((refused(address, ErrorKind::WindowFull, "the peer does not keep up"), returned));

@@ -138,6 +138,11 @@ pub(super) enum Waiter {
 }
 
 impl Waiter {
+    /// Whether no thread waits for the outcome.
+    pub(super) fn is_completion(&self) -> bool {
+        matches!(self, Self::Completion(_))
+    }
+
     /// Hands the outcome over. Not to be called under a lock.
     pub(super) fn complete(self, outcome: Outcome) {
         match self {
@@ -167,7 +172,7 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn insert(&mut self, opaque: i32, entry: Entry) {
-        if matches!(entry.waiter, Waiter::Completion(_)) {
+        if entry.waiter.is_completion() {
             self.earliest = Some(self.earliest.map_or(entry.deadline, |earliest| earliest.min(entry.deadline)));
         }
         self.entries.insert(opaque, entry);
@@ -189,16 +194,12 @@ impl Pending {
         }
         let mut expired: Vec<_> = self
             .entries
-            .extract_if(|_, entry| matches!(entry.waiter, Waiter::Completion(_)) && entry.deadline <= now)
+            .extract_if(|_, entry| entry.waiter.is_completion() && entry.deadline <= now)
             .map(|(_, entry)| entry)
             .collect();
         expired.sort_unstable_by_key(|entry| entry.frame.start);
-        self.earliest = self
-            .entries
-            .values()
-            .filter(|entry| matches!(entry.waiter, Waiter::Completion(_)))
-            .map(|entry| entry.deadline)
-            .min();
+        self.earliest =
+            self.entries.values().filter(|entry| entry.waiter.is_completion()).map(|entry| entry.deadline).min();
         expired
     }
 
