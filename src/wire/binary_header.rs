@@ -5,7 +5,8 @@ use byteorder::{BigEndian, ByteOrder};
 use bytes::{BufMut, Bytes};
 
 use super::code::LanguageCode;
-use super::command::{ExtFields, FieldSink, FrameHead, HeaderEncoding, HeaderFields, RemotingCommand};
+use super::command::{FrameHead, HeaderEncoding, RemotingCommand};
+use super::ext_fields::{ExtFields, FieldSink, HeaderFields};
 use super::{Error, bad_length};
 
 /// Writes the header behind what is in `out`. Codes above 32767 do not fit into this layout.
@@ -81,10 +82,7 @@ impl FieldSink for BinarySink<'_> {
 }
 
 fn read_fields(mut reader: Reader<'_>) -> Result<ExtFields, Error> {
-    if reader.0.is_empty() {
-        return Ok(ExtFields::new());
-    }
-    let mut fields = ExtFields::for_header(reader.0.len());
+    let mut fields = ExtFields::new();
     while !reader.0.is_empty() {
         let key_length = reader.i16("ext field key")?;
         let key = reader.text("ext field key", key_length.into())?;

@@ -1,4 +1,4 @@
-//! One Remoting command: its frame, its header in both encodings, its flat header fields.
+//! One Remoting command: its frame, and its header in both encodings.
 //!
 //! A frame is `length (4) | encoding (1) + header length (3) | header | body`; the length does not count itself. A
 //! receiver looks at the encoding byte of *every* frame, since peers mix them on one connection.
@@ -9,6 +9,7 @@ use byteorder::{BigEndian, ByteOrder};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::code::{LanguageCode, RequestCode, ResponseCode};
+use super::ext_fields::{ExtFields, HeaderFields};
 use super::{Error, MAX_FRAME_LENGTH, bad_length, binary_header, json_header};
 
 const FLAG_RESPONSE: i32 = 1;
@@ -22,8 +23,6 @@ const KEPT_BUFFER: usize = 1024 * 1024;
 /// A header's length has three bytes.
 const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
 
-/// What the longest usual header has: a request to send a message.
-const USUAL_FIELDS: usize = 16;
 const USUAL_HEADER_LENGTH: usize = 1024;
 
 /// The protocol version this library states in its commands: `V4_9_3` of the Java client's `MQVersion`.
@@ -56,115 +55,6 @@ impl HeaderEncoding {
             other => Err(Error::UnknownValue { what: "header encoding", value: i64::from(other) }),
         }
     }
-}
-
-/// Takes a header's fields one after the other, as text. Absent fields are not mentioned.
-pub trait FieldSink {
-    /// A field with a text value.
-    fn text(&mut self, key: &str, value: &str);
-
-    /// A field with a number, written in decimal.
-    fn number(&mut self, key: &str, value: i64) {
-        self.text(key, itoa::Buffer::new().format(value));
-    }
-
-    /// A field that is `true` or `false`.
-    fn boolean(&mut self, key: &str, value: bool) {
-        self.text(key, if value { "true" } else { "false" });
-    }
-}
-
-/// A header: named fields beside the command's own.
-pub trait HeaderFields {
-    /// Hands every present field to `sink`.
-    fn write_to(&self, sink: &mut dyn FieldSink);
-}
-
-/// For commands without fields.
-impl HeaderFields for () {
-    fn write_to(&self, _sink: &mut dyn FieldSink) {}
-}
-
-/// The flat header fields of one command, in the order in which they were written; of doubles the last one counts.
-///
-/// All text lives in one string: reading a command costs two allocations for its fields, however many there are.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct ExtFields {
-    text: String,
-    /// End of each key and of its value in `text`; a field begins where the one before it ends.
-    ends: Vec<(usize, usize)>,
-}
-
-impl ExtFields {
-    /// No field yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// No field yet, with room for the fields of a usual header of this many bytes.
-    pub(super) fn for_header(length: usize) -> Self {
-        Self { text: String::with_capacity(length), ends: Vec::with_capacity(USUAL_FIELDS) }
-    }
-
-    /// The last value written under `key`.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.iter().filter(|(k, _)| *k == key).last().map(|(_, value)| value)
-    }
-
-    /// All fields in their order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut start = 0;
-        self.ends.iter().map(move |&(key_end, value_end)| {
-            let key = self.text.get(start..key_end).unwrap_or_default();
-            let value = self.text.get(key_end..value_end).unwrap_or_default();
-            start = value_end;
-            (key, value)
-        })
-    }
-
-    /// How many fields there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there is no field.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-}
-
-impl FieldSink for ExtFields {
-    fn text(&mut self, key: &str, value: &str) {
-        self.text.push_str(key);
-        let key_end = self.text.len();
-        self.text.push_str(value);
-        self.ends.push((key_end, self.text.len()));
-    }
-}
-
-impl HeaderFields for ExtFields {
-    fn write_to(&self, sink: &mut dyn FieldSink) {
-        for (key, value) in self.iter() {
-            sink.text(key, value);
-        }
-    }
-}
-
-impl fmt::Debug for ExtFields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.iter().map(|(key, value)| (key, if is_secret(key) { "***" } else { value })))
-            .finish()
-    }
-}
-
-/// Credentials never reach a log.
-fn is_secret(key: &str) -> bool {
-    matches!(key, "Signature" | "SecurityToken" | "AccessKey")
 }
 
 /// A request or a response.
@@ -482,6 +372,7 @@ impl FrameDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::FieldSink;
 
     fn sample(encoding: HeaderEncoding) -> RemotingCommand {
         let mut fields = ExtFields::new();

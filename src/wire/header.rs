@@ -5,7 +5,7 @@
 //! an error, never a default.
 
 use super::Error;
-use super::command::{ExtFields, FieldSink, HeaderFields};
+use super::ext_fields::{ExtFields, FieldSink, HeaderFields};
 
 macro_rules! headers {
     ($(

@@ -4,15 +4,14 @@
 //! of what a general deserializer takes. Whatever is not a plain text (escapes, numbers, unknown values) goes to
 //! `serde_json`. Pure functions; `command.rs` puts the frame around it.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Error;
 use super::code::LanguageCode;
-use super::command::{ExtFields, FieldSink, FrameHead, HeaderEncoding, HeaderFields, RemotingCommand};
+use super::command::{FrameHead, HeaderEncoding, RemotingCommand};
+use super::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields, Span};
 
 /// Writes the header behind what is in `out`.
 pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) {
@@ -42,41 +41,13 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
 /// doubles the last one counts.
 pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
     let text = std::str::from_utf8(header).map_err(|_| Error::BadText { what: WHAT })?;
-    let mut reader = Reader { text, at: 0, error: None };
-    let (mut code, mut opaque) = (None, None);
-    let mut command = RemotingCommand {
-        code: 0,
-        language: LanguageCode::OTHER,
-        version: 0,
-        opaque: 0,
-        flag: 0,
-        remark: None,
-        ext_fields: ExtFields::new(),
-        body: Bytes::new(),
-        encoding: HeaderEncoding::Json,
-    };
-    let read = reader.object(|reader, key| {
-        match key {
-            "code" => code = Some(reader.number()?),
-            "opaque" => opaque = Some(reader.number()?),
-            "flag" => command.flag = reader.number()?,
-            "version" => command.version = reader.number()?,
-            "language" => command.language = reader.language()?,
-            "remark" => command.remark = reader.scalar()?.map(Cow::into_owned),
-            "extFields" => command.ext_fields = reader.fields()?,
-            _ => reader.skip()?,
-        }
-        Ok(())
-    });
-    if read.and_then(|()| reader.end()).is_err() {
-        return Err(reader.error.unwrap_or(Error::BadText { what: WHAT }));
-    }
-    command.code = code.ok_or(Error::MissingField { field: "code" })?;
-    command.opaque = opaque.ok_or(Error::MissingField { field: "opaque" })?;
-    Ok(command)
+    let mut reader = Reader { text, at: 0, unescaped: String::new(), error: None };
+    reader.header().map_err(|Bad| reader.error.unwrap_or(Error::BadText { what: WHAT }))
 }
 
 const WHAT: &str = "command header";
+/// What replies to sends and pulls have, at most.
+const USUAL_FIELDS: usize = 8;
 
 struct JsonSink<'a> {
     out: &'a mut Vec<u8>,
@@ -176,19 +147,56 @@ fn special_marks(word: u64) -> u64 {
 }
 
 /// Walks over JSON text. Positions are always those of ASCII bytes, so that slices end at characters.
+///
+/// What is found is told by where it lies, and copied at the end, all at once.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// The strings that had something escaped; they lie behind `text`.
+    unescaped: String,
     /// Of the last [`Bad`].
     error: Option<Error>,
 }
 
 /// The text cannot be read on; why stands in the reader. (An error of some size would be moved at every step.)
+#[derive(Debug)]
 struct Bad;
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
+    fn header(&mut self) -> Result<RemotingCommand, Bad> {
+        let (mut code, mut opaque, mut flag, mut version) = (None, None, 0, 0);
+        let (mut language, mut remark, mut fields) = (LanguageCode::OTHER, None, Vec::new());
+        self.object(|reader, key| {
+            match reader.get(key) {
+                "code" => code = Some(reader.number()?),
+                "opaque" => opaque = Some(reader.number()?),
+                "flag" => flag = reader.number()?,
+                "version" => version = reader.number()?,
+                "language" => language = reader.language()?,
+                "remark" => remark = reader.scalar()?,
+                "extFields" => fields = reader.fields()?,
+                _ => reader.skip()?,
+            }
+            Ok(())
+        })?;
+        self.end()?;
+        let missing = |field| Error::MissingField { field };
+        Ok(RemotingCommand {
+            code: code.ok_or_else(|| self.fail(missing("code")))?,
+            language,
+            version,
+            opaque: opaque.ok_or_else(|| self.fail(missing("opaque")))?,
+            flag,
+            remark: remark.map(|remark| self.get(remark).to_owned()),
+            ext_fields: ExtFields::found(&[self.text, &self.unescaped], fields),
+            body: Bytes::new(),
+            encoding: HeaderEncoding::Json,
+        })
+    }
+
     /// An object, with `member` called at the value of each key to take it.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<(), Bad>) -> Result<(), Bad> {
+    #[inline]
+    fn object(&mut self, mut member: impl FnMut(&mut Self, Span) -> Result<(), Bad>) -> Result<(), Bad> {
         self.expect(b'{')?;
         if self.peek() == Some(b'}') {
             return self.expect(b'}');
@@ -196,24 +204,24 @@ impl<'a> Reader<'a> {
         loop {
             let key = self.string()?;
             self.expect(b':')?;
-            member(self, &key)?;
+            member(self, key)?;
             match self.peek() {
-                Some(b',') => self.expect(b',')?,
+                Some(b',') => self.at += 1,
                 _ => return self.expect(b'}'),
             }
         }
     }
 
     /// The header's own fields; null is as good as none.
-    fn fields(&mut self) -> Result<ExtFields, Bad> {
+    fn fields(&mut self) -> Result<Vec<FieldSpan>, Bad> {
         if self.peek() == Some(b'n') {
             self.skip()?;
-            return Ok(ExtFields::new());
+            return Ok(Vec::new());
         }
-        let mut fields = ExtFields::for_header(self.text.len() - self.at);
+        let mut fields = Vec::with_capacity(USUAL_FIELDS);
         self.object(|reader, key| {
             if let Some(value) = reader.scalar()? {
-                fields.text(key, &value);
+                fields.push(FieldSpan { key, value });
             }
             Ok(())
         })?;
@@ -221,41 +229,44 @@ impl<'a> Reader<'a> {
     }
 
     /// A text, or a number or truth value as its text, the way fastjson coerces them; `None` for null.
-    fn scalar(&mut self) -> Result<Option<Cow<'a, str>>, Bad> {
+    #[inline]
+    fn scalar(&mut self) -> Result<Option<Span>, Bad> {
         match self.peek() {
             Some(b'"') => self.string().map(Some),
             Some(b'{' | b'[') => Err(self.bad("a text is expected")),
             _ => {
-                let token = self.token();
-                self.parse::<IgnoredAny>(token)?;
-                Ok((token != "null").then_some(Cow::Borrowed(token)))
+                let token = self.token()?;
+                Ok((self.get(token) != "null").then_some(token))
             }
         }
     }
 
     fn number(&mut self) -> Result<i32, Bad> {
         self.peek();
-        let start = self.at;
-        let digit = |at: usize| self.text.as_bytes().get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|d| *d < 10);
-        let negative = self.text.as_bytes().get(start) == Some(&b'-');
-        let first = start + usize::from(negative);
-        let (mut at, mut value) = (first, 0_i64);
+        let bytes = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let (negative, digits) = match bytes {
+            [b'-', digits @ ..] => (true, digits),
+            digits => (false, digits),
+        };
+        let (mut count, mut value) = (0, 0_i64);
         // Enough for every number that fits.
-        while let Some(next) = digit(at).filter(|_| at - first < 12) {
-            value = value * 10 + i64::from(next);
-            at += 1;
+        for digit in digits.iter().take(12).map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit < 10) {
+            value = value * 10 + i64::from(digit);
+            count += 1;
         }
-        let is_json = at > first && (at - first == 1 || digit(first) != Some(0)) && digit(at).is_none();
-        self.at = at;
+        self.at += count + usize::from(negative);
+        let is_json = count == 1 || (count > 1 && digits.first() != Some(&b'0'));
+        let ends = !digits.get(count).is_some_and(u8::is_ascii_digit);
         let value = if negative { -value } else { value };
-        i32::try_from(value).ok().filter(|_| is_json).ok_or_else(|| self.bad("a number is expected"))
+        let number = i32::try_from(value).ok().filter(|_| is_json && ends);
+        number.ok_or_else(|| self.bad("a number is expected"))
     }
 
     /// A language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
     fn language(&mut self) -> Result<LanguageCode, Bad> {
-        let value = self.scalar()?.unwrap_or_default();
+        let value = self.scalar()?.map_or("", |value| self.get(value));
         let by_number = || value.parse().ok().map(LanguageCode);
-        Ok(LanguageCode::from_name(&value).or_else(by_number).unwrap_or(LanguageCode::OTHER))
+        Ok(LanguageCode::from_name(value).or_else(by_number).unwrap_or(LanguageCode::OTHER))
     }
 
     /// Any value.
@@ -269,10 +280,7 @@ impl<'a> Reader<'a> {
                 self.at += values.byte_offset();
                 Ok(())
             }
-            _ => {
-                let token = self.token();
-                self.parse::<IgnoredAny>(token).map(drop)
-            }
+            _ => self.token().map(drop),
         }
     }
 
@@ -280,29 +288,36 @@ impl<'a> Reader<'a> {
         if self.peek().is_some() { Err(self.bad("something follows the object")) } else { Ok(()) }
     }
 
-    /// A string; borrowed unless something in it is escaped.
     #[inline]
-    fn string(&mut self) -> Result<Cow<'a, str>, Bad> {
+    fn string(&mut self) -> Result<Span, Bad> {
         self.expect(b'"')?;
         let start = self.at;
-        let end = self.end_of_string()?;
-        if self.text.as_bytes().get(end) == Some(&b'"') {
-            self.at = end + 1;
-            return Ok(Cow::Borrowed(self.text.get(start..end).unwrap_or_default()));
+        let end = end_of_plain(self.text.as_bytes(), start);
+        if self.text.as_bytes().get(end) != Some(&b'"') {
+            return self.escaped_string(start);
         }
-        self.at = end;
-        while self.text.as_bytes().get(self.at) == Some(&b'\\') {
-            // Whatever is escaped does not end the string.
-            self.at += 2;
-            self.at = self.end_of_string()?;
-        }
-        self.at += 1;
-        self.parse(self.text.get(start - 1..self.at).unwrap_or_default()).map(Cow::Owned)
+        self.at = end + 1;
+        Ok(Span::new(start, end))
     }
 
-    /// Where the quote is that ends the string, or the next backslash in it.
-    fn end_of_string(&mut self) -> Result<usize, Bad> {
-        let end = end_of_plain(self.text.as_bytes(), self.at);
+    /// A string from `start` on in which something is escaped.
+    #[cold]
+    fn escaped_string(&mut self, start: usize) -> Result<Span, Bad> {
+        self.at = self.end_of_string(start)?;
+        while self.text.as_bytes().get(self.at) == Some(&b'\\') {
+            // Whatever is escaped does not end the string.
+            self.at = self.end_of_string(self.at + 2)?;
+        }
+        self.at += 1;
+        let string: String = self.parse(self.text.get(start - 1..self.at).unwrap_or_default())?;
+        let start = self.text.len() + self.unescaped.len();
+        self.unescaped.push_str(&string);
+        Ok(Span::new(start, start + string.len()))
+    }
+
+    /// Where, from `start` on, the quote is that ends the string, or the next backslash in it.
+    fn end_of_string(&mut self, start: usize) -> Result<usize, Bad> {
+        let end = end_of_plain(self.text.as_bytes(), start);
         match self.text.as_bytes().get(end) {
             Some(b'"' | b'\\') => Ok(end),
             Some(_) => Err(self.bad("a control character is in a string")),
@@ -310,20 +325,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What stands here up to a separator.
-    fn token(&mut self) -> &'a str {
+    /// What stands here up to a separator: a number, a truth value or null.
+    fn token(&mut self) -> Result<Span, Bad> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let is_end =
             |byte: u8| matches!(byte, b',' | b'}' | b']' | b':' | b'"' | b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n');
         let length = rest.bytes().position(is_end).unwrap_or(rest.len());
+        let start = self.at;
         self.at += length;
-        rest.get(..length).unwrap_or_default()
+        self.parse::<IgnoredAny>(rest.get(..length).unwrap_or_default())?;
+        Ok(Span::new(start, self.at))
     }
 
-    fn parse<T: Deserialize<'a>>(&mut self, json: &'a str) -> Result<T, Bad> {
+    /// What was found, as text.
+    fn get(&self, span: Span) -> &str {
+        let unescaped = || self.unescaped.get(span.behind(self.text.len())?);
+        self.text.get(span.range()).or_else(unescaped).unwrap_or_default()
+    }
+
+    fn parse<'t, T: Deserialize<'t>>(&mut self, json: &'t str) -> Result<T, Bad> {
         serde_json::from_str(json).map_err(|error| self.bad(error))
     }
 
+    #[inline]
     fn expect(&mut self, wanted: u8) -> Result<(), Bad> {
         if self.peek() == Some(wanted) {
             self.at += 1;
@@ -345,7 +369,12 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn bad(&mut self, detail: impl std::fmt::Display) -> Bad {
-        self.error = Some(Error::BadJson { what: WHAT, detail: format!("{detail}, at byte {}", self.at) });
+        self.fail(Error::BadJson { what: WHAT, detail: format!("{detail}, at byte {}", self.at) })
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error) -> Bad {
+        self.error = Some(error);
         Bad
     }
 }

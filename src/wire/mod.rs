@@ -23,6 +23,7 @@ pub mod name;
 pub mod sys_flag;
 
 mod binary_header;
+mod ext_fields;
 mod json_header;
 
 #[cfg(test)]
@@ -31,7 +32,8 @@ mod hostile;
 use std::fmt;
 
 pub use code::{LanguageCode, RequestCode, ResponseCode};
-pub use command::{ExtFields, FieldSink, FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand};
+pub use command::{FrameDecoder, HeaderEncoding, RemotingCommand};
+pub use ext_fields::{ExtFields, FieldSink, HeaderFields};
 
 /// The largest frame that is accepted or sent, with its four bytes of length: 16 MiB, as in the Java client
 /// (`com.rocketmq.remoting.frameMaxLength`).
