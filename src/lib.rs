@@ -105,6 +105,7 @@ mod layers;
 mod message;
 #[cfg(feature = "mini-broker")]
 pub mod mini_broker;
+mod name_map;
 mod producer;
 mod properties;
 mod remoting;

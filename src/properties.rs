@@ -4,6 +4,7 @@
 //! received message's properties are a slice of the reply it came in. Plain values, without I/O, clock or lock.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -149,7 +150,8 @@ impl Properties {
     }
 
     /// The form of the wire with one more entry, whose value `write` appends; it overrules older ones with its name.
-    pub(crate) fn to_text_with(&self, name: &str, write: impl FnOnce(&mut String)) -> String {
+    /// Also returns where the value lies.
+    pub(crate) fn to_text_with(&self, name: &str, write: impl FnOnce(&mut String)) -> (String, Range<usize>) {
         let text = self.as_text();
         let mut longer = String::with_capacity(text.len() + USUAL_LENGTH);
         longer.push_str(text);
@@ -158,9 +160,11 @@ impl Properties {
         }
         longer.push_str(name);
         longer.push(char::from(NAME_END));
+        let start = longer.len();
         write(&mut longer);
+        let place = start..longer.len();
         longer.push(char::from(VALUE_END));
-        longer
+        (longer, place)
     }
 
     /// Writes an entry behind the others without looking for an older one, which it overrules.
@@ -200,16 +204,25 @@ impl Properties {
 
 /// The value under `name` in properties as they stand on the wire.
 pub(crate) fn value_in<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
+    std::str::from_utf8(encoded.get(place_in(encoded, name)?)?).ok()
+}
+
+/// Where the value under `name` lies in properties as they stand on the wire.
+pub(crate) fn place_in(encoded: &[u8], name: &str) -> Option<Range<usize>> {
     // A separator in the name would match across a name and its value.
     if name.is_empty() || has_separator(name) {
         return None;
     }
-    let mut records = encoded.rsplit(|&byte| byte == VALUE_END);
-    let value = records.find_map(|record| match record.strip_prefix(name.as_bytes())? {
-        [NAME_END, value @ ..] if !value.is_empty() => Some(value),
-        _ => None,
-    })?;
-    std::str::from_utf8(value).ok()
+    let mut end = encoded.len();
+    loop {
+        let records = encoded.get(..end)?;
+        let start = records.iter().rposition(|&byte| byte == VALUE_END).map_or(0, |separator| separator + 1);
+        let value = records.get(start..)?.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(&[NAME_END]));
+        match value {
+            Some(value) if !value.is_empty() => return Some(end - value.len()..end),
+            _ => end = start.checked_sub(1)?,
+        }
+    }
 }
 
 fn put_entry(bytes: &mut BytesMut, name: &str, value: &str) {

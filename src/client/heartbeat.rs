@@ -3,7 +3,6 @@
 //!
 //! Nothing here blocks. A broker knows a member by its *connection*: after a new one it has to be told again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use super::Core;
 use super::member::MemberKey;
 use super::route::TopicRoute;
 use crate::error::{Error, ErrorKind};
+use crate::name_map::NameMap;
 use crate::remoting::Request;
 use crate::wire::RequestCode;
 use crate::wire::body::{self, HeartbeatData};
@@ -27,7 +27,7 @@ const SAME_CONNECTION: Duration = Duration::from_secs(1);
 /// What each broker has been told.
 #[derive(Debug, Default)]
 pub(crate) struct Heartbeats {
-    brokers: Mutex<HashMap<Arc<str>, Told>>,
+    brokers: Mutex<NameMap<Told>>,
 }
 
 #[derive(Debug)]

@@ -31,6 +31,7 @@ use self::member::{Member, MemberKey};
 use self::route::{RouteWatcher, Routes, TopicRoute};
 use self::timer::{Timer, TimerThread};
 use crate::error::{Error, ErrorKind, Result};
+use crate::name_map::NameMap;
 use crate::remoting::transport::Plain;
 use crate::remoting::{Remoting, RemotingConfig, RemotingThread};
 use crate::worker::Threads;
@@ -197,7 +198,7 @@ pub(crate) struct Core {
     /// The threads that the consumers of this client share, while there is a consumer.
     consumer_threads: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     /// When routes were last asked for because something about them seemed wrong.
-    suspected: Mutex<HashMap<Arc<str>, Instant>>,
+    suspected: Mutex<NameMap<Instant>>,
 }
 
 impl Core {

@@ -3,7 +3,7 @@
 //! A look-up is asynchronous and shared: whoever asks for the same topic meanwhile waits for the same answer. It runs on
 //! `rmq-remoting` (its replies) and on whichever thread began it; nothing here blocks but [`Routes::wait`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use super::config::AddressMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::MessageQueue;
+use crate::name_map::NameMap;
 use crate::remoting::{Completion, Outcome, Remoting, Request};
 use crate::wire::body::{MASTER_ID, TopicRouteData};
 use crate::wire::header::GetRouteInfoRequest;
@@ -125,8 +126,8 @@ pub(crate) struct Routes {
     /// The name server that answered last.
     current: AtomicUsize,
     address_map: Option<Arc<AddressMap>>,
-    known: RwLock<HashMap<Arc<str>, Arc<TopicRoute>>>,
-    looked_up: Mutex<HashMap<Arc<str>, Vec<RouteWaiter>>>,
+    known: RwLock<NameMap<Arc<TopicRoute>>>,
+    looked_up: Mutex<NameMap<Vec<RouteWaiter>>>,
     watcher: Box<dyn RouteWatcher>,
 }
 

@@ -17,6 +17,7 @@ use crate::client::Core;
 use crate::client::member::{Member, MemberKey};
 use crate::client::route::TopicRoute;
 use crate::message::MessageQueue;
+use crate::name_map::NameMap;
 use crate::producer::sender::Sender;
 use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
 
@@ -74,7 +75,7 @@ pub(super) struct Consumer {
     pub(super) windows: RwLock<HashMap<MessageQueue, Arc<Window>>>,
     pub(super) offsets: Mutex<OffsetStore>,
     /// Which topics' queues have been shared out at least once.
-    pub(super) decided: Mutex<HashMap<Arc<str>, Result<usize, String>>>,
+    pub(super) decided: Mutex<NameMap<Result<usize, String>>>,
     pub(super) stopping: AtomicBool,
 }
 

@@ -3,7 +3,6 @@
 //! It waits on one channel, for hints, answers and changes of the assignment, and for the deadlines of the tables. It
 //! sends asynchronously and never blocks: a broker that is dead costs only its own queues.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::message::{MessageExt, MessageQueue};
+use crate::name_map::NameMap;
 use crate::properties::name;
 use crate::remoting::{Completion, Outcome, Request};
 use crate::wire::header::{PullMessageRequest, PullMessageResponse};
@@ -108,7 +108,7 @@ impl PullThread {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let answers = events.clone();
         let worker = threads.start("rmq-pull", move || {
-            PullService { tables: HashMap::new(), answers, actions: Vec::new() }.run(&inbox, &stopped);
+            PullService { tables: NameMap::default(), answers, actions: Vec::new() }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -119,7 +119,7 @@ impl PullThread {
 }
 
 struct PullService {
-    tables: HashMap<Arc<str>, Row>,
+    tables: NameMap<Row>,
     /// Where answers come back.
     answers: Sender<PullEvent>,
     actions: Vec<Action>,

@@ -1,6 +1,6 @@
 //! [`PushConsumer`]: its options, its start and its end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -514,7 +514,7 @@ impl PushConsumerBuilder {
             listener,
             windows: RwLock::default(),
             offsets: Mutex::new(OffsetStore::new()),
-            decided: Mutex::new(HashMap::new()),
+            decided: Mutex::default(),
             stopping: AtomicBool::new(false),
             core,
         });

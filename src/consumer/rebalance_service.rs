@@ -4,7 +4,6 @@
 //! for one broker while others are to be asked. Runs every 20 s, at once when brokers or routes tell of a change, and
 //! sooner when something could not be decided.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use log::{info, warn};
 
 use crate::client::route::TopicRoute;
 use crate::error::Result;
+use crate::name_map::NameMap;
 use crate::worker::{Threads, Worker};
 
 use super::member::Consumer;
@@ -46,7 +46,7 @@ impl RebalanceThread {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let answers = events.clone();
         let worker = threads.start("rmq-rebalance", move || {
-            RebalanceService { rows: HashMap::new(), answers, rounds: 0 }.run(&inbox, &stopped);
+            RebalanceService { rows: NameMap::default(), answers, rounds: 0 }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -57,7 +57,7 @@ impl RebalanceThread {
 }
 
 struct RebalanceService {
-    rows: HashMap<Arc<str>, Row>,
+    rows: NameMap<Row>,
     answers: Sender<RebalanceEvent>,
     rounds: u64,
 }

@@ -2,6 +2,7 @@
 //!
 //! Runs on the caller's thread, before anything is accepted: what is wrong with a message is told at once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use log::debug;
 use crate::client::identity::{Identity, wall_clock_millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
-use crate::properties::{Properties, name, value_in};
+use crate::properties::{Properties, name, place_in};
 use crate::wire::compression::{self, Codec};
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{check_topic, may_send_to};
@@ -23,6 +24,9 @@ use crate::wire::sys_flag::message as bits;
 /// retry and a dead letter take 383 and 422 (also `RETRY_TOPIC`, `REAL_TOPIC`, `REAL_QID`, `ORIGIN_MESSAGE_ID`, `WAIT`,
 /// `DELAY`). The rest is for the counts of a retry that is published, ids with IPv6 addresses, and longer names.
 const PROPERTIES_HEADROOM: usize = 768;
+
+/// Properties of more bytes do not live on for the id in them.
+const KEPT_PROPERTIES: usize = 256;
 
 /// What the producer's options say of bodies.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub(super) struct Prepared {
     /// In the form of the wire. With an id under which the receipt names it; the same in all attempts, so that doubles
     /// can be told.
     pub(super) properties: String,
+    /// Where that id lies in the properties.
+    message_id: Range<usize>,
     pub(super) born_timestamp: i64,
     /// How often a message to a retry topic was delivered before, and how often it may be.
     pub(super) reconsume_times: i32,
@@ -55,7 +61,7 @@ impl Prepared {
     pub(super) fn new(message: &Message, rules: &BodyRules, identity: &Identity) -> Result<Self> {
         check(message, rules)?;
         let born_timestamp = wall_clock_millis();
-        let properties = with_id(&message.properties, identity, born_timestamp);
+        let (properties, message_id) = with_id(&message.properties, identity, born_timestamp);
         check_properties(&properties)?;
         let (body, sys_flag) = compressed(&message.body, rules);
         Ok(Self {
@@ -64,6 +70,7 @@ impl Prepared {
             flag: message.flag,
             sys_flag,
             properties,
+            message_id,
             born_timestamp,
             reconsume_times: 0,
             max_reconsume_times: None,
@@ -78,21 +85,29 @@ impl Prepared {
         identity: &Identity,
     ) -> Self {
         let born_timestamp = wall_clock_millis();
+        let (properties, message_id) = with_id(&message.properties, identity, born_timestamp);
         Self {
             topic: Arc::clone(&message.topic),
             body: message.body.clone(),
             flag: message.flag,
             sys_flag: sys_flag & (bits::COMPRESSED | bits::COMPRESSION_MASK),
-            properties: with_id(&message.properties, identity, born_timestamp),
+            properties,
+            message_id,
             born_timestamp,
             reconsume_times: reconsume_times.unwrap_or(0),
             max_reconsume_times: Some(max_reconsume_times),
         }
     }
 
-    /// The id under which the receipt names it.
-    pub(super) fn message_id(&self) -> &str {
-        value_in(self.properties.as_bytes(), name::UNIQ_KEY).unwrap_or_default()
+    /// The id under which the receipt names it. Lies in the properties' own memory, unless that is too large to be kept.
+    pub(super) fn into_message_id(self) -> String {
+        let Self { mut properties, message_id, .. } = self;
+        if properties.capacity() > KEPT_PROPERTIES {
+            return properties.get(message_id).unwrap_or_default().to_owned();
+        }
+        properties.truncate(message_id.end);
+        properties.drain(..message_id.start);
+        properties
     }
 
     /// Bytes that it holds until it is resolved.
@@ -101,10 +116,10 @@ impl Prepared {
     }
 }
 
-/// The properties to send, with an id of ours unless there is one already.
-fn with_id(properties: &Properties, identity: &Identity, now: i64) -> String {
-    match properties.get(name::UNIQ_KEY) {
-        Some(_) => properties.as_text().to_owned(),
+/// The properties to send, with an id of ours unless there is one already; and where the id lies.
+fn with_id(properties: &Properties, identity: &Identity, now: i64) -> (String, Range<usize>) {
+    match place_in(properties.encoded(), name::UNIQ_KEY) {
+        Some(place) => (properties.as_text().to_owned(), place),
         None => properties.to_text_with(name::UNIQ_KEY, |text| identity.next_unique_id(now).write_to(text)),
     }
 }
@@ -219,11 +234,14 @@ mod tests {
     fn every_message_gets_an_id_of_its_own_unless_it_has_one() {
         let message = Message::new("T", "x");
         let first = prepare(&message).unwrap();
-        let second = prepare(&message).unwrap();
-        assert!(!first.message_id().is_empty());
-        assert_ne!(first.message_id(), second.message_id());
         let properties = Properties::from_encoded(first.properties.clone().into()).unwrap();
         let again = Message::from_parts("T".into(), "x".into(), 0, properties);
-        assert_eq!(prepare(&again).unwrap().message_id(), first.message_id());
+        let id = first.into_message_id();
+        assert_eq!(id.len(), 32);
+        assert_ne!(prepare(&message).unwrap().into_message_id(), id);
+        assert_eq!(prepare(&again).unwrap().into_message_id(), id);
+        let long = message.with_property("a", "v".repeat(KEPT_PROPERTIES));
+        let id = prepare(&long).unwrap().into_message_id();
+        assert_eq!((id.len(), id.capacity()), (32, 32));
     }
 }

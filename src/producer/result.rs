@@ -1,7 +1,5 @@
 //! What a send that was stored returns, and how a broker's answer becomes it.
 
-use std::sync::Arc;
-
 use crate::client::rpc::unreadable;
 use crate::error::{Certainty, Error, Result};
 use crate::message::MessageQueue;
@@ -51,29 +49,35 @@ pub struct SendResult {
     pub queue_offset: i64,
 }
 
-/// Reads the answer to a send to `queue`.
-pub(super) fn read_answer(
-    message_id: &str,
-    queue: &MessageQueue,
-    response: &RemotingCommand,
-    address: &str,
-) -> Result<SendResult> {
-    let code = response.response_code();
-    let Some(status) = SendStatus::of(code) else {
-        return Err(Error::refused(code, response.remark.as_deref(), address));
-    };
-    let header = SendMessageResponse::from_fields(&response.ext_fields)
-        .map_err(|error| unreadable(address, &error).with_certainty(Certainty::Stored))?;
-    let queue = MessageQueue {
-        queue_id: header.queue_id,
-        topic: Arc::clone(&queue.topic),
-        broker_name: Arc::clone(&queue.broker_name),
-    };
-    Ok(SendResult {
-        status,
-        msg_id: message_id.to_owned(),
-        offset_msg_id: header.msg_id.to_owned(),
-        queue,
-        queue_offset: header.queue_offset,
-    })
+/// What a broker says of a message that it has stored.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    pub(super) status: SendStatus,
+    pub(super) offset_msg_id: String,
+    pub(super) queue_id: i32,
+    pub(super) queue_offset: i64,
+}
+
+impl Receipt {
+    /// Reads the answer to a send.
+    pub(super) fn read(response: &RemotingCommand, address: &str) -> Result<Self> {
+        let code = response.response_code();
+        let Some(status) = SendStatus::of(code) else {
+            return Err(Error::refused(code, response.remark.as_deref(), address));
+        };
+        let header = SendMessageResponse::from_fields(&response.ext_fields)
+            .map_err(|error| unreadable(address, &error).with_certainty(Certainty::Stored))?;
+        Ok(Self {
+            status,
+            offset_msg_id: header.msg_id.to_owned(),
+            queue_id: header.queue_id,
+            queue_offset: header.queue_offset,
+        })
+    }
+
+    /// The result of a message with this id that was sent to `queue`, or to any of its broker.
+    pub(super) fn into_result(self, msg_id: String, queue: MessageQueue) -> SendResult {
+        let Self { status, offset_msg_id, queue_id, queue_offset } = self;
+        SendResult { status, msg_id, offset_msg_id, queue: MessageQueue { queue_id, ..queue }, queue_offset }
+    }
 }

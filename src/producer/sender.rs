@@ -3,7 +3,6 @@
 //!
 //! Producers use it, and consumers for messages that a broker would not take back otherwise.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +13,12 @@ use parking_lot::RwLock;
 
 use super::attempts::{Attempts, Failure, Next, RetryCodes};
 use super::prepare::Prepared;
-use super::result::{SendResult, SendStatus, read_answer};
+use super::result::{Receipt, SendResult, SendStatus};
 use crate::client::Core;
 use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Message, MessageQueue};
+use crate::name_map::NameMap;
 use crate::remoting::{Complete, Completion, Outcome, Request};
 use crate::wire::RequestCode;
 use crate::wire::header::SendMessageRequestV2;
@@ -31,7 +31,7 @@ pub(crate) struct Sender {
     pub(super) retries: u32,
     retry_codes: RetryCodes,
     /// Whose turn it is, for each topic.
-    turns: RwLock<HashMap<Arc<str>, AtomicUsize>>,
+    turns: RwLock<NameMap<AtomicUsize>>,
 }
 
 /// Where a message goes.
@@ -92,8 +92,8 @@ impl Sender {
             let Some(queue) = send.queue() else { continue };
             let outcome = self
                 .request(&send.prepared, queue, |address, request| self.core.remoting.invoke(address, request, limit));
-            if let Some(result) = self.verdict(&mut send, outcome) {
-                return result;
+            if let Some(verdict) = self.verdict(&mut send, outcome) {
+                return send.into_result(verdict?);
             }
         }
     }
@@ -227,14 +227,14 @@ impl Sender {
         invoke(&target.address, Request::new(RequestCode::SEND_MESSAGE_V2, &header).with_body(&prepared.body))
     }
 
-    /// What the outcome of an attempt means: the result, or `None` when the send goes on.
-    fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<SendResult>> {
+    /// What the outcome of an attempt means: the end of the send, or `None` when it goes on.
+    fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<Receipt>> {
         let PublishQueue { queue, address } = send.queue()?;
         let (phase, error) = match outcome {
-            Ok(response) => match read_answer(send.prepared.message_id(), queue, &response, address) {
-                Ok(result) => {
+            Ok(response) => match Receipt::read(&response, address) {
+                Ok(receipt) => {
                     self.stored(send);
-                    return Some(Ok(result));
+                    return Some(Ok(receipt));
                 }
                 Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
                 Err(error) => (Phase::Answered, error),
@@ -279,6 +279,13 @@ impl Send {
         self.route.as_ref()?.publish.get(self.current?.index)
     }
 
+    /// The message is stored where the attempt under way went.
+    fn into_result(mut self, receipt: Receipt) -> Result<SendResult> {
+        let Some(target) = self.queue() else { return Err(self.take_error()) };
+        let queue = target.queue.clone();
+        Ok(receipt.into_result(self.prepared.into_message_id(), queue))
+    }
+
     /// What its failed attempts add up to.
     fn take_error(&mut self) -> Error {
         let topic = &self.prepared.topic;
@@ -308,8 +315,7 @@ pub(crate) struct AsyncSend<D> {
 
 enum End {
     Open,
-    /// The broker's answer says that it is stored. It is read where the result is asked for, away from `rmq-remoting`.
-    Stored(Outcome),
+    Stored(Receipt),
     Failed(Error),
 }
 
@@ -326,9 +332,9 @@ impl<D> AsyncSend<D> {
     /// What waited for it, and how it ended.
     #[allow(clippy::boxed_local, reason = "it is opened where it is used up")]
     pub(crate) fn into_result(self: Box<Self>) -> (D, Result<SendResult>) {
-        let Self { sender, mut send, end, done } = *self;
+        let Self { mut send, end, done, .. } = *self;
         let result = match end {
-            End::Stored(outcome) => sender.verdict(&mut send, outcome).unwrap_or_else(|| Err(send.take_error())),
+            End::Stored(receipt) => send.into_result(receipt),
             End::Failed(error) => Err(error),
             End::Open => Err(send.take_error()),
         };
@@ -388,13 +394,11 @@ impl<D: Done> AsyncSend<D> {
 
 impl<D: Done> Complete for AsyncSend<D> {
     fn complete(mut self: Box<Self>, outcome: Outcome) {
-        if outcome.as_ref().is_ok_and(|response| SendStatus::of(response.response_code()).is_some()) {
-            return self.finish(End::Stored(outcome));
-        }
         let Self { sender, send, .. } = &mut *self;
         match sender.verdict(send, outcome) {
+            Some(Ok(receipt)) => self.finish(End::Stored(receipt)),
             Some(Err(error)) => self.finish(End::Failed(error)),
-            _ => self.go_on(),
+            None => self.go_on(),
         }
     }
 }

@@ -17,7 +17,6 @@ mod tests;
 pub(crate) mod transport;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -41,6 +40,7 @@ use self::outbox::Frame;
 use self::pending::{Slot, Waiter};
 use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
+use crate::name_map::NameMap;
 use crate::wire::command::FrameHead;
 use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
 use crate::worker::{Threads, Worker};
@@ -120,7 +120,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Peers {
-    by_address: HashMap<Arc<str>, Peer>,
+    by_address: NameMap<Peer>,
     closed: bool,
 }
 

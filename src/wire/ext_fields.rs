@@ -44,35 +44,10 @@ pub struct ExtFields {
 }
 
 /// Where a field lies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FieldSpan {
-    pub(super) key: Span,
-    pub(super) value: Span,
-}
-
-/// Where a text lies in a longer one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    start: u32,
-    end: u32,
-}
-
-impl Span {
-    /// Headers have three bytes for their length: positions in them, and behind them, are far below the largest here.
-    pub(super) fn new(start: usize, end: usize) -> Self {
-        let narrow = |at| u32::try_from(at).unwrap_or(u32::MAX);
-        Self { start: narrow(start), end: narrow(end) }
-    }
-
-    pub(super) fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    /// The same in a text that begins at `start`.
-    pub(super) fn behind(self, start: usize) -> Option<Range<usize>> {
-        let Range { start: first, end } = self.range();
-        Some(first.checked_sub(start)?..end.checked_sub(start)?)
-    }
+    pub(super) key: Range<usize>,
+    pub(super) value: Range<usize>,
 }
 
 impl ExtFields {
@@ -82,22 +57,27 @@ impl ExtFields {
         Self::default()
     }
 
-    /// Fields that were found in these texts, one behind the other.
-    pub(super) fn found(texts: &[&str], spans: Vec<FieldSpan>) -> Self {
-        let text = if spans.is_empty() { String::new() } else { texts.concat() };
-        Self { text, spans }
+    /// Fields that were found in `text` and, by positions behind it, in `more`.
+    pub(super) fn found(text: &str, more: &str, spans: Vec<FieldSpan>) -> Self {
+        let mut fields = Self { text: String::new(), spans };
+        if !fields.spans.is_empty() {
+            fields.text.reserve_exact(text.len() + more.len());
+            fields.text.push_str(text);
+            fields.text.push_str(more);
+        }
+        fields
     }
 
     /// The last value written under `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
-        let field = self.spans.iter().rev().find(|field| self.slice(field.key) == key)?;
-        Some(self.slice(field.value))
+        let field = self.spans.iter().rev().find(|field| self.slice(&field.key) == key)?;
+        Some(self.slice(&field.value))
     }
 
     /// All fields in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.spans.iter().map(|field| (self.slice(field.key), self.slice(field.value)))
+        self.spans.iter().map(|field| (self.slice(&field.key), self.slice(&field.value)))
     }
 
     /// How many fields there are.
@@ -112,14 +92,14 @@ impl ExtFields {
         self.spans.is_empty()
     }
 
-    fn slice(&self, span: Span) -> &str {
-        self.text.get(span.range()).unwrap_or_default()
+    fn slice(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).unwrap_or_default()
     }
 
-    fn append(&mut self, text: &str) -> Span {
+    fn append(&mut self, text: &str) -> Range<usize> {
         let start = self.text.len();
         self.text.push_str(text);
-        Span::new(start, self.text.len())
+        start..self.text.len()
     }
 }
 

@@ -4,6 +4,8 @@
 //! of what a general deserializer takes. Whatever is not a plain text (escapes, numbers, unknown values) goes to
 //! `serde_json`. Pure functions; `command.rs` puts the frame around it.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -11,7 +13,7 @@ use serde::de::IgnoredAny;
 use super::Error;
 use super::code::LanguageCode;
 use super::command::{FrameHead, HeaderEncoding, RemotingCommand};
-use super::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields, Span};
+use super::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields};
 
 /// Writes the header behind what is in `out`.
 pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) {
@@ -56,13 +58,14 @@ struct JsonSink<'a> {
 
 impl JsonSink<'_> {
     fn key(&mut self, key: &str) {
-        if !std::mem::take(&mut self.first) {
-            self.out.push(b',');
-        }
+        let first = std::mem::take(&mut self.first);
         match key.as_bytes() {
             // Most requests are sends, whose keys are single letters.
-            [letter @ b'a'..=b'z'] => self.out.extend_from_slice(&[b'"', *letter, b'"', b':']),
+            [letter @ b'a'..=b'z'] if !first => self.out.extend_from_slice(&[b',', b'"', *letter, b'"', b':']),
             _ => {
+                if !first {
+                    self.out.push(b',');
+                }
                 put_string(self.out, key);
                 self.out.push(b':');
             }
@@ -78,9 +81,14 @@ impl FieldSink for JsonSink<'_> {
 
     fn number(&mut self, key: &str, value: i64) {
         self.key(key);
-        self.out.push(b'"');
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-        self.out.push(b'"');
+        match u8::try_from(value) {
+            Ok(digit @ ..10) => self.out.extend_from_slice(&[b'"', b'0' + digit, b'"']),
+            _ => {
+                self.out.push(b'"');
+                self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+                self.out.push(b'"');
+            }
+        }
     }
 
     fn boolean(&mut self, key: &str, value: bool) {
@@ -167,7 +175,7 @@ impl Reader<'_> {
         let (mut code, mut opaque, mut flag, mut version) = (None, None, 0, 0);
         let (mut language, mut remark, mut fields) = (LanguageCode::OTHER, None, Vec::new());
         self.object(|reader, key| {
-            match reader.get(key) {
+            match reader.get(&key) {
                 "code" => code = Some(reader.number()?),
                 "opaque" => opaque = Some(reader.number()?),
                 "flag" => flag = reader.number()?,
@@ -187,8 +195,8 @@ impl Reader<'_> {
             version,
             opaque: opaque.ok_or_else(|| self.fail(missing("opaque")))?,
             flag,
-            remark: remark.map(|remark| self.get(remark).to_owned()),
-            ext_fields: ExtFields::found(&[self.text, &self.unescaped], fields),
+            remark: remark.map(|remark| self.get(&remark).to_owned()),
+            ext_fields: ExtFields::found(self.text, &self.unescaped, fields),
             body: Bytes::new(),
             encoding: HeaderEncoding::Json,
         })
@@ -196,7 +204,7 @@ impl Reader<'_> {
 
     /// An object, with `member` called at the value of each key to take it.
     #[inline]
-    fn object(&mut self, mut member: impl FnMut(&mut Self, Span) -> Result<(), Bad>) -> Result<(), Bad> {
+    fn object(&mut self, mut member: impl FnMut(&mut Self, Range<usize>) -> Result<(), Bad>) -> Result<(), Bad> {
         self.expect(b'{')?;
         if self.peek() == Some(b'}') {
             return self.expect(b'}');
@@ -230,13 +238,13 @@ impl Reader<'_> {
 
     /// A text, or a number or truth value as its text, the way fastjson coerces them; `None` for null.
     #[inline]
-    fn scalar(&mut self) -> Result<Option<Span>, Bad> {
+    fn scalar(&mut self) -> Result<Option<Range<usize>>, Bad> {
         match self.peek() {
             Some(b'"') => self.string().map(Some),
             Some(b'{' | b'[') => Err(self.bad("a text is expected")),
             _ => {
                 let token = self.token()?;
-                Ok((self.get(token) != "null").then_some(token))
+                Ok((self.get(&token) != "null").then_some(token))
             }
         }
     }
@@ -264,7 +272,7 @@ impl Reader<'_> {
 
     /// A language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
     fn language(&mut self) -> Result<LanguageCode, Bad> {
-        let value = self.scalar()?.map_or("", |value| self.get(value));
+        let value = self.scalar()?.map_or("", |value| self.get(&value));
         let by_number = || value.parse().ok().map(LanguageCode);
         Ok(LanguageCode::from_name(value).or_else(by_number).unwrap_or(LanguageCode::OTHER))
     }
@@ -288,8 +296,8 @@ impl Reader<'_> {
         if self.peek().is_some() { Err(self.bad("something follows the object")) } else { Ok(()) }
     }
 
-    #[inline]
-    fn string(&mut self) -> Result<Span, Bad> {
+    #[inline(always)]
+    fn string(&mut self) -> Result<Range<usize>, Bad> {
         self.expect(b'"')?;
         let start = self.at;
         let end = end_of_plain(self.text.as_bytes(), start);
@@ -297,12 +305,12 @@ impl Reader<'_> {
             return self.escaped_string(start);
         }
         self.at = end + 1;
-        Ok(Span::new(start, end))
+        Ok(start..end)
     }
 
     /// A string from `start` on in which something is escaped.
     #[cold]
-    fn escaped_string(&mut self, start: usize) -> Result<Span, Bad> {
+    fn escaped_string(&mut self, start: usize) -> Result<Range<usize>, Bad> {
         self.at = self.end_of_string(start)?;
         while self.text.as_bytes().get(self.at) == Some(&b'\\') {
             // Whatever is escaped does not end the string.
@@ -312,7 +320,7 @@ impl Reader<'_> {
         let string: String = self.parse(self.text.get(start - 1..self.at).unwrap_or_default())?;
         let start = self.text.len() + self.unescaped.len();
         self.unescaped.push_str(&string);
-        Ok(Span::new(start, start + string.len()))
+        Ok(start..start + string.len())
     }
 
     /// Where, from `start` on, the quote is that ends the string, or the next backslash in it.
@@ -326,7 +334,7 @@ impl Reader<'_> {
     }
 
     /// What stands here up to a separator: a number, a truth value or null.
-    fn token(&mut self) -> Result<Span, Bad> {
+    fn token(&mut self) -> Result<Range<usize>, Bad> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let is_end =
             |byte: u8| matches!(byte, b',' | b'}' | b']' | b':' | b'"' | b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n');
@@ -334,13 +342,14 @@ impl Reader<'_> {
         let start = self.at;
         self.at += length;
         self.parse::<IgnoredAny>(rest.get(..length).unwrap_or_default())?;
-        Ok(Span::new(start, self.at))
+        Ok(start..self.at)
     }
 
     /// What was found, as text.
-    fn get(&self, span: Span) -> &str {
-        let unescaped = || self.unescaped.get(span.behind(self.text.len())?);
-        self.text.get(span.range()).or_else(unescaped).unwrap_or_default()
+    fn get(&self, span: &Range<usize>) -> &str {
+        let end = self.text.len();
+        let unescaped = || self.unescaped.get(span.start.checked_sub(end)?..span.end.checked_sub(end)?);
+        self.text.get(span.clone()).or_else(unescaped).unwrap_or_default()
     }
 
     fn parse<'t, T: Deserialize<'t>>(&mut self, json: &'t str) -> Result<T, Bad> {
@@ -361,6 +370,7 @@ impl Reader<'_> {
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.as_bytes().get(self.at) {
+                Some(b'!'..) | None => return self.text.as_bytes().get(self.at).copied(),
                 Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
                 other => return other.copied(),
             }
