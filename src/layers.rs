@@ -184,7 +184,7 @@ fn sources() -> Vec<Source> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 sources.push(Source::new(name_below(&root, &path), &fs::read_to_string(&path).unwrap()));
             }
         }

@@ -63,6 +63,8 @@
 //!   dropped (its members hold one each), no thread, connection or descriptor of it is left, but for listeners that still
 //!   run, which the report counts.
 //!
+//! Each of these, and more, stands in [`guarantees`] with the tests that show it.
+//!
 //! # Threads
 //!
 //! | threads | of |
@@ -100,6 +102,8 @@
 mod client;
 mod consumer;
 mod error;
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
 #[cfg(test)]
 mod layers;
 mod message;

@@ -1,4 +1,5 @@
-//! The table of scenarios in `tests/apache/README.md`, held against the tests it names.
+//! The pages that name tests, held against the tests they name: the table of scenarios in `tests/apache/README.md`, and
+//! what can be relied on in `src/guarantees.md`.
 //!
 //! Reads sources as text; uses no part of the crate.
 
@@ -38,6 +39,23 @@ fn the_table_of_scenarios_has_every_row_and_every_test_of_it() {
     assert!(missing.is_empty(), "not in the table: {missing:?}");
 }
 
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let tests = tests();
+    let text = fs::read_to_string(root().join("src/guarantees.md")).unwrap();
+    let guarantees: Vec<_> = text.split("\n* ").skip(1).collect();
+    assert!(guarantees.len() > 30, "{} guarantees", guarantees.len());
+    for guarantee in guarantees {
+        let guarantee = guarantee.split("\n# ").next().unwrap_or_default();
+        let (sentence, shown_by) = guarantee.rsplit_once('—').unwrap_or((guarantee, ""));
+        let named: Vec<_> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test shows: {sentence}");
+        for test in named {
+            assert!(tests.contains(test), "{test} is no test, named by: {sentence}");
+        }
+    }
+}
+
 /// The rows of the table in `tests/apache/README.md`, each with the names in backticks in its second column.
 fn table() -> Vec<(String, Vec<String>)> {
     let text = fs::read_to_string(root().join("tests/apache/README.md")).unwrap();
@@ -61,6 +79,18 @@ fn row_tests_and_others() -> BTreeSet<String> {
     let vectors = fs::read_to_string(root().join("src/vectors.rs")).unwrap();
     let made = vectors.lines().filter(|line| line.starts_with("    \"") && line.ends_with(';'));
     names.extend(made.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned));
+    names
+}
+
+/// What runs as a test: functions with the attribute, and scenarios that are made into tests.
+fn tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, text) in sources(&["src".as_ref()]).into_iter().chain(sources(&["tests".as_ref()])) {
+        let marked = text.split("#[test]").skip(1).filter_map(|rest| rest.split_once("fn "));
+        names.extend(marked.map(|(_, rest)| name_at_start(rest)));
+        let scenarios = text.split("$test! { ").skip(1).filter_map(|rest| rest.split_once("::"));
+        names.extend(scenarios.map(|(_, rest)| name_at_start(rest)));
+    }
     names
 }
 
