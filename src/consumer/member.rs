@@ -143,10 +143,14 @@ impl Consumer {
             };
             let asked = queue.clone();
             self.core.update_consumer_offset(&address, &self.group, &asked, offset, move |answer| {
-                if let Err(error) = &answer {
-                    warn!("offset {offset} of {queue} could not be stored for {}: {error}", consumer.group);
+                let failures = consumer.offsets.lock().answered(&queue, ticket, answer.is_ok());
+                // A broker that is away for long is told of ever less.
+                if let Err(error) = &answer
+                    && failures.is_power_of_two()
+                {
+                    let group = &consumer.group;
+                    warn!("offset {offset} of {queue} could not be stored for {group} ({failures} in a row): {error}");
                 }
-                consumer.offsets.lock().answered(&queue, ticket, answer.is_ok());
                 consumer.send_hurried_offsets(Instant::now());
                 consumer.core.changed();
             });

@@ -61,7 +61,7 @@ impl OffsetStore {
         let confirmed = stored.then_some(offset);
         self.rows.insert(
             queue.clone(),
-            Row { consumed: offset, confirmed, in_flight: None, urgent: !stored, leaving: false },
+            Row { consumed: offset, confirmed, in_flight: None, failures: 0, urgent: !stored, leaving: false },
         );
     }
 
@@ -113,15 +113,19 @@ impl OffsetStore {
     }
 
     /// The broker has stored a commit, or not: refused, unanswered, or never sent. Then the next round tries again.
-    pub(crate) fn answered(&mut self, queue: &MessageQueue, ticket: CommitTicket, stored: bool) {
-        let Some(row) = self.rows.get_mut(queue) else { return };
-        let Some(commit) = row.in_flight.take_if(|commit| commit.ticket == ticket) else { return };
+    /// Returns how many commits of the queue have failed in a row.
+    pub(crate) fn answered(&mut self, queue: &MessageQueue, ticket: CommitTicket, stored: bool) -> u32 {
+        let Some(row) = self.rows.get_mut(queue) else { return u32::from(!stored) };
+        let Some(commit) = row.in_flight.take_if(|commit| commit.ticket == ticket) else { return 0 };
         if stored {
             row.confirmed = Some(commit.offset);
         }
+        row.failures = if stored { 0 } else { row.failures.saturating_add(1) };
+        let failures = row.failures;
         if row.leaving && (!row.is_dirty() || commit.offset == row.consumed) {
             self.rows.remove(queue);
         }
+        failures
     }
 
     /// A master has answered a pull on which `offset` rode: it has stored it when it received the pull.
@@ -165,6 +169,8 @@ struct Row {
     /// What the broker is known to have.
     confirmed: Option<i64>,
     in_flight: Option<InFlight>,
+    /// Commits in a row that were not stored.
+    failures: u32,
     /// Not to wait for the next round.
     urgent: bool,
     /// Given up; the row ends with its last commit.
@@ -266,6 +272,19 @@ mod tests {
         assert!(store.flush(now).is_empty(), "one is under way");
         store.answered(&queue(0), first.ticket, true);
         assert_eq!(offsets(&store.flush(now)), [15]);
+    }
+
+    #[test]
+    fn commits_that_fail_in_a_row_are_counted() {
+        let now = Instant::now();
+        let mut store = store();
+        let mut counts = Vec::new();
+        for (offset, stored) in [(11, false), (12, false), (13, true), (14, false)] {
+            store.update(&queue(0), offset);
+            let commit = store.flush(now).remove(0);
+            counts.push(store.answered(&queue(0), commit.ticket, stored));
+        }
+        assert_eq!(counts, [1, 2, 0, 1]);
     }
 
     #[test]

@@ -366,7 +366,8 @@ fn pull(
         return failed(queue, words);
     };
     let from_master = broker.and_then(|broker| broker.master()) == Some(address);
-    let committed = (from_master && committable > 0).then_some(committable);
+    // Also 0, unlike the Java client: what another member stored there late would stay for as long as nothing is consumed.
+    let committed = from_master.then_some(committable);
     if let Some(offset) = committed {
         consumer.offsets.lock().update(&queue, offset);
     }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
+use rocketmq_sync::wire::RequestCode;
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, PushConsumer};
 
-use crate::{PATIENCE, TOPIC, message, mini, producer, soon};
+use crate::{PATIENCE, TOPIC, eventually, message, mini, producer, soon};
 
 /// Long enough for a worker to look for help after it.
 const SLOW: Duration = Duration::from_millis(5);
@@ -52,6 +53,27 @@ fn a_worker_that_becomes_idle_joins_one_that_works_on_a_long_pull() {
     drop(release);
     assert!(side_by_side.wait(), "the long pull was left to one worker");
     drop(begins);
+    consumer.shutdown(PATIENCE);
+}
+
+#[test]
+fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_consumed() {
+    let mini = mini(1);
+    let queue = MessageQueue::new(TOPIC, "broker-a", 0);
+    let consumer = PushConsumer::builder("workers")
+        .name_servers(mini.name_servers())
+        .subscribe(TOPIC, FilterExpression::all())
+        .each(|_: &MessageExt| Ok::<(), &str>(()))
+        .start()
+        .unwrap();
+    consumer.wait_ready(PATIENCE).unwrap();
+    assert!(mini.wait_for_committed_offset("workers", &queue, 0, PATIENCE));
+    mini.set_committed_offset("workers", &queue, Some(5));
+    // The pull that waits at the broker ends without a message; the offset rides on the next.
+    let pulls = mini.request_count(RequestCode::PULL_MESSAGE);
+    mini.advance(Duration::from_secs(20));
+    assert!(mini.wait_for_requests(RequestCode::PULL_MESSAGE, pulls + 1, PATIENCE));
+    eventually("the offset is what was consumed", || mini.committed_offset("workers", &queue) == Some(0));
     consumer.shutdown(PATIENCE);
 }
 

@@ -41,7 +41,7 @@ const OFFSET_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) enum Request {
     StoredOffset(MessageQueue),
     Bound(MessageQueue, Bound),
-    Pull { queue: MessageQueue, offset: i64, ride: Option<i64> },
+    Pull { queue: MessageQueue, offset: i64, ride: i64 },
     Commit { queue: MessageQueue, offset: i64 },
     SendBack { queue: MessageQueue, offset: i64, id: usize, times: i32 },
     Publish { queue: MessageQueue, offset: i64, id: usize, times: i32 },
@@ -277,7 +277,9 @@ impl Member {
     pub(super) fn replied(&mut self, call: Call, reply: Reply, now: Instant, effects: &mut Effects) {
         match call {
             Call::Ask(asked) => self.asked(asked, reply, now, effects),
-            Call::Commit(queue, ticket) => self.offsets.answered(&queue, ticket, matches!(reply, Reply::Done)),
+            Call::Commit(queue, ticket) => {
+                self.offsets.answered(&queue, ticket, matches!(reply, Reply::Done));
+            }
             Call::SendBack(failing, way) => self.sent_back(failing, way, &reply, now, effects),
             Call::Publish(failing, way) => self.published(&failing, way, &reply, now, effects),
             Call::LookUp => self.looked_up(reply, now, effects),
@@ -440,11 +442,11 @@ impl Member {
         }
         let committable = window.borrow().committable();
         self.offsets.update(&queue, committable);
-        let ride = Some(committable).filter(|offset| *offset > 0);
-        let request = Request::Pull { queue: queue.clone(), offset, ride };
+        let request = Request::Pull { queue: queue.clone(), offset, ride: committable };
         if let Some((_, since)) = self.pulls.insert((queue.clone(), epoch), (ticket, now)) {
             assert!(now - since > request.deadline(), "{queue}: two pulls at once");
         }
+        let ride = Some(committable);
         let asked = Asked { queue, ticket, is_stored_offset: false, ride, epoch: Some(epoch) };
         effects.calls.push((Call::Ask(asked), request));
     }
