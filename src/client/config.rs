@@ -12,6 +12,9 @@ use crate::worker::{StdThreads, ThreadStarter};
 /// Replaces a broker's address from a route by the one to dial: port-forwards, NAT, proxies, tests.
 pub(crate) type AddressMap = dyn Fn(&str) -> String + Send + Sync;
 
+/// Where name servers stand that the program does not give, as for the clients of other languages.
+const NAME_SERVERS_VARIABLE: &str = "NAMESRV_ADDR";
+
 /// Options of a [`Client`](crate::Client).
 #[derive(Clone)]
 pub(crate) struct ClientConfig {
@@ -65,10 +68,22 @@ impl ClientConfig {
         }
     }
 
+    /// Takes the name servers of the environment when none is given.
+    pub(crate) fn complete(&mut self, environment: impl FnOnce(&str) -> Option<String>) {
+        if self.name_servers.is_empty()
+            && let Some(list) = environment(NAME_SERVERS_VARIABLE)
+        {
+            self.add_name_servers([list]);
+        }
+    }
+
     /// Checks every option.
     pub(crate) fn check(&self) -> Result<()> {
         if self.name_servers.is_empty() {
-            return Err(invalid("no name server is configured: give at least one with name_servers([\"host:port\"])"));
+            return Err(invalid(format!(
+                "no name server is configured: give at least one with name_servers([\"host:port\"]), or in the environment \
+                 variable {NAME_SERVERS_VARIABLE}"
+            )));
         }
         for address in &self.name_servers {
             check_address(address)?;
@@ -119,8 +134,8 @@ fn check_address(address: &str) -> Result<()> {
 /// and consumers that make their own client.
 macro_rules! client_options {
     ($config:ident) => {
-        /// Adds name servers: each item is one `host:port`, or several with `;` between them. At least one is needed.
-        /// (Java: `namesrvAddr`)
+        /// Adds name servers: each item is one `host:port`, or several with `;` between them. At least one is needed:
+        /// without any, those of the environment variable `NAMESRV_ADDR` are taken. (Java: `namesrvAddr`)
         pub fn name_servers<A: AsRef<str>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
             self.$config().add_name_servers(addresses);
             self
@@ -238,6 +253,18 @@ mod tests {
         config.add_name_servers(["a:1; b:2;", "c:3"]);
         assert_eq!(config.name_servers, ["a:1", "b:2", "c:3"].map(Arc::from));
         assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn the_environment_gives_name_servers_where_the_program_gives_none() {
+        let environment = |name: &str| (name == "NAMESRV_ADDR").then(|| "a:1;b:2".to_owned());
+        let mut config = ClientConfig::default();
+        config.complete(environment);
+        assert_eq!(config.name_servers, ["a:1", "b:2"].map(Arc::from));
+        let mut config = ClientConfig::default();
+        config.add_name_servers(["c:3"]);
+        config.complete(environment);
+        assert_eq!(config.name_servers, ["c:3"].map(Arc::from));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) mod timer;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
+use std::env;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -74,7 +75,8 @@ impl Client {
         &self.core().identity.client_id
     }
 
-    pub(crate) fn start(config: ClientConfig) -> Result<Self> {
+    pub(crate) fn start(mut config: ClientConfig) -> Result<Self> {
+        config.complete(|name| env::var(name).ok());
         config.check()?;
         let identity = Identity::new(&config)?;
         let threads = Threads::new(Arc::clone(&config.thread_starter), config.stack_size);

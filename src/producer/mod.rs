@@ -534,6 +534,10 @@ impl ProducerBuilder {
     /// The broker codes after which a send is tried again. Default: `SYSTEM_ERROR`, `SYSTEM_BUSY`,
     /// `SERVICE_NOT_AVAILABLE`, `TOPIC_NOT_EXIST`, `NO_BUYER_ID` and `NOT_IN_CURRENT_UNIT`. (Java:
     /// `retryResponseCodes`, which has `NO_PERMISSION` too)
+    ///
+    /// With `FLUSH_DISK_TIMEOUT`, `FLUSH_SLAVE_TIMEOUT` or `SLAVE_NOT_AVAILABLE` among them, a message that is stored less
+    /// safely than wanted is sent again too, under the same id, and is then stored twice; when no attempt does better, the
+    /// send still ends with a result that says how it is stored. (Java: `retryAnotherBrokerWhenNotStoreOK`)
     pub fn retry_codes(mut self, codes: impl IntoIterator<Item = ResponseCode>) -> Self {
         self.options.retry_codes = RetryCodes::of(codes);
         self

@@ -1,5 +1,7 @@
 //! What a send that was stored returns, and how a broker's answer becomes it.
 
+use std::borrow::Cow;
+
 use crate::client::rpc::unreadable;
 use crate::error::{Certainty, Error, Result};
 use crate::message::MessageQueue;
@@ -47,7 +49,14 @@ pub struct SendResult {
     pub queue: MessageQueue,
     /// Its position in the queue.
     pub queue_offset: i64,
+    /// The region that the broker is configured to be in, `DefaultRegion` where it tells none.
+    pub region_id: Cow<'static, str>,
+    /// Whether the broker wants messages to be traced.
+    pub trace_on: bool,
 }
+
+/// What brokers say whose region nobody has configured.
+const DEFAULT_REGION: &str = "DefaultRegion";
 
 /// What a broker says of a message that it has stored.
 #[derive(Debug)]
@@ -56,6 +65,8 @@ pub(super) struct Receipt {
     pub(super) offset_msg_id: String,
     pub(super) queue_id: i32,
     pub(super) queue_offset: i64,
+    pub(super) region_id: Cow<'static, str>,
+    pub(super) trace_on: bool,
 }
 
 impl Receipt {
@@ -72,12 +83,18 @@ impl Receipt {
             offset_msg_id: header.msg_id.to_owned(),
             queue_id: header.queue_id,
             queue_offset: header.queue_offset,
+            region_id: match header.region_id {
+                None | Some("" | DEFAULT_REGION) => Cow::Borrowed(DEFAULT_REGION),
+                Some(other) => Cow::Owned(other.to_owned()),
+            },
+            trace_on: header.trace_on != Some(false),
         })
     }
 
     /// The result of a message with this id that was sent to `queue`, or to any of its broker.
     pub(super) fn into_result(self, msg_id: String, queue: MessageQueue) -> SendResult {
-        let Self { status, offset_msg_id, queue_id, queue_offset } = self;
-        SendResult { status, msg_id, offset_msg_id, queue: MessageQueue { queue_id, ..queue }, queue_offset }
+        let Self { status, offset_msg_id, queue_id, queue_offset, region_id, trace_on } = self;
+        let queue = MessageQueue { queue_id, ..queue };
+        SendResult { status, msg_id, offset_msg_id, queue, queue_offset, region_id, trace_on }
     }
 }

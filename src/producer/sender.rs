@@ -16,7 +16,7 @@ use super::prepare::Prepared;
 use super::result::{Receipt, SendResult, SendStatus};
 use crate::client::Core;
 use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::{Certainty, Error, ErrorKind, Phase, Result};
 use crate::message::{Message, MessageQueue};
 use crate::name_map::NameMap;
 use crate::remoting::{Complete, Completion, Outcome, Request};
@@ -51,6 +51,8 @@ pub(super) struct Send {
     attempts: Attempts,
     route: Option<Arc<TopicRoute>>,
     current: Option<Current>,
+    /// It is stored, but less safely than wanted: what it ends with when no other attempt does better.
+    stored: Option<(Receipt, MessageQueue)>,
 }
 
 /// The attempt under way.
@@ -82,18 +84,21 @@ impl Sender {
     pub(super) fn begin(&self, prepared: Prepared, target: Target, deadline: Instant) -> Send {
         let pinned = matches!(target, Target::Queue(_));
         let attempts = Attempts::new(self.retries, pinned, deadline);
-        Send { prepared, target, attempts, route: None, current: None }
+        Send { prepared, target, attempts, route: None, current: None, stored: None }
     }
 
     /// Sends on the caller's thread, and returns when the message is stored or the send is over.
     pub(super) fn send(&self, mut send: Send) -> Result<SendResult> {
         loop {
-            let limit = self.await_attempt(&mut send)?;
+            let limit = match self.await_attempt(&mut send) {
+                Ok(limit) => limit,
+                Err(error) => return send.end(Err(error)),
+            };
             let Some(queue) = send.queue() else { continue };
             let outcome = self
                 .request(&send.prepared, queue, |address, request| self.core.remoting.invoke(address, request, limit));
             if let Some(verdict) = self.verdict(&mut send, outcome) {
-                return send.into_result(verdict?);
+                return send.end(verdict);
             }
         }
     }
@@ -230,11 +235,19 @@ impl Sender {
     /// What the outcome of an attempt means: the end of the send, or `None` when it goes on.
     fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<Receipt>> {
         let PublishQueue { queue, address } = send.queue()?;
+        let mut stored = None;
         let (phase, error) = match outcome {
             Ok(response) => match Receipt::read(&response, address) {
-                Ok(receipt) => {
+                Ok(receipt)
+                    if receipt.status == SendStatus::Ok || !self.retry_codes.contains(response.response_code()) =>
+                {
                     self.stored(send);
                     return Some(Ok(receipt));
+                }
+                Ok(receipt) => {
+                    let error = Error::refused(response.response_code(), response.remark.as_deref(), address);
+                    stored = Some((receipt, queue.clone()));
+                    (Phase::Answered, error.with_certainty(Certainty::Stored))
                 }
                 Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
                 Err(error) => (Phase::Answered, error),
@@ -249,6 +262,7 @@ impl Sender {
         // The route may be what is wrong: a broker that moved, a topic that was deleted there.
         self.core.refresh_suspected_route(&send.prepared.topic);
         send.route = None;
+        send.stored = stored.or_else(|| send.stored.take());
         let failure = Failure { broker, begun, phase, error };
         send.attempts.failed(Instant::now(), failure, &self.retry_codes);
         None
@@ -279,10 +293,16 @@ impl Send {
         self.route.as_ref()?.publish.get(self.current?.index)
     }
 
-    /// The message is stored where the attempt under way went.
-    fn into_result(mut self, receipt: Receipt) -> Result<SendResult> {
-        let Some(target) = self.queue() else { return Err(self.take_error()) };
-        let queue = target.queue.clone();
+    /// What the caller is told at the end: of a message that is stored, where; the failure of a later attempt to store it
+    /// more safely changes nothing of that.
+    fn end(mut self, verdict: Result<Receipt>) -> Result<SendResult> {
+        let here = self.queue().map(|target| target.queue.clone());
+        let stored = match (verdict, here) {
+            (Ok(receipt), Some(queue)) => Ok((receipt, queue)),
+            (Err(error), _) => self.stored.take().ok_or(error),
+            (Ok(_), None) => Err(self.take_error()),
+        };
+        let (receipt, queue) = stored?;
         Ok(receipt.into_result(self.prepared.into_message_id(), queue))
     }
 
@@ -334,8 +354,8 @@ impl<D> AsyncSend<D> {
     pub(crate) fn into_result(self: Box<Self>) -> (D, Result<SendResult>) {
         let Self { mut send, end, done, .. } = *self;
         let result = match end {
-            End::Stored(receipt) => send.into_result(receipt),
-            End::Failed(error) => Err(error),
+            End::Stored(receipt) => send.end(Ok(receipt)),
+            End::Failed(error) => send.end(Err(error)),
             End::Open => Err(send.take_error()),
         };
         (done, result)

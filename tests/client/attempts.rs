@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::Fault;
-use rocketmq_sync::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::wire::header::SendMessageResponse;
+use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, SendStatus};
 
 use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer, soon};
@@ -83,6 +84,43 @@ fn send_26_a_message_that_is_stored_less_safely_is_stored() {
         assert_eq!(mini.fault_hits(fault), 2, "what is stored is not sent again");
         mini.clear_faults();
     }
+}
+
+#[test]
+fn a_message_that_is_stored_less_safely_is_sent_to_another_broker_where_that_is_wanted() {
+    let mini = mini(2);
+    let less_safely = ResponseCode::FLUSH_DISK_TIMEOUT;
+    let producer = producer(&mini).retry_codes([less_safely]).start().unwrap();
+    let first = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)).times(1));
+    assert_eq!(producer.send(&message()).unwrap().status, SendStatus::Ok);
+    assert_eq!((mini.fault_hits(first), mini.messages(TOPIC).len()), (1, 1));
+    // Nobody does better: what was stored is told, not that it could be stored more safely nowhere.
+    let every = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)));
+    for receipt in [producer.send(&message()).unwrap(), outcome(&begin(&producer)).unwrap()] {
+        assert_eq!((receipt.status, receipt.queue_offset), (SendStatus::FlushDiskTimeout, 41));
+    }
+    assert_eq!(mini.fault_hits(every), 6);
+    mini.clear_faults();
+    // And the failure of the second attempt does not hide that the first one stored it.
+    let stored = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)).times(1));
+    let refused = mini.fail(SEND, Fault::error(ResponseCode::NO_PERMISSION, "no"));
+    assert_eq!(producer.send(&message()).unwrap().status, SendStatus::FlushDiskTimeout);
+    assert_eq!((mini.fault_hits(stored), mini.fault_hits(refused)), (1, 1));
+}
+
+#[test]
+fn a_receipt_tells_the_region_and_whether_to_trace() {
+    let mini = mini(1);
+    let producer = producer(&mini).start().unwrap();
+    let receipt = producer.send(&message()).unwrap();
+    assert_eq!((&*receipt.region_id, receipt.trace_on), ("DefaultRegion", true));
+    let elsewhere = |request: &RemotingCommand| {
+        let fields = SendMessageResponse { region_id: Some("north"), trace_on: Some(false), ..stored_fields() };
+        RemotingCommand::response_to(request, ResponseCode::SUCCESS, None).with_fields(&fields)
+    };
+    mini.fail(SEND, Fault::answer(elsewhere));
+    let receipt = producer.send(&message()).unwrap();
+    assert_eq!((&*receipt.region_id, receipt.trace_on), ("north", false));
 }
 
 #[test]
@@ -247,11 +285,12 @@ fn a_send_without_an_answer_may_be_stored_and_says_so() {
 
 /// What a broker says of a message that it stored as number 41 of queue 3.
 fn stored_with(request: &RemotingCommand, code: ResponseCode) -> RemotingCommand {
-    let mut fields = ExtFields::new();
-    fields.text("msgId", "7F00000100002A9F0000000000000000");
-    fields.text("queueId", "3");
-    fields.text("queueOffset", "41");
-    RemotingCommand::response_to(request, code, None).with_fields(&fields)
+    RemotingCommand::response_to(request, code, None).with_fields(&stored_fields())
+}
+
+fn stored_fields() -> SendMessageResponse<'static> {
+    let msg_id = "7F00000100002A9F0000000000000000";
+    SendMessageResponse { msg_id, queue_id: 3, queue_offset: 41, ..SendMessageResponse::default() }
 }
 
 /// Nobody but the tests of this file uses it; a producer that is only made shows that making one dials nothing.
