@@ -972,7 +972,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_may_be_reached_but_not_passed() {
+    fn cc_11_limits_may_be_reached_but_not_passed() {
         let now = Instant::now();
         let (mut window, request) = window(3, now);
         let limits = FlowLimits { messages: 3, bytes: 3 * BODY.len(), span: 2 };
@@ -991,7 +991,7 @@ mod tests {
     }
 
     #[test]
-    fn the_result_that_makes_room_says_so_once() {
+    fn cc_11_the_result_that_makes_room_says_so_once() {
         let now = Instant::now();
         let (mut window, request) = window(4, now);
         let limits = FlowLimits { messages: 2, ..FlowLimits::default() };

@@ -18,7 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{MessageExt, MessageQueue};
 use crate::producer::sender::Sender;
 use crate::wire::body::{SUBSCRIBE_ALL, SubscriptionData};
-use crate::wire::name::{DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_group, check_topic, retry_topic};
+use crate::wire::name::{
+    DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_group, check_topic, is_system_group, retry_topic,
+};
 
 use super::allocate::AllocateStrategy;
 use super::consume_service::Pool;
@@ -531,6 +533,9 @@ impl PushConsumerBuilder {
             return Err(invalid(format!(
                 "group {DEFAULT_CONSUMER_GROUP} is everybody's default: choose one of your own"
             )));
+        }
+        if is_system_group(&self.group) {
+            return Err(invalid(format!("group {} is named as those that brokers use for themselves", self.group)));
         }
         if self.subscriptions.is_empty() {
             return Err(invalid("no subscription: name at least one topic with subscribe(topic, filter)"));

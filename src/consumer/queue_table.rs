@@ -1157,7 +1157,7 @@ mod tests {
     }
 
     #[test]
-    fn pulls_follow_each_other_from_where_the_broker_says() {
+    fn cc_12_pulls_follow_each_other_from_where_the_broker_says() {
         let (mut bench, ticket) = Bench::pulling();
         bench.pulled(ticket, PullStatus::Found, 42);
         assert_eq!(bench.pull_offset(), Some(42));
@@ -1261,7 +1261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_is_pulled_into_again_when_it_has_room() {
+    fn cc_11_a_full_window_is_pulled_into_again_when_it_has_room() {
         let (mut bench, ticket) = Bench::pulling();
         let Some(Action::Pull { epoch, .. }) = bench.actions.last().cloned() else { panic!() };
         let reason = FlowControl::Messages { cached: 1001, limit: 1000 };
@@ -1277,7 +1277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_hint_costs_a_second() {
+    fn cc_11_a_full_window_is_looked_at_again_after_a_second_when_its_hint_is_lost() {
         let (mut bench, ticket) = Bench::pulling();
         let reason = FlowControl::Span { span: 2001, limit: 2000 };
         bench.handle(Event::WindowFull { queue: queue(), ticket, reason });
@@ -1287,7 +1287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_consumer_pulls_nothing_until_it_is_resumed() {
+    fn cc_11_a_paused_consumer_pulls_nothing_until_it_is_resumed() {
         let (mut bench, ticket) = Bench::pulling();
         bench.handle(Event::Paused);
         bench.pulled(ticket, PullStatus::Found, 42);
@@ -1300,7 +1300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_before_the_queue_goes_on_with_the_oldest_message() {
+    fn cc_12_an_offset_before_the_queue_goes_on_with_the_oldest_message() {
         let (mut bench, ticket) = Bench::pulling();
         bench.refused(ticket, 0);
         bench.bounds(30, 90);
@@ -1313,7 +1313,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_beyond_the_queue_goes_back_in_a_new_window() {
+    fn cc_12_an_offset_beyond_the_queue_goes_back_in_a_new_window() {
         let (mut bench, ticket) = Bench::pulling();
         bench.refused(ticket, 0);
         bench.bounds(0, 7);

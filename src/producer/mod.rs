@@ -168,7 +168,8 @@ impl Producer {
     }
 
     /// Sends to one queue: there is no attempt on another broker, and none at all once the message may be stored, so
-    /// that messages keep their order.
+    /// that messages keep their order. Where the queue's number is negative, the broker chooses one of its queues; the
+    /// result tells which.
     ///
     /// # Errors
     ///

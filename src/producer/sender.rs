@@ -95,8 +95,8 @@ impl Sender {
                 Err(error) => return send.end(Err(error)),
             };
             let Some(queue) = send.queue() else { continue };
-            let outcome = self
-                .request(&send.prepared, queue, |address, request| self.core.remoting.invoke(address, request, limit));
+            let outcome =
+                self.request(&send, queue, |address, request| self.core.remoting.invoke(address, request, limit));
             if let Some(verdict) = self.verdict(&mut send, outcome) {
                 return send.end(verdict);
             }
@@ -141,9 +141,8 @@ impl Sender {
     pub(super) fn send_oneway(&self, mut send: Send) -> Result<()> {
         let limit = self.await_attempt(&mut send)?;
         let Some(queue) = send.queue() else { return Err(send.take_error()) };
-        let accepted = self.request(&send.prepared, queue, |address, request| {
-            self.core.remoting.invoke_oneway(address, request, limit)
-        });
+        let accepted =
+            self.request(&send, queue, |address, request| self.core.remoting.invoke_oneway(address, request, limit));
         accepted.map_err(Error::from)
     }
 
@@ -174,7 +173,7 @@ impl Sender {
         let choice = match &send.target {
             Target::InTurn => 0..route.publish.len(),
             Target::Queue(queue) => {
-                let index = route.publish.iter().position(|publish| publish.queue == *queue);
+                let index = route.publish.iter().position(|publish| leads_to(&publish.queue, queue));
                 index.map_or(0..0, |index| index..index + 1)
             }
         };
@@ -207,18 +206,17 @@ impl Sender {
     }
 
     /// Hands the request of an attempt to `invoke`.
-    fn request<T>(
-        &self,
-        prepared: &Prepared,
-        target: &PublishQueue,
-        invoke: impl FnOnce(&Arc<str>, Request<'_>) -> T,
-    ) -> T {
+    fn request<T>(&self, send: &Send, target: &PublishQueue, invoke: impl FnOnce(&Arc<str>, Request<'_>) -> T) -> T {
+        let prepared = &send.prepared;
         let header = SendMessageRequestV2 {
             producer_group: &self.group,
             topic: &prepared.topic,
             default_topic: CREATE_TOPIC_KEY,
             default_topic_queue_nums: AUTO_CREATE_QUEUES,
-            queue_id: target.queue.queue_id,
+            queue_id: match &send.target {
+                Target::Queue(queue) => queue.queue_id,
+                Target::InTurn => target.queue.queue_id,
+            },
             sys_flag: prepared.sys_flag,
             born_timestamp: prepared.born_timestamp,
             flag: prepared.flag,
@@ -397,9 +395,8 @@ impl<D: Done> AsyncSend<D> {
     fn invoke(self: Box<Self>, limit: Instant) {
         let Some(queue) = self.send.queue() else { return self.go_on() };
         let remoting = self.sender.core.remoting.clone();
-        let encoded = self
-            .sender
-            .request(&self.send.prepared, queue, |address, request| remoting.encode(address, request, false));
+        let encoded =
+            self.sender.request(&self.send, queue, |address, request| remoting.encode(address, request, false));
         match encoded {
             Ok(request) => remoting.invoke_encoded(&request, limit, Completion::of(self)),
             Err(error) => self.complete(Err(error)),
@@ -420,6 +417,15 @@ impl<D: Done> Complete for AsyncSend<D> {
             Some(Err(error)) => self.finish(End::Failed(error)),
             None => self.go_on(),
         }
+    }
+}
+
+/// Whether a message for `wanted` goes where messages for `queue` go. A queue without a number of its own is any of its
+/// broker's, which chooses one itself.
+fn leads_to(queue: &MessageQueue, wanted: &MessageQueue) -> bool {
+    match wanted.queue_id {
+        ..0 => (&queue.topic, &queue.broker_name) == (&wanted.topic, &wanted.broker_name),
+        _ => queue == wanted,
     }
 }
 

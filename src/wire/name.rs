@@ -17,6 +17,7 @@ pub const DEFAULT_PRODUCER_GROUP: &str = "DEFAULT_PRODUCER";
 pub const DEFAULT_CONSUMER_GROUP: &str = "DEFAULT_CONSUMER";
 
 const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
+const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 const MAX_TOPIC_LENGTH: usize = 127;
 /// Topics of retries and dead letters carry a group's name, which may be longer than a topic's.
 const MAX_DERIVED_TOPIC_LENGTH: usize = 255;
@@ -80,6 +81,12 @@ pub fn check_topic(topic: &str) -> Result<(), NameError> {
 /// What is wrong with the name.
 pub fn check_group(group: &str) -> Result<(), NameError> {
     check(group, MAX_GROUP_LENGTH)
+}
+
+/// Whether the system uses the consumer group for itself: its members are not listed, its offsets not shown.
+#[must_use]
+pub fn is_system_group(group: &str) -> bool {
+    group.starts_with(SYSTEM_GROUP_PREFIX)
 }
 
 /// Whether the system uses the topic for itself.

@@ -8,6 +8,8 @@
 mod attempts;
 mod consume;
 mod errors;
+mod flow;
+mod life;
 mod retry;
 mod window;
 

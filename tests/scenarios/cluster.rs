@@ -113,27 +113,29 @@ impl dyn Cluster + '_ {
     /// The same with other rights: 2 is writing, 4 is reading.
     pub(crate) fn create_topic_with(&self, topic: &str, queues: u32, permission: u32) {
         for broker in self.brokers() {
-            let response = self.ask_broker(
-                &broker.name,
-                RequestCode::UPDATE_AND_CREATE_TOPIC,
-                &[
-                    ("topic", topic),
-                    ("defaultTopic", "TBW102"),
-                    ("readQueueNums", &queues.to_string()),
-                    ("writeQueueNums", &queues.to_string()),
-                    ("perm", &permission.to_string()),
-                    ("topicFilterType", "SINGLE_TAG"),
-                    ("topicSysFlag", "0"),
-                    ("order", "false"),
-                ],
-            );
-            assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {topic}: {response:?}");
+            self.create_topic_on(&broker.name, topic, queues, permission);
         }
         for name_server in self.name_servers() {
             eventually(&format!("{topic} has a route to every broker"), || {
                 route(*name_server, topic).is_some_and(|route| self.routes_to_all(&route, queues))
             });
         }
+    }
+
+    /// Creates or changes a topic on one broker, and does not wait for its route.
+    pub(crate) fn create_topic_on(&self, broker: &str, topic: &str, queues: u32, permission: u32) {
+        let header = [
+            ("topic", topic),
+            ("defaultTopic", "TBW102"),
+            ("readQueueNums", &queues.to_string()),
+            ("writeQueueNums", &queues.to_string()),
+            ("perm", &permission.to_string()),
+            ("topicFilterType", "SINGLE_TAG"),
+            ("topicSysFlag", "0"),
+            ("order", "false"),
+        ];
+        let response = self.ask_broker(broker, RequestCode::UPDATE_AND_CREATE_TOPIC, &header);
+        assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {topic}: {response:?}");
     }
 
     /// Makes a consumer group known to every broker, as its first pull does, before its first heartbeat.

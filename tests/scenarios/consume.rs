@@ -63,6 +63,24 @@ pub(crate) fn cc_03_nothing_is_lost_while_members_join(cluster: &dyn Cluster) {
     assert_eq!(deliveries.bodies(), sent);
 }
 
+/// CC-04: of three members two end without handing anything over while messages flow.
+pub(crate) fn cc_04_nothing_is_lost_while_members_crash(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    let queues = create(cluster, &topic);
+    let [first, second, third] =
+        ["first", "second", "third"].map(|name| taking_member(cluster, &group, &topic, &deliveries, name));
+    await_balance(&[&first, &second, &third], &topic, queues);
+    let (sent, ()) = while_messages_flow(cluster, &topic, || {
+        crash(second);
+        await_balance(&[&first, &third], &topic, queues);
+        crash(first);
+        await_balance(&[&third], &topic, queues);
+    });
+    deliveries.await_bodies(&sent);
+    end([third]);
+    assert_eq!(deliveries.bodies(), sent);
+}
+
 /// CC-05: a member joins and another one ends without handing anything over, while messages flow.
 pub(crate) fn cc_05_nothing_is_lost_while_members_join_and_crash(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
@@ -71,9 +89,7 @@ pub(crate) fn cc_05_nothing_is_lost_while_members_join_and_crash(cluster: &dyn C
     let (sent, members) = while_messages_flow(cluster, &topic, || {
         let second = taking_member(cluster, &group, &topic, &deliveries, "second");
         await_balance(&[&first, &second], &topic, queues);
-        // No time for listeners, offsets and farewells: what a crash leaves, but for the broken connection.
-        first.shutdown(Duration::ZERO);
-        drop(first);
+        crash(first);
         await_balance(&[&second], &topic, queues);
         let third = taking_member(cluster, &group, &topic, &deliveries, "third");
         await_balance(&[&second, &third], &topic, queues);
@@ -82,6 +98,49 @@ pub(crate) fn cc_05_nothing_is_lost_while_members_join_and_crash(cluster: &dyn C
     deliveries.await_bodies(&sent);
     end(members);
     assert_eq!(deliveries.bodies(), sent);
+}
+
+/// CC-06: four members, then two, then four again; 240 messages each time, in equal parts.
+pub(crate) fn cc_06_shares_are_even_after_every_change(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    let queues = create(cluster, &topic);
+    let start = |name| taking_member(cluster, &group, &topic, &deliveries, name);
+    let producer = producer(cluster);
+    let share_out = |members: &[PushConsumer], names: &[&str], round: &str| {
+        await_balance(&members.iter().collect::<Vec<_>>(), &topic, queues);
+        let sent = send_all(&producer, &topic, (0..240).map(|number| format!("{round} {number}")));
+        deliveries.await_bodies(&sent);
+        for name in names {
+            let share = deliveries.bodies_at(name).intersection(&sent).count();
+            assert!(
+                (share * names.len()).abs_diff(240) <= 24,
+                "{name} got {share} of 240 among {} {round}",
+                names.len()
+            );
+        }
+    };
+    let mut members: Vec<_> = ["one", "two", "three", "four"].map(start).into();
+    share_out(&members, &["one", "two", "three", "four"], "at first");
+    end(members.drain(2..));
+    share_out(&members, &["one", "two"], "with two");
+    members.extend(["five", "six"].map(start));
+    share_out(&members, &["one", "two", "five", "six"], "with four again");
+    end(members);
+}
+
+/// CC-07, the half of clustering: three members together get all messages.
+pub(crate) fn cc_07_three_members_together_get_everything(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    let queues = create(cluster, &topic);
+    let members = ["one", "two", "three"].map(|name| taking_member(cluster, &group, &topic, &deliveries, name));
+    await_balance(&members.iter().collect::<Vec<_>>(), &topic, queues);
+    let sent = send_all(&producer(cluster), &topic, (0..100).map(|number| format!("body {number}")));
+    deliveries.await_bodies(&sent);
+    eventually("everything is committed", || committed(cluster, &group, &topic) == 100);
+    end(members);
+    assert_eq!(deliveries.bodies(), sent);
+    assert_eq!(deliveries.repeated(), [""; 0], "a group gets each message once");
+    assert!(["one", "two", "three"].iter().all(|name| !deliveries.bodies_at(name).is_empty()), "{deliveries:?}");
 }
 
 /// CC-08: all of two topics, by tags of both, and mixed.
@@ -160,6 +219,12 @@ pub(crate) fn cc_17_a_message_for_later_comes_again_with_a_higher_count(cluster:
     let times: Vec<_> = deliveries.await_times("again", 2).iter().map(|message| message.reconsume_times).collect();
     assert_eq!(times, [0, 1]);
     end([consumer]);
+}
+
+/// Ends a member without time for listeners, offsets and farewells: what a crash leaves, but for the broken connection.
+fn crash(member: PushConsumer) {
+    member.shutdown(Duration::ZERO);
+    drop(member);
 }
 
 fn members_share_evenly(cluster: &dyn Cluster, names: &[&'static str], count: usize) {

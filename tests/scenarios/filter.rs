@@ -1,8 +1,10 @@
 //! Subscriptions by tags: what is wanted comes, and nothing else.
 
+use std::collections::BTreeSet;
+
 use rocketmq_sync::{FilterExpression, Message, MessageQueue, Producer};
 
-use super::deliveries::{Deliveries, end, member, producer, set};
+use super::deliveries::{Deliveries, await_balance, end, member, producer, send, set};
 use super::{Cluster, eventually, unique};
 
 /// FILT-01: one tag; all in each of the ways to say so; two of three tags; a message without a tag.
@@ -21,6 +23,52 @@ pub(crate) fn filt_01_each_expression_selects_exactly_its_messages(cluster: &dyn
             ("nothing said", "", &all),
         ],
     );
+}
+
+/// FILT-02: groups with different tags, each of them on the same messages.
+pub(crate) fn filt_02_each_group_gets_exactly_its_own_tags(cluster: &dyn Cluster) {
+    exactly_these_come(
+        cluster,
+        &[("A 1", "A"), ("B 1", "B"), ("A 2", "A"), ("C 1", "C"), ("none", ""), ("B 2", "B")],
+        &[
+            ("group of A", "A", &["A 1", "A 2"]),
+            ("group of B", "B", &["B 1", "B 2"]),
+            ("group of A and C", "A||C", &["A 1", "A 2", "C 1"]),
+            ("group of all", "*", &["A 1", "B 1", "A 2", "C 1", "none", "B 2"]),
+        ],
+    );
+}
+
+/// FILT-03: two members with the same tag, of which one ends and comes back while messages flow.
+pub(crate) fn filt_03_members_of_one_group_share_one_tag_across_a_restart(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 2);
+    let queues = cluster.brokers().len() * 2;
+    let start = |name| {
+        let builder = member(cluster, &group).subscribe(&topic, FilterExpression::tags(["A"]));
+        builder.each(deliveries.taker(name)).start().expect("a consumer")
+    };
+    let producer = producer(cluster);
+    let send_round = |round: &str| -> BTreeSet<String> {
+        let both = (0..40).flat_map(|number| ["A", "B"].map(|tag| (format!("{tag} {round} {number}"), tag)));
+        both.filter_map(|(body, tag)| {
+            send(&producer, &Message::new(&*topic, body.clone()).with_tag(tag));
+            (tag == "A").then_some(body)
+        })
+        .collect()
+    };
+    let (stays, restarts) = (start("stays"), start("restarts"));
+    await_balance(&[&stays, &restarts], &topic, queues);
+    let mut wanted = send_round("with both");
+    deliveries.await_bodies(&wanted);
+    end([restarts]);
+    wanted.append(&mut send_round("with one"));
+    let restarted = start("restarted");
+    await_balance(&[&stays, &restarted], &topic, queues);
+    wanted.append(&mut send_round("with both again"));
+    deliveries.await_bodies(&wanted);
+    end([stays, restarted]);
+    assert_eq!(deliveries.bodies(), wanted);
 }
 
 /// FILT-04: several tags, and one that no message has.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use rocketmq_sync::{
@@ -10,8 +11,9 @@ use rocketmq_sync::{
     StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter,
 };
 
+use super::deliveries::{Deliveries, end, send_all, taking_member};
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
-use super::{Cluster, unique};
+use super::{Cluster, eventually, unique};
 
 /// LIFE-01: 10 messages to each of 24 queues; what is received is what was sent, and every queue is acknowledged.
 pub(crate) fn life_01_ten_messages_to_each_of_24_queues_are_consumed(cluster: &dyn Cluster) {
@@ -103,6 +105,27 @@ pub(crate) fn life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left(clust
     }
 }
 
+/// LIFE-06: a consumer group that cannot be is told at the start; the longest one that every broker takes works.
+pub(crate) fn life_06_wrong_consumer_groups_are_refused_and_a_long_one_works(cluster: &dyn Cluster) {
+    let threads = CountedThreads::default();
+    for wrong in ["a group", "group#1", "group/1", "消费组", "\t", "CID_RMQ_SYS_tools", &"g".repeat(256)] {
+        let builder = PushConsumer::builder(wrong).thread_starter(threads.clone());
+        let builder = builder.name_servers([cluster.name_server_list()]).subscribe("T", FilterExpression::all());
+        let error = builder.each(|_: &MessageExt| Ok::<(), String>(())).start().expect_err(wrong);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("group"), "{error}");
+        assert_eq!(threads.running(), 0, "after {error}");
+    }
+    let (topic, group) = (unique("Groups"), format!("{:g<120}", unique("G|%_")));
+    cluster.create_topic(&topic, 2);
+    let (sender, deliveries) = (producer(cluster).start().expect("a producer"), Deliveries::default());
+    let consumer = taking_member(cluster, &group, &topic, &deliveries, "member");
+    let sent = send_all(&sender, &topic, (0..10).map(|number| format!("body {number}")));
+    deliveries.await_bodies(&sent);
+    end([consumer]);
+    assert_eq!(deliveries.bodies(), sent);
+}
+
 /// LIFE-08: shutdown waits for a running listener, and what it consumed is acknowledged.
 pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Cluster) {
     let (topic, group) = (unique("Graceful"), unique("G"));
@@ -142,6 +165,30 @@ pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Clus
         assert_eq!(finished, 1, "shutdown returned before the listener");
     });
     assert_eq!(cluster.committed_offset(broker, &group, &topic, 0), Some(1));
+}
+
+/// LIFE-17: a topic that is created while a broker is down has the queues of the others; created once more, it has all.
+pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_later(cluster: &dyn Cluster) {
+    let topic = unique("Partly");
+    let [live, down] = cluster.brokers() else { panic!("two brokers") };
+    cluster.kill_broker(&down.name);
+    cluster.create_topic_on(&live.name, &topic, 3, 6);
+    let producer = producer(cluster).route_interval(Duration::from_millis(200)).start().expect("a producer");
+    let queues = |broker: &str| {
+        let queues = producer.queues(&topic).unwrap_or_default();
+        queues.into_iter().filter(|queue| *queue.broker_name == *broker).count()
+    };
+    eventually("the live broker's queues", || queues(&live.name) == 3);
+    assert_eq!(queues(&down.name), 0);
+    let receipt = producer.send(&Message::new(topic.as_str(), "to the live one")).expect("stored");
+    assert_eq!(*receipt.queue.broker_name, *live.name);
+
+    cluster.restart_broker(&down.name);
+    cluster.create_topic(&topic, 4);
+    eventually("all queues of both", || queues(&live.name) == 4 && queues(&down.name) == 4);
+    for queue in producer.queues(&topic).expect("a route") {
+        producer.send_to(&Message::new(topic.as_str(), "to each"), &queue).expect("stored");
+    }
 }
 
 /// Counts the threads of a client that live.

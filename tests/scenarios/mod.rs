@@ -33,13 +33,21 @@ macro_rules! for_each_scenario {
         $test! { life::life_02_a_client_has_one_producer_of_a_group on STANDARD }
         $test! { life::life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send on STANDARD }
         $test! { life::life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left on STANDARD }
+        $test! { life::life_06_wrong_consumer_groups_are_refused_and_a_long_one_works on STANDARD }
         $test! { life::life_08_shutdown_waits_for_the_running_listener on STANDARD }
+        $test! { life::life_17_a_topic_created_while_a_broker_is_down_has_its_queues_later on ISOLATED }
         $test! { send_async::send_01_async_messages_arrive_in_the_queue_they_are_sent_to on STANDARD }
         $test! { send_async::send_02_async_messages_arrive_in_the_queue_that_is_selected on STANDARD }
         $test! { send_async::send_03_async_messages_have_one_outcome_each on STANDARD }
+        $test! { send_async::send_04_a_selector_that_fails_costs_its_own_call_only on STANDARD }
+        $test! { send_async::send_05_a_queue_that_does_not_exist_is_told_to_the_callback on STANDARD }
+        $test! { send_async::send_06_a_negative_queue_lets_the_broker_choose on STANDARD }
         $test! { send_async::send_23_wrong_async_calls_have_one_completion_each on STANDARD }
         $test! { send::send_07_oneway_messages_arrive_in_every_way_of_sending on STANDARD }
+        $test! { send::send_08_wrong_oneway_calls_are_told_to_their_caller on STANDARD }
         $test! { send::send_09_wrong_messages_are_refused_and_large_ones_arrive on STANDARD }
+        $test! { send::send_10_a_property_of_ten_thousand_chinese_characters_arrives on STANDARD }
+        $test! { send::send_11_properties_that_are_too_long_are_refused_here_and_there on STANDARD }
         $test! { send::send_12_properties_arrive_as_they_were_sent on STANDARD }
         $test! { send::send_14_bodies_of_every_kind_arrive_unharmed on STANDARD }
         $test! { send::send_19_topics_that_cannot_be_are_refused on STANDARD }
@@ -55,11 +63,16 @@ macro_rules! for_each_scenario {
         $test! { consume::cc_01_four_members_share_600_messages_evenly on STANDARD }
         $test! { consume::cc_02_the_queues_of_a_member_that_leaves_go_to_the_others on STANDARD }
         $test! { consume::cc_03_nothing_is_lost_while_members_join on STANDARD }
+        $test! { consume::cc_04_nothing_is_lost_while_members_crash on STANDARD }
         $test! { consume::cc_05_nothing_is_lost_while_members_join_and_crash on STANDARD }
+        $test! { consume::cc_06_shares_are_even_after_every_change on STANDARD }
+        $test! { consume::cc_07_three_members_together_get_everything on STANDARD }
         $test! { consume::cc_08_one_consumer_takes_what_it_wants_of_two_topics on STANDARD }
         $test! { consume::cc_09_two_members_share_two_topics on STANDARD }
         $test! { consume::cc_17_a_message_for_later_comes_again_with_a_higher_count on STANDARD }
         $test! { filter::filt_01_each_expression_selects_exactly_its_messages on STANDARD }
+        $test! { filter::filt_02_each_group_gets_exactly_its_own_tags on STANDARD }
+        $test! { filter::filt_03_members_of_one_group_share_one_tag_across_a_restart on STANDARD }
         $test! { filter::filt_04_several_tags_and_one_that_nobody_has on STANDARD }
         $test! { filter::filt_05_tags_are_compared_by_their_text on STANDARD }
         $test! { offset::off_01_from_the_first_offset_a_new_group_gets_the_old_messages on STANDARD }
@@ -72,6 +85,8 @@ macro_rules! for_each_scenario {
         $test! { retry::the_largest_properties_survive_retries_and_the_dead_letter_queue on STANDARD }
         $test! { retry::retry_03_a_panic_and_an_error_lead_to_a_retry on STANDARD }
         $test! { retry::retry_04_a_message_succeeds_at_its_third_delivery on STANDARD }
+        $test! { retry::retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one_does_not on STANDARD }
+        $test! { retry::retry_10_the_seventeenth_failure_makes_one_dead_letter on STANDARD }
         $test! { retry::a_listener_chooses_the_delay_or_the_dead_letter_queue on STANDARD }
         $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
         $test! { retry::of_what_came_together_only_the_messages_that_fail_come_again on STANDARD }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
-    ConsumeContext, ConsumeStatus, ErrorKind, FilterExpression, Message, MessageExt, PushConsumer, PushConsumerBuilder,
-    RetryDelay,
+    ConsumeContext, ConsumeStatus, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer,
+    PushConsumerBuilder, RetryDelay,
 };
 
 use super::deliveries::{Deliveries, end, member, producer, send, send_all, set, text};
@@ -131,6 +132,67 @@ pub(crate) fn retry_04_a_message_succeeds_at_its_third_delivery(cluster: &dyn Cl
         let offset = |broker: &super::Broker| cluster.committed_offset(&broker.name, &group, &retry_topic, 0);
         cluster.brokers().iter().filter_map(offset).sum::<i64>() == 2
     });
+}
+
+/// RETRY-05: what waits too long for a thread goes back to the broker and comes again; what a listener has begun stays
+/// with it, however long it takes.
+pub(crate) fn retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one_does_not(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let broker = cluster.brokers()[0].name.as_str();
+    let queue = MessageQueue::new(topic.as_str(), broker, 0);
+    let producer = producer(cluster);
+    let store = |body: &'static str| producer.send_to(&Message::new(&*topic, body), &queue).expect("stored");
+    let (release, released) = bounded::<()>(0);
+    let seen = deliveries.clone();
+    let consumer = member(cluster, &group)
+        .consume_threads(1)
+        .consume_timeout(Duration::from_secs(1))
+        .subscribe(&topic, FilterExpression::all())
+        .each(move |message: &MessageExt| {
+            seen.add("consumer", message);
+            if text(message) == "runs long" {
+                let _ = released.recv();
+            }
+            Ok::<(), String>(())
+        })
+        .start()
+        .expect("a consumer");
+    store("runs long");
+    deliveries.await_times("runs long", 1);
+    store("waits");
+    let retry_topic = format!("%RETRY%{group}");
+    let gone_back = || {
+        let brokers = cluster.brokers().iter();
+        let has_retry_topic = cluster.route(&retry_topic).is_some();
+        if has_retry_topic { brokers.map(|broker| cluster.max_offset(&broker.name, &retry_topic, 0)).sum() } else { 0 }
+    };
+    eventually("the message that waits is in the retry topic", || gone_back() == 1);
+    assert_eq!(cluster.committed_offset(broker, &group, &topic, 0).unwrap_or(0), 0, "past a running message");
+    drop(release);
+    let times: Vec<_> = deliveries.await_times("waits", 1).iter().map(|message| message.reconsume_times).collect();
+    assert_eq!(times, [1]);
+    eventually("both are committed", || cluster.committed_offset(broker, &group, &topic, 0) == Some(2));
+    end([consumer]);
+    assert_eq!((deliveries.of("runs long").len(), deliveries.of("waits").len(), gone_back()), (1, 1, 1));
+}
+
+/// RETRY-10: the default maximum is 16 retries; the failure after them makes one dead letter, which tells where it came
+/// from.
+pub(crate) fn retry_10_the_seventeenth_failure_makes_one_dead_letter(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let consumer = failing(member(cluster, &group), &topic, &deliveries, i32::MAX);
+    let receipt = send(&producer(cluster), &Message::new(&*topic, "hopeless").with_property("colour", "blue"));
+    let seen = deliveries.await_times("hopeless", 17);
+    let dead = await_dead_letter(cluster, &group);
+    end([consumer]);
+    let times: Vec<_> = seen.iter().map(|message| message.reconsume_times).collect();
+    assert_eq!(times, (0..=16).collect::<Vec<_>>());
+    assert_eq!((text(&dead), dead.property("colour")), ("hopeless".to_owned(), Some("blue")));
+    assert_eq!(dead.property("RETRY_TOPIC"), Some(&*topic));
+    assert_eq!(dead.property("ORIGIN_MESSAGE_ID"), Some(&*receipt.offset_msg_id));
+    assert_eq!((dead_letters(cluster, &group), deliveries.count()), (1, 17));
 }
 
 /// A listener may choose the level itself, and give a message up.

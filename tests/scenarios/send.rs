@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use rocketmq_sync::wire::HeaderEncoding;
+use rocketmq_sync::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Codec, ErrorKind, Message, MessageQueue, SendStatus, by_hash};
 
 use super::inbox::{Inbox, bodies, numbered, producer};
+use super::raw::{self, fields};
 use super::{Cluster, Server, eventually, unique};
 
 /// SEND-07: plain, to a queue, through a selector: each of 20 one-way messages arrives, where it was sent to.
@@ -32,6 +33,27 @@ pub(crate) fn send_07_oneway_messages_arrive_in_every_way_of_sending(cluster: &d
             assert!(received.values().all(|message| message.message_queue() == chosen), "{way}");
         }
     }
+}
+
+/// SEND-08: a selector that panics, one that chooses no queue, and a queue of another topic fail their own call.
+pub(crate) fn send_08_wrong_oneway_calls_are_told_to_their_caller(cluster: &dyn Cluster) {
+    let topic = unique("Oneway");
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster).start().expect("a producer");
+    let message = Message::new(topic.as_str(), "wrong");
+    let broker = cluster.brokers()[0].name.as_str();
+    for (kind, call) in [
+        (ErrorKind::BadSelection, producer.send_oneway_with(&message, |_, _| panic!("a user's mistake"))),
+        (ErrorKind::BadSelection, producer.send_oneway_with(&message, |queues, _| queues.len())),
+        (ErrorKind::InvalidMessage, producer.send_oneway_to(&message, &MessageQueue::new(unique("Other"), broker, 0))),
+        (ErrorKind::NoBroker, producer.send_oneway_to(&message, &MessageQueue::new(topic.as_str(), broker, 100))),
+    ] {
+        let error = call.expect_err("it is wrong");
+        assert_eq!((error.kind(), error.certainty()), (kind, Certainty::NotSent), "{error}");
+    }
+    let right = Message::new(topic.as_str(), "right");
+    producer.send_oneway(&right).expect("handed to a connection");
+    Inbox::open(producer.client(), &topic).await_all(&bodies([&right]));
 }
 
 /// SEND-09: what cannot be stored is refused before anything is sent; large bodies and properties arrive unharmed.
@@ -60,6 +82,36 @@ pub(crate) fn send_09_wrong_messages_are_refused_and_large_ones_arrive(cluster: 
     }
     let received = Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
     assert_eq!(received[&b"with a property"[..]].property("han"), Some(han.as_str()));
+}
+
+/// SEND-10: 10 Ki Chinese characters, 30 KiB as UTF-8, are read back as they were sent.
+pub(crate) fn send_10_a_property_of_ten_thousand_chinese_characters_arrives(cluster: &dyn Cluster) {
+    let topic = unique("Han");
+    cluster.create_topic(&topic, 1);
+    let producer = producer(cluster).start().expect("a producer");
+    let han: String = "属性汉字".chars().cycle().take(10 * 1024).collect();
+    let message = Message::new(topic.as_str(), "body").with_property("汉", &han);
+    producer.send(&message).expect("stored");
+    let received = Inbox::open(producer.client(), &topic).await_all(&bodies([&message]));
+    assert!(received[&b"body"[..]].property("汉") == Some(&han), "another value");
+}
+
+/// SEND-11: properties beyond what a broker can store are refused before anything is sent. A broker that is asked all
+/// the same refuses too, and stores nothing.
+pub(crate) fn send_11_properties_that_are_too_long_are_refused_here_and_there(cluster: &dyn Cluster) {
+    let topic = unique("Han");
+    cluster.create_topic(&topic, 1);
+    let han = "汉".repeat(32 * 1024 + 1);
+    let message = Message::new(topic.as_str(), "body").with_property("han", &han);
+    let error = producer(cluster).start().expect("a producer").send(&message).expect_err("too long");
+    assert_eq!((error.kind(), error.certainty()), (ErrorKind::InvalidMessage, Certainty::NotSent));
+    assert!(error.to_string().contains("properties") && error.attempts().is_empty(), "{error}");
+
+    let broker = cluster.brokers()[0].name.as_str();
+    let properties = format!("han\u{1}{han}\u{2}");
+    let response = send_raw(cluster, &[("b", &topic), ("i", &properties)], "body");
+    assert_eq!(response.response_code(), ResponseCode::MESSAGE_ILLEGAL, "{response:?}");
+    assert_eq!(cluster.max_offset(broker, &topic, 0), 0);
 }
 
 /// SEND-12: properties, tag, keys and flag arrive as they were sent.
@@ -257,6 +309,22 @@ pub(crate) fn the_first_message_creates_its_topic(cluster: &dyn Cluster) {
         }
         Inbox::open(producer.client(), &topic).await_all(&[b"first".to_vec()]);
     }
+}
+
+/// Sends to the first queue of the first broker without the client; `fields` are those that matter.
+fn send_raw(cluster: &dyn Cluster, header: &[(&str, &str)], body: &'static str) -> RemotingCommand {
+    let usual = [
+        ("a", "raw-producer"),
+        ("c", "TBW102"),
+        ("d", "4"),
+        ("e", "0"),
+        ("f", "0"),
+        ("g", "1700000000000"),
+        ("h", "0"),
+    ];
+    let header = fields(&[header, &usual, &[("j", "0"), ("k", "false")]].concat());
+    let request = RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, &header).with_body(body);
+    raw::request(cluster.brokers()[0].address, request).expect("an answer to a send")
 }
 
 fn index_of(queues: &[MessageQueue], wanted: &MessageQueue) -> usize {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crossbeam_channel::unbounded;
-use rocketmq_sync::{Completions, ErrorKind, Message, MessageQueue, Producer, SendResult};
+use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Producer, SendResult};
 
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
-use super::{Cluster, unique};
+use super::{Cluster, eventually, unique};
 
 /// SEND-01: to a queue of one broker, then to one of the other.
 pub(crate) fn send_01_async_messages_arrive_in_the_queue_they_are_sent_to(cluster: &dyn Cluster) {
@@ -59,6 +59,61 @@ pub(crate) fn send_03_async_messages_have_one_outcome_each(cluster: &dyn Cluster
     Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
 }
 
+/// SEND-04: what a selector does wrong fails its own call, which gives the message back; no callback runs for it, and
+/// the producer goes on.
+pub(crate) fn send_04_a_selector_that_fails_costs_its_own_call_only(cluster: &dyn Cluster) {
+    let topic = unique("Selector");
+    cluster.create_topic(&topic, 2);
+    let producer = producer(cluster).start().expect("a producer");
+    let (told, outcomes) = unbounded();
+    let done = || {
+        let told = told.clone();
+        move |result: rocketmq_sync::Result<SendResult>| drop(told.send(result))
+    };
+    let message = || Message::new(topic.as_str(), "selected");
+    let rejected = [
+        producer.send_async_with(message(), |_, _| panic!("a user's mistake"), done()),
+        producer.send_async_with(message(), |queues, _| queues.len(), done()),
+    ];
+    for call in rejected {
+        let rejected = call.expect_err("no queue was selected");
+        assert_eq!((rejected.error.kind(), rejected.error.certainty()), (ErrorKind::BadSelection, Certainty::NotSent));
+        assert_eq!(rejected.message, message());
+    }
+    producer.send_async_with(message(), |_, _| 0, done()).expect("accepted");
+    assert!(outcomes.recv_timeout(PATIENCE).expect("an outcome").is_ok());
+    assert!(producer.shutdown(PATIENCE).is_clean());
+    assert!(outcomes.is_empty(), "a rejected call called back");
+}
+
+/// SEND-05: a queue that does not exist is told to the callback, and nothing is stored in another one.
+pub(crate) fn send_05_a_queue_that_does_not_exist_is_told_to_the_callback(cluster: &dyn Cluster) {
+    let topic = unique("NoQueue");
+    cluster.create_topic(&topic, 2);
+    let broker = cluster.brokers()[0].name.as_str();
+    let error = outcome_of_send_to(cluster, &MessageQueue::new(topic.as_str(), broker, 100)).expect_err("no queue 100");
+    assert_eq!((error.kind(), error.certainty()), (ErrorKind::NoBroker, Certainty::NotSent));
+    assert!(error.to_string().contains("100"), "{error}");
+    for queue in 0..2 {
+        assert_eq!(cluster.max_offset(broker, &topic, queue), 0);
+    }
+}
+
+/// SEND-06: a queue with a negative number is any queue of its broker.
+pub(crate) fn send_06_a_negative_queue_lets_the_broker_choose(cluster: &dyn Cluster) {
+    let topic = unique("AnyQueue");
+    cluster.create_topic(&topic, 2);
+    let broker = cluster.brokers()[1].name.as_str();
+    let receipt = outcome_of_send_to(cluster, &MessageQueue::new(topic.as_str(), broker, -100)).expect("stored");
+    assert_eq!(&*receipt.queue.broker_name, broker);
+    assert!((0..2).contains(&receipt.queue.queue_id), "{receipt:?}");
+    eventually("the message is in the queue that the receipt tells", || {
+        cluster.max_offset(broker, &topic, receipt.queue.queue_id) == 1
+    });
+    let other = 1 - receipt.queue.queue_id;
+    assert_eq!(cluster.max_offset(broker, &topic, other), 0);
+}
+
 /// SEND-23: of six calls five are wrong; each call has one completion, be it an `Err` of the call itself.
 pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn Cluster) {
     let topic = unique("Wrong");
@@ -94,6 +149,15 @@ pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn C
 }
 
 type Done = Box<dyn FnOnce(rocketmq_sync::Result<SendResult>) + Send>;
+
+/// What the callback of an asynchronous send is told.
+fn outcome_of_send_to(cluster: &dyn Cluster, queue: &MessageQueue) -> rocketmq_sync::Result<SendResult> {
+    let producer = producer(cluster).start().expect("a producer");
+    let (told, outcome) = unbounded();
+    let message = Message::new(queue.topic.clone(), "body");
+    producer.send_async_to(message, queue, move |result| drop(told.send(result))).expect("accepted");
+    outcome.recv_timeout(PATIENCE).expect("an outcome")
+}
 
 fn to_one_queue_of_each_broker(cluster: &dyn Cluster, send: impl Fn(&Producer, Message, &MessageQueue, Done)) {
     let topic = unique("Queues");

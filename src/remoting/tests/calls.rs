@@ -89,6 +89,80 @@ fn life_16_a_call_without_a_reply_ends_at_its_deadline_and_leaves_the_table() {
 }
 
 #[test]
+fn life_15_every_kind_of_call_has_its_reply_and_each_failure_its_kind() {
+    let (remoting, _thread) = start(config());
+    let (sender, seen) = unbounded();
+    let address = peer(move |_, mut wire| {
+        while let Some(request) = wire.next() {
+            let count = request.ext_fields.get("count").map(str::to_owned);
+            sender.send((count, request.is_oneway())).unwrap();
+            let mut reply = echo_of(&request).with_fields(&request.ext_fields);
+            reply.language = LanguageCode::JAVA;
+            match &*request.body {
+                b"lose" => return,
+                b"silence" => {}
+                _ if request.is_oneway() => {}
+                _ => drop(wire.send(&reply)),
+            }
+        }
+    });
+    let mut header = ExtFields::new();
+    header.text("count", "2");
+    header.text("messageTitle", "Welcome");
+    let call = |body: &'static [u8], limit| {
+        let body = Bytes::from_static(body);
+        let request = || Request::new(RequestCode::SEND_MESSAGE_V2, &header).with_body(&body);
+        let (sender, outcomes) = unbounded();
+        remoting.invoke_async(&address, request(), limit, report(&sender, ()));
+        drop(sender);
+        let mut asynchronous: Vec<Outcome> = outcomes.iter().map(|(_, outcome)| outcome).collect();
+        assert_eq!(asynchronous.len(), 1, "one completion");
+        [remoting.invoke(&address, request(), limit), asynchronous.remove(0)]
+    };
+    for reply in call(b"hello", soon()) {
+        let reply = reply.unwrap();
+        assert_eq!((reply.language, reply.code, &*reply.body), (LanguageCode::JAVA, 0, &b"hello"[..]));
+        assert_eq!(reply.ext_fields.get("count"), Some("2"));
+        assert_eq!(reply.ext_fields.get("messageTitle"), Some("Welcome"));
+    }
+    let body = Bytes::from_static(b"one-way");
+    let oneway = Request::new(RequestCode::SEND_MESSAGE_V2, &header).with_body(&body);
+    remoting.invoke_oneway(&address, oneway, soon()).unwrap();
+    let asked: Vec<_> = (0..3).map(|_| seen.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_eq!(asked, [false, false, true].map(|oneway| (Some("2".to_owned()), oneway)));
+
+    let kinds = |outcomes: [Outcome; 2]| outcomes.map(|outcome| outcome.unwrap_err().kind);
+    assert_eq!(kinds(call(b"silence", within(50))), [ErrorKind::Timeout; 2]);
+    assert_eq!(kinds(call(b"lose", soon())), [ErrorKind::ConnectionLost; 2]);
+    let dead = ping(&remoting, &dead_address(), soon()).unwrap_err();
+    assert_eq!((dead.kind, dead.certainty), (ErrorKind::Connect, Certainty::NotSent));
+}
+
+#[test]
+fn life_16_the_body_comes_back_to_every_kind_of_call_and_nothing_stays_pending() {
+    let (remoting, _thread) = start(config());
+    let (sender, seen) = unbounded();
+    let address = peer(move |_, mut wire| {
+        while let Some(request) = wire.next() {
+            sender.send(request.body.clone()).unwrap();
+            if !request.is_oneway() {
+                wire.send(&echo_of(&request));
+            }
+        }
+    });
+    let body = Bytes::from_static(b"hello RocketMQ");
+    assert_eq!(remoting.invoke(&address, request(&body), soon()).unwrap().body, body);
+    let (sender, outcomes) = unbounded();
+    remoting.invoke_async(&address, request(&body), soon(), report(&sender, ()));
+    assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1.unwrap().body, body);
+    remoting.invoke_oneway(&address, request(&body), soon()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), body);
+    }
+    assert!(current(&remoting, &address).unwrap().is_drained());
+}
+
+#[test]
 fn a_deadline_that_has_passed_sends_nothing() {
     let (remoting, _thread) = start(config());
     let (sender, seen) = unbounded();

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::transport::Plain;
 use super::*;
 use crate::error::Certainty;
-use crate::wire::{FrameDecoder, ResponseCode};
+use crate::wire::{ExtFields, FieldSink, FrameDecoder, LanguageCode, ResponseCode};
 use crate::worker::StdThreads;
 
 /// How long anything may take on a machine that is busy with other things.

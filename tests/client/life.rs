@@ -1,0 +1,66 @@
+//! Members of one client: what of them exists once, and what is left when the last of them is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rocketmq_sync::{
+    Client, ErrorKind, FilterExpression, MessageExt, Producer, PushConsumer, StdThreads, ThreadBody, ThreadJoin,
+    ThreadSpec, ThreadStarter,
+};
+
+use crate::{PATIENCE, TOPIC, eventually, mini};
+
+/// LIFE-10.
+#[test]
+fn life_10_a_group_is_taken_once_and_free_again_and_nothing_is_left_of_the_last_member() {
+    let mini = mini(1);
+    let threads = CountedThreads::default();
+    let builder = Client::builder().name_servers(mini.name_servers()).thread_starter(threads.clone());
+    let client = builder.start().unwrap();
+    let producer = || Producer::builder("group").client(&client).start();
+    let consumer = || {
+        let builder = PushConsumer::builder("group").client(&client).subscribe(TOPIC, FilterExpression::all());
+        builder.each(|_: &MessageExt| Ok::<(), String>(())).start()
+    };
+    // Producers and consumers don't take each other's groups.
+    let (first_producer, first_consumer) = (producer().unwrap(), consumer().unwrap());
+    assert_eq!(producer().unwrap_err().kind(), ErrorKind::DuplicateGroup);
+    assert_eq!(consumer().unwrap_err().kind(), ErrorKind::DuplicateGroup);
+    assert!(mini.wait_for_members("group", 1, PATIENCE));
+
+    assert!(first_producer.shutdown(PATIENCE).is_clean());
+    assert!(first_consumer.shutdown(PATIENCE).is_clean());
+    assert!(mini.members("broker-a", "group").is_empty(), "the broker was not told");
+    let (second_producer, second_consumer) = (producer().unwrap(), consumer().unwrap());
+    assert!(mini.wait_for_members("group", 1, PATIENCE));
+    assert!(threads.living() > 0);
+
+    drop((first_producer, first_consumer, second_producer, second_consumer, client));
+    assert_eq!(threads.living(), 0);
+    eventually("no connection is left", || mini.connection_count("broker-a") == 0);
+    assert!(mini.members("broker-a", "group").is_empty());
+}
+
+/// Counts the threads of a client that live.
+#[derive(Clone, Default)]
+struct CountedThreads(Arc<AtomicUsize>);
+
+impl CountedThreads {
+    fn living(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl ThreadStarter for CountedThreads {
+    fn start(&self, spec: &ThreadSpec, body: ThreadBody) -> std::io::Result<ThreadJoin> {
+        let living = Arc::clone(&self.0);
+        living.fetch_add(1, Ordering::SeqCst);
+        StdThreads.start(
+            spec,
+            Box::new(move || {
+                body();
+                living.fetch_sub(1, Ordering::SeqCst);
+            }),
+        )
+    }
+}
