@@ -93,7 +93,7 @@
 //! # Where to go next
 //!
 //! [`ProducerBuilder`] and [`PushConsumerBuilder`] list the options, each with its default and its name in the Java client;
-//! [`ErrorKind`] lists the failures. The folder `examples` of the source has a file for each capability that runs without any
+//! [`ErrorKind`] lists the failures, each with its meaning and remedy. The folder `examples` of the source has a file for each capability that runs without any
 //! server (`cargo run --example quickstart`) and, with `--name-server HOST:PORT`, on yours. How the library is built, and why
 //! so, stands in `ARCHITECTURE.md` there.
 
@@ -104,6 +104,8 @@ mod consumer;
 mod error;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+#[cfg(test)]
+mod error_page;
 #[cfg(test)]
 mod layers;
 mod message;

@@ -154,7 +154,10 @@ fn advice(error: &Error, target: &Target) -> String {
                  or in a container must hand out an address that clients reach (brokerIP1 in its configuration), or the \
                  client must be told how to get there (address_map)."
             ),
-            _ => "Run again with RUST_LOG=rocketmq_sync=debug to see what the client does.".to_owned(),
+            _ => format!(
+                "{}\n\nRun again with RUST_LOG=rocketmq_sync=debug to see what the client does.",
+                error.kind().remedy()
+            ),
         },
     }
 }

@@ -40,7 +40,7 @@ impl RetryCodes {
         Self(codes.into_iter().collect())
     }
 
-    pub(super) fn contains(&self, code: ResponseCode) -> bool {
+    pub(crate) fn contains(&self, code: ResponseCode) -> bool {
         self.0.contains(&code)
     }
 }

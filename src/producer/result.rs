@@ -24,7 +24,7 @@ pub enum SendStatus {
 
 impl SendStatus {
     /// The status that a response code stands for; `None` when the code says that nothing was stored.
-    pub(super) fn of(code: ResponseCode) -> Option<Self> {
+    pub(crate) fn of(code: ResponseCode) -> Option<Self> {
         match code {
             ResponseCode::SUCCESS => Some(Self::Ok),
             ResponseCode::FLUSH_DISK_TIMEOUT => Some(Self::FlushDiskTimeout),

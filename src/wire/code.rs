@@ -16,6 +16,9 @@ macro_rules! codes {
                 pub const $name: Self = Self($value);
             )+
 
+            /// Every code that has a name here, in the order of their listing.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
             /// The name the Java client gives this number, if it has one.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {

@@ -1,56 +1,15 @@
 //! The one error type of the library: what failed, whether the message may be stored, and what was tried.
 
+mod kind;
+
 use std::fmt;
 use std::time::Duration;
 
+pub use self::kind::ErrorKind;
 use crate::wire::ResponseCode;
 
 /// What most calls of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// What kind of failure an [`Error`] tells of.
-///
-/// The numbers are stable: the C interface uses the same ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// An option of a builder is missing or out of its range. Nothing was started; the text names the option.
-    InvalidConfig = 1,
-    /// A message or an argument breaks a rule that is checked before anything is sent.
-    InvalidMessage = 2,
-    /// The producer, consumer or client has been shut down.
-    NotRunning = 3,
-    /// The process was forked after the client was made: make a new client in the child.
-    Forked = 4,
-    /// This client has a member of the same kind with the same group already.
-    DuplicateGroup = 5,
-    /// The operating system refused a thread, a socket or random bytes.
-    Resource = 6,
-    /// The queue that a selector chose is not one of those it was offered, or the selector panicked.
-    BadSelection = 7,
-    /// A host name could not be resolved.
-    Resolve = 10,
-    /// No connection could be made: refused, unreachable, or no answer in time.
-    Connect = 11,
-    /// The connection was lost before the reply came.
-    ConnectionLost = 12,
-    /// The deadline passed before the reply came.
-    Timeout = 13,
-    /// The in-flight window is full, and the call may not, or no longer, wait.
-    WindowFull = 14,
-    /// The name servers know no route of the topic.
-    NoRoute = 20,
-    /// No name server gave an answer.
-    NameServer = 21,
-    /// The topic's route has no broker, or no queue, that could be used.
-    NoBroker = 22,
-    /// The broker refused the request; [`Error::broker_code`] and [`Error::remark`] say why.
-    Broker = 30,
-    /// The broker or name server refused for lack of permission or for wrong credentials.
-    Permission = 31,
-    /// A peer's answer could not be understood.
-    Protocol = 32,
-}
 
 /// What is known of a message whose send failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
