@@ -93,9 +93,10 @@
 //! # Where to go next
 //!
 //! [`ProducerBuilder`] and [`PushConsumerBuilder`] list the options, each with its default and its name in the Java client;
-//! [`ErrorKind`] lists the failures, each with its meaning and remedy. The folder `examples` of the source has a file for each capability that runs without any
-//! server (`cargo run --example quickstart`) and, with `--name-server HOST:PORT`, on yours. How the library is built, and why
-//! so, stands in `ARCHITECTURE.md` there.
+//! [`ErrorKind`] lists the failures, each with its meaning and remedy. The folder `examples` of the source has a file for
+//! each capability that runs without any server (`cargo run --example quickstart`) and, with `--name-server HOST:PORT`, on
+//! yours; `rmq-doctor` among them finds out why a program cannot reach its cluster. How the library is built, and why so,
+//! stands in `ARCHITECTURE.md` there.
 
 #![forbid(unsafe_code)]
 

@@ -7,11 +7,14 @@
 
 mod scenarios;
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rocketmq_sync::mini_broker::{MiniBroker, Release};
+use rocketmq_sync::mini_broker::{Fault, MiniBroker, Release};
+use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
 
 use scenarios::{Broker, Cluster, Profile, Server, transcript};
 
@@ -35,6 +38,42 @@ fn the_script_is_answered_as_by_4_9_7() {
 #[test]
 fn the_script_is_answered_as_by_5_5_0() {
     compare_with_transcript(Release::V5_5_0, Server::Apache5, &[]);
+}
+
+/// The members' own words are scripted: the brokers' list of subscriptions has only the newest.
+#[test]
+fn the_doctor_names_members_that_subscribe_differently() {
+    let cluster = MiniCluster::start(&Profile::STRICT, Release::default());
+    let servers: &dyn Cluster = &cluster;
+    servers.create_topic("Orders", 2);
+    let members = ["one", "two"].map(|id| {
+        let builder = PushConsumer::builder("G").name_servers([servers.name_server_list()]).client_id(id);
+        let builder = builder.subscribe("Orders", FilterExpression::all());
+        builder.each(|_: &MessageExt| Ok::<(), String>(())).start().expect("a consumer")
+    });
+    assert!(cluster.mini.wait_for_members("G", 2, Duration::from_secs(60)));
+    let answer_with = |of_two: &'static str| {
+        cluster.mini.clear_faults();
+        let answer = move |request: &RemotingCommand| {
+            let expression = if request.ext_fields.get("clientId") == Some("two") { of_two } else { "A || B" };
+            let subscription = serde_json::json!({"topic": "Orders", "subString": expression});
+            // As Java writes it: queues are keys that are objects.
+            let info = format!(
+                r#"{{"mqTable":{{{{"brokerName":"broker-a","queueId":0,"topic":"Orders"}}:{{"cachedMsgCount":0}}}},"subscriptionSet":[{subscription}]}}"#
+            );
+            RemotingCommand::response_to(request, ResponseCode::SUCCESS, None).with_body(info)
+        };
+        cluster.mini.fail(RequestCode::GET_CONSUMER_RUNNING_INFO, Fault::answer(answer));
+    };
+    let examine = || scenarios::doctor::examine(&servers.name_server_list(), &["--topic", "Orders", "--group", "G"]);
+    answer_with("B||A");
+    examine().tells("2 asked, all with Orders: A || B");
+    answer_with("A");
+    examine().fails_first_at("consumer group G", "agreement: members of the group subscribe differently");
+    for camp in ["one has Orders: A || B", "two has Orders: A"] {
+        examine().tells(camp);
+    }
+    drop(members);
 }
 
 /// The steps named as `different` are answered otherwise on purpose, and no others.
@@ -90,6 +129,17 @@ impl Cluster for MiniCluster {
 
     fn kill_broker(&self, name: &str) {
         self.mini.stop_broker(name);
+    }
+
+    fn tell_of_broker(&self, name: &str, address: SocketAddr, topic: &str) -> Box<dyn Any> {
+        let route = serde_json::json!({
+            "brokerDatas": [{"brokerName": name, "brokerAddrs": {"0": address.to_string()}, "cluster": "DefaultCluster"}],
+            "queueDatas": [{"brokerName": name, "perm": 6, "readQueueNums": 1, "writeQueueNums": 1, "topicSysFlag": 0}],
+        });
+        let answer = move |request: &RemotingCommand| {
+            RemotingCommand::response_to(request, ResponseCode::SUCCESS, None).with_body(route.to_string())
+        };
+        Box::new(self.mini.fail(RequestCode::GET_ROUTEINFO_BY_TOPIC, Fault::answer(answer).topic(topic)))
     }
 
     fn restart_broker(&self, name: &str) {

@@ -34,7 +34,8 @@ use self::timer::{Timer, TimerThread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name_map::NameMap;
 use crate::remoting::transport::Plain;
-use crate::remoting::{Remoting, RemotingConfig, RemotingThread};
+use crate::remoting::{Remoting, RemotingConfig, RemotingThread, Request};
+use crate::wire::RemotingCommand;
 use crate::worker::Threads;
 
 /// A route that seems wrong is asked for at most this often.
@@ -73,6 +74,34 @@ impl Client {
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.core().identity.client_id
+    }
+
+    /// Sends a request of the caller's own making to a name server or broker and waits for its answer, for what this
+    /// library has no call for. An answer that is a refusal is an answer too. The address is dialled as it is given, and
+    /// the connection is the one that this client's members use as well.
+    ///
+    /// ```no_run
+    /// # use rocketmq_sync::{Client, wire::{RemotingCommand, RequestCode, ResponseCode}};
+    /// # use std::time::Duration;
+    /// # fn main() -> rocketmq_sync::Result<()> {
+    /// let client = Client::builder().name_servers(["127.0.0.1:9876"]).start()?;
+    /// let question = RemotingCommand::request(RequestCode::GET_BROKER_RUNTIME_INFO, &());
+    /// let answer = client.request("127.0.0.1:10911", &question, Duration::from_secs(3))?;
+    /// assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When no answer came: [`ErrorKind::Resolve`], [`ErrorKind::Connect`], [`ErrorKind::ConnectionLost`],
+    /// [`ErrorKind::Timeout`] or [`ErrorKind::Protocol`]; [`ErrorKind::InvalidMessage`] when the request is larger than
+    /// a frame can be; [`ErrorKind::Forked`] in a child of the process that made the client.
+    pub fn request(&self, address: &str, request: &RemotingCommand, timeout: Duration) -> Result<RemotingCommand> {
+        let core = self.core();
+        core.check_process()?;
+        let asked = Request::new(request.request_code(), &request.ext_fields).with_body(&request.body);
+        core.remoting.invoke(&Arc::from(address), asked, Instant::now() + timeout).map_err(Error::from)
     }
 
     pub(crate) fn start(mut config: ClientConfig) -> Result<Self> {

@@ -17,7 +17,7 @@ use crate::wire::body::{SubscriptionData, permission};
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
 use crate::wire::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, is_retry_topic};
-use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
+use crate::wire::{LanguageCode, RemotingCommand, RequestCode, ResponseCode};
 
 /// Holds delayed messages, level by level.
 const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
@@ -39,6 +39,9 @@ pub(super) struct Group {
 pub(super) struct Member {
     pub(super) connection: u64,
     pub(super) client_id: String,
+    pub(super) address: SocketAddr,
+    pub(super) language: LanguageCode,
+    pub(super) version: i32,
 }
 
 /// An answer to a request of earlier, and its time.

@@ -4,6 +4,7 @@
 //! started without waiting, then waited for, so that the versions boot beside each other. Stores lie under cargo's
 //! temporary folder and go away with the processes; what a killed test run left is removed at the next start.
 
+use std::any::Any;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rocketmq_sync::wire::{RemotingCommand, RequestCode};
+use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use serde_json::json;
 
 use crate::jvm::Jvm;
 use crate::ports::free_port;
@@ -235,6 +237,46 @@ impl Cluster for ApacheCluster {
         process.expect("a broker with a process of its own").jvm.kill();
     }
 
+    /// Registers it over connections that are kept: a name server forgets a broker when its connection closes.
+    fn tell_of_broker(&self, name: &str, address: SocketAddr, topic: &str) -> Box<dyn Any> {
+        let address = address.to_string();
+        let header = [
+            ("brokerName", name),
+            ("brokerAddr", &address),
+            ("clusterName", "DefaultCluster"),
+            ("haServerAddr", &address),
+            ("brokerId", "0"),
+            ("compressed", "false"),
+            ("bodyCrc32", "0"),
+        ];
+        let version = json!({"stateVersion": 0, "timestamp": 1_700_000_000_000_i64, "counter": 1});
+        let config = |topic: &str| {
+            json!({
+                "topicName": topic, "readQueueNums": 1, "writeQueueNums": 1, "perm": 6,
+                "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": false,
+            })
+        };
+        // A name server of 5.x takes a single topic for the change of a broker that it should know.
+        let other = format!("{topic}-other");
+        let topics = json!({topic: config(topic), other.as_str(): config(&other)});
+        let body = json!({
+            "filterServerList": [],
+            "topicConfigSerializeWrapper": {"dataVersion": version, "topicConfigTable": topics},
+        });
+        let connections: Vec<_> = self
+            .name_servers
+            .iter()
+            .map(|name_server| {
+                let request = RemotingCommand::request(RequestCode::REGISTER_BROKER, &fields(&header));
+                let mut connection = raw::Connection::open(*name_server).expect("a connection");
+                let answer = connection.request(request.with_body(body.to_string()), BOOT_LIMIT).expect("an answer");
+                assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+                connection
+            })
+            .collect();
+        Box::new(connections)
+    }
+
     fn restart_broker(&self, name: &str) {
         let mut processes = lock(&self.processes);
         let process = processes.iter_mut().find(|process| process.name == name);
@@ -256,8 +298,8 @@ impl Drop for ApacheCluster {
     }
 }
 
-/// A new folder for a cluster's files, its name telling the process it belongs to.
-fn new_home(profile: &str) -> std::io::Result<PathBuf> {
+/// A new folder for the files of Java processes, its name telling the process it belongs to.
+pub(crate) fn new_home(profile: &str) -> std::io::Result<PathBuf> {
     static CLEANED: Once = Once::new();
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("apache");

@@ -41,13 +41,7 @@ impl Jvm {
         let output = home.join(format!("{name}.out"));
         let log = prepare(home, &output).map_err(|error| format!("files in {}: {error}", home.display()))?;
         let both = log.try_clone().map_err(|error| error.to_string())?;
-        let child = Command::new(java())
-            .args(OPTIONS)
-            .arg("--add-opens=java.base/jdk.internal.misc=ALL-UNNAMED")
-            .arg(define("rocketmq.home.dir", home))
-            .arg(define("user.home", home))
-            .arg("-cp")
-            .arg(class_path(server, home)?)
+        let child = command(server, home)?
             .arg("Host")
             .arg(home)
             .args(roles)
@@ -85,6 +79,19 @@ impl Drop for Jvm {
     }
 }
 
+/// A Java process of this version, whose files lie under `home`, up to the name of its main class.
+pub(crate) fn command(server: Server, home: &Path) -> Result<Command, String> {
+    let mut command = Command::new(java());
+    command
+        .args(OPTIONS)
+        .arg("--add-opens=java.base/jdk.internal.misc=ALL-UNNAMED")
+        .arg(define("rocketmq.home.dir", home))
+        .arg(define("user.home", home))
+        .arg("-cp")
+        .arg(class_path(server, home)?);
+    Ok(command)
+}
+
 /// The one that `tests/run` has chosen, or else the one on the path.
 fn java() -> PathBuf {
     std::env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| Path::new(&home).join("bin").join("java"))
@@ -96,19 +103,21 @@ fn fetched() -> PathBuf {
 }
 
 fn class_path(server: Server, home: &Path) -> Result<OsString, String> {
-    let jars = fetched().join(match server {
-        Server::Apache4 => "lib-4.9.7",
-        Server::Apache5 => "lib-5.5.0",
+    let version = match server {
+        Server::Apache4 => "4.9.7",
+        Server::Apache5 => "5.5.0",
         Server::Mini => return Err("the mini broker is not a Java program".to_owned()),
-    });
+    };
+    let jars = fetched().join(format!("lib-{version}"));
     if !jars.join("complete").exists() {
         return Err(format!("no servers in {}: run tests/run, which fetches them", jars.display()));
     }
-    let parts = [home.join("conf"), fetched().join("host"), jars.join("*")];
+    let client = fetched().join(format!("client-{version}"));
+    let parts = [home.join("conf"), fetched().join("host"), client, jars.join("*")];
     std::env::join_paths(parts).map_err(|error| error.to_string())
 }
 
-fn prepare(home: &Path, output: &Path) -> std::io::Result<File> {
+pub(crate) fn prepare(home: &Path, output: &Path) -> std::io::Result<File> {
     let conf = home.join("conf");
     fs::create_dir_all(&conf)?;
     for name in LOG_CONFIGS {

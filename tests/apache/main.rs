@@ -7,6 +7,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod interop;
+mod java_client;
 mod jvm;
 mod ports;
 #[path = "../scenarios/mod.rs"]
@@ -29,6 +31,26 @@ macro_rules! all_tests_on {
         const SERVER: super::Server = super::Server::$server;
 
         super::scenarios::for_each_scenario!(on_apache);
+
+        #[test]
+        fn what_is_sent_here_is_consumed_by_the_java_client() {
+            super::interop::what_is_sent_here_is_consumed_by_the_java_client(SERVER);
+        }
+
+        #[test]
+        fn what_the_java_client_sends_is_consumed_here() {
+            super::interop::what_the_java_client_sends_is_consumed_here(SERVER);
+        }
+
+        #[test]
+        fn a_group_of_both_clients_shares_its_queues_while_members_come_and_go() {
+            super::interop::a_group_of_both_clients_shares_its_queues_while_members_come_and_go(SERVER);
+        }
+
+        #[test]
+        fn the_doctor_asks_java_members_what_they_subscribe_to() {
+            super::interop::the_doctor_asks_java_members_what_they_subscribe_to(SERVER);
+        }
 
         #[test]
         fn the_script_is_answered_as_in_the_transcript() {

@@ -10,6 +10,7 @@ mod consume;
 mod errors;
 mod flow;
 mod life;
+mod requests;
 mod retry;
 mod window;
 

@@ -3,6 +3,7 @@
 //! An implementation names its addresses and can take a broker down and up; everything else goes through raw requests
 //! ([`super::raw`]), so that it is asked of every server in the same way and without the client under test.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +29,10 @@ pub(crate) trait Cluster: Sync {
 
     /// Ends a broker without giving it a chance to say goodbye. Only for clusters with an isolated [`Profile`].
     fn kill_broker(&self, name: &str);
+
+    /// Lets the name servers tell of one more broker with a queue of `topic`, at an address of the scenario's choice, as
+    /// long as the answer is kept. Only for clusters with an isolated [`Profile`].
+    fn tell_of_broker(&self, name: &str, address: SocketAddr, topic: &str) -> Box<dyn Any>;
 
     /// Starts a killed broker on the same address and store, and waits until the name servers list it.
     fn restart_broker(&self, name: &str);

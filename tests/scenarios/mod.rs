@@ -9,7 +9,8 @@
 mod cluster;
 pub(crate) mod connect;
 pub(crate) mod consume;
-mod deliveries;
+pub(crate) mod deliveries;
+pub(crate) mod doctor;
 pub(crate) mod filter;
 pub(crate) mod inbox;
 pub(crate) mod kills;
@@ -93,6 +94,11 @@ macro_rules! for_each_scenario {
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
+        $test! { doctor::the_doctor_finds_nothing_wrong_where_nothing_is_wrong on STANDARD }
+        $test! { doctor::the_doctor_names_name_servers_that_fail_and_goes_on_with_the_others on STANDARD }
+        $test! { doctor::the_doctor_names_broker_addresses_that_fail on ISOLATED }
+        $test! { doctor::the_doctor_names_what_is_wrong_with_a_topic on STRICT }
+        $test! { doctor::the_doctor_names_what_is_wrong_with_a_group on STANDARD }
         $test! { server::a_created_topic_has_a_route_on_every_name_server on STANDARD }
         $test! { server::a_stored_message_is_counted_in_its_queue on STANDARD }
         $test! { server::a_committed_offset_is_told_again on STANDARD }

@@ -5,6 +5,7 @@
 //! time would make everybody silent at once), producer groups, which matter to transactions only.
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::Handled;
 use crate::mini_broker::broker::{Broker, Group, Member};
@@ -21,7 +22,7 @@ pub(super) fn heartbeat(broker: &mut Broker, request: &Request) -> Handled {
         broker.ensure_group_topic(&retry_topic(&consumer.group_name));
         // A broker that may not make groups passes an unknown one over in silence.
         let Ok(group) = broker.group(&consumer.group_name) else { continue };
-        let is_new = register(group, connection, &heartbeat.client_id);
+        let is_new = register(group, connection, request, &heartbeat.client_id);
         let is_changed = subscribe(group, consumer);
         if is_new || is_changed {
             broker.notify_members(&consumer.group_name);
@@ -61,6 +62,31 @@ pub(super) fn list(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer::success().with_body(body::encode("consumer list", &ConsumerList { consumer_id_list })?).into())
 }
 
+/// Members with their connections, and the subscriptions of the newest heartbeats.
+pub(super) fn connections(broker: &mut Broker, request: &Request) -> Handled {
+    let name = request.command.ext_fields.get("consumerGroup").unwrap_or_default();
+    let Some(group) = broker.groups.get(name).filter(|group| !group.members.is_empty()) else {
+        let remark = format!("the consumer group[{name}] not online");
+        return Err(Answer::refusal(ResponseCode::CONSUMER_NOT_ONLINE, remark));
+    };
+    let of_member = |member: &Member| {
+        json!({
+            "clientId": member.client_id,
+            "clientAddr": member.address.to_string(),
+            "language": member.language.name().unwrap_or("OTHER"),
+            "version": member.version,
+        })
+    };
+    let list = json!({
+        "connectionSet": group.members.iter().map(of_member).collect::<Vec<_>>(),
+        "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET",
+        "consumeType": "CONSUME_PASSIVELY",
+        "messageModel": if group.broadcasting { "BROADCASTING" } else { "CLUSTERING" },
+        "subscriptionTable": group.subscriptions,
+    });
+    Ok(Answer::success().with_body(body::encode("consumer connections", &list)?).into())
+}
+
 /// Of a group's settings only its being there matters.
 pub(super) fn create_group(broker: &mut Broker, request: &Request) -> Handled {
     let config: GroupConfig = body::decode("group", &request.command.body)?;
@@ -80,7 +106,7 @@ fn told_members(group: &Group) -> Vec<String> {
 }
 
 /// Whether the connection is a new member.
-fn register(group: &mut Group, connection: u64, client_id: &str) -> bool {
+fn register(group: &mut Group, connection: u64, request: &Request, client_id: &str) -> bool {
     if let Some(member) = group.members.iter_mut().find(|member| member.connection == connection) {
         client_id.clone_into(&mut member.client_id);
         return false;
@@ -89,7 +115,13 @@ fn register(group: &mut Group, connection: u64, client_id: &str) -> bool {
         // A real broker forgets a group's subscriptions with its last member.
         group.subscriptions.clear();
     }
-    group.members.push(Member { connection, client_id: client_id.to_owned() });
+    group.members.push(Member {
+        connection,
+        client_id: client_id.to_owned(),
+        address: request.peer,
+        language: request.command.language,
+        version: request.command.version,
+    });
     true
 }
 

@@ -34,6 +34,7 @@ pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
         RequestCode::HEART_BEAT => membership::heartbeat,
         RequestCode::UNREGISTER_CLIENT => membership::unregister,
         RequestCode::GET_CONSUMER_LIST_BY_GROUP => membership::list,
+        RequestCode::GET_CONSUMER_CONNECTION_LIST => membership::connections,
         RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => membership::create_group,
         _ => |_, request| Err(not_supported(request)),
     };

@@ -1,0 +1,210 @@
+//! A consumer group: who is in it, and whether its members agree on what they consume.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rocketmq_sync::wire::body::{self, SubscriptionData};
+use rocketmq_sync::wire::name::RETRY_PREFIX;
+use rocketmq_sync::wire::{ExtFields, FieldSink, RequestCode, ResponseCode};
+use serde::Deserialize;
+
+use crate::cluster::{Reached, listed, refusal};
+use crate::network::Network;
+use crate::report::Report;
+
+/// What a broker tells of a group.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Connections {
+    connection_set: Vec<Connection>,
+    subscription_table: BTreeMap<String, SubscriptionData>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Connection {
+    client_id: String,
+    client_addr: String,
+    language: String,
+}
+
+/// What a member tells of itself.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RunningInfo {
+    subscription_set: Vec<SubscriptionData>,
+}
+
+/// Topics with their expressions, as texts.
+type Subscriptions = BTreeMap<String, String>;
+
+pub(crate) fn check(report: &mut Report, network: &Network, group: &str, topic: Option<&str>, brokers: &[Reached]) {
+    report.at(format!("consumer group {group}"));
+    if brokers.is_empty() {
+        return report.unknown("members", "no broker can be asked");
+    }
+    let mut online = Vec::new();
+    for broker in brokers {
+        match connections(network, broker, group) {
+            Ok(Some(connections)) => online.push((broker, connections)),
+            Ok(None) => {}
+            Err(words) => {
+                report.fail("members", format!("{}: {words}", broker.name), "Look into the broker's log.");
+            }
+        }
+    }
+    if online.is_empty() {
+        return report.fail(
+            "members",
+            format!("no consumer of the group is connected to {}", listed(brokers.iter().map(|broker| &broker.name))),
+            "Is the consumer running, with exactly this group, on this cluster, and can its machine reach these brokers? A \
+             broker forgets a consumer that it has not heard of for two minutes.",
+        );
+    }
+    check_members(report, brokers, &online);
+    check_topic(report, topic, &online);
+    check_agreement(report, network, group, &online);
+}
+
+/// `None` when the broker knows no member.
+fn connections(network: &Network, broker: &Reached, group: &str) -> Result<Option<Connections>, String> {
+    let mut header = ExtFields::new();
+    header.text("consumerGroup", group);
+    let answer = network.ask(&broker.address, RequestCode::GET_CONSUMER_CONNECTION_LIST, &header);
+    let answer = answer.map_err(|error| error.to_string())?;
+    match answer.response_code() {
+        ResponseCode::SUCCESS => {
+            let connections: Connections =
+                body::decode("consumer connections", &answer.body).map_err(|error| error.to_string())?;
+            Ok(Some(connections).filter(|connections| !connections.connection_set.is_empty()))
+        }
+        ResponseCode::CONSUMER_NOT_ONLINE => Ok(None),
+        code => Err(refusal(code, &answer)),
+    }
+}
+
+fn check_members(report: &mut Report, brokers: &[Reached], online: &[(&Reached, Connections)]) {
+    let members = members(online);
+    for (id, (connection, known_to)) in &members {
+        report.ok("member", format!("{id} ({}) from {}", connection.language, connection.client_addr));
+        let missing: Vec<_> = brokers.iter().filter(|broker| !known_to.contains(broker.name.as_str())).collect();
+        if !missing.is_empty() {
+            report.warn(
+                "member",
+                format!("{id} is not known to {}", listed(missing.iter().map(|broker| &broker.name))),
+                "A consumer tells the brokers of its topics every 30 seconds that it is there. If this stays so: does it \
+                 subscribe to a topic there, and does its machine reach that broker?",
+            );
+        }
+    }
+    for (broker, connections) in online {
+        let ids = connections.connection_set.iter().map(|connection| connection.client_id.as_str());
+        let mut seen = BTreeSet::new();
+        let twice: BTreeSet<_> = ids.filter(|id| !seen.insert(*id)).collect();
+        if !twice.is_empty() {
+            report.fail(
+                "member",
+                format!("{} has more than one connection of {}", broker.name, listed(twice)),
+                "Members with the same client id take the same queues and leave others unread: give each process an id or \
+                 instance name of its own. After a network failure this is normal for two minutes.",
+            );
+        }
+    }
+}
+
+/// Each member with the names of the brokers that know it.
+fn members<'a>(online: &'a [(&Reached, Connections)]) -> BTreeMap<&'a str, (&'a Connection, BTreeSet<&'a str>)> {
+    let mut members = BTreeMap::new();
+    for (broker, connections) in online {
+        for connection in &connections.connection_set {
+            let (_, known_to) =
+                members.entry(connection.client_id.as_str()).or_insert_with(|| (connection, BTreeSet::new()));
+            known_to.insert(broker.name.as_str());
+        }
+    }
+    members
+}
+
+/// Whether the brokers know what the group wants of the topic.
+fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, Connections)]) {
+    let Some(topic) = topic else { return };
+    for (broker, connections) in online {
+        match connections.subscription_table.get(topic) {
+            Some(subscription) => {
+                report.ok("subscription", format!("{} has {topic}: {}", broker.name, expression(subscription)));
+            }
+            None => {
+                let known = subscriptions(connections.subscription_table.values());
+                report.fail(
+                    "subscription",
+                    format!("{} knows of none to {topic}, only {}", broker.name, in_words(&known)),
+                    "Subscribe to the topic in this group, and check the spelling of both.",
+                );
+            }
+        }
+    }
+}
+
+/// Asks every member through a broker; brokers themselves only keep what the last one told.
+fn check_agreement(report: &mut Report, network: &Network, group: &str, online: &[(&Reached, Connections)]) {
+    let mut told: BTreeMap<Subscriptions, Vec<&str>> = BTreeMap::new();
+    let mut silent = Vec::new();
+    for (id, (_, known_to)) in members(online) {
+        let broker = online.iter().find(|(broker, _)| known_to.contains(broker.name.as_str()));
+        match broker.and_then(|(broker, _)| subscriptions_of(network, broker, group, id)) {
+            Some(own) => told.entry(own).or_default().push(id),
+            None => silent.push(id),
+        }
+    }
+    if told.len() > 1 {
+        let camps = told.iter().map(|(subscriptions, ids)| format!("{} has {}", listed(ids), in_words(subscriptions)));
+        report.fail(
+            "agreement",
+            format!("members of the group subscribe differently: {}", camps.collect::<Vec<_>>().join("; ")),
+            "Let all members of a group subscribe to the same topics with the same expressions: each overwrites what the \
+             others told the brokers, and messages are passed over. Finish the roll-out, or use a group for each kind.",
+        );
+    } else if let Some((subscriptions, ids)) = told.first_key_value() {
+        report.ok("agreement", format!("{} asked, all with {}", ids.len(), in_words(subscriptions)));
+    }
+    if !silent.is_empty() {
+        report.unknown("agreement", format!("not told by {}", listed(silent)));
+    }
+}
+
+/// `None` when the member, or the broker between, does not tell.
+fn subscriptions_of(network: &Network, broker: &Reached, group: &str, id: &str) -> Option<Subscriptions> {
+    let mut header = ExtFields::new();
+    header.text("consumerGroup", group);
+    header.text("clientId", id);
+    header.text("jstackEnable", "false");
+    let answer = network.ask(&broker.address, RequestCode::GET_CONSUMER_RUNNING_INFO, &header).ok()?;
+    if answer.response_code() != ResponseCode::SUCCESS {
+        return None;
+    }
+    let info: RunningInfo = body::decode("running info", &answer.body).ok()?;
+    Some(subscriptions(info.subscription_set.iter()))
+}
+
+/// Without the retry topic, to which every consumer subscribes by itself.
+fn subscriptions<'a>(all: impl Iterator<Item = &'a SubscriptionData>) -> Subscriptions {
+    let own = all.filter(|subscription| !subscription.topic.starts_with(RETRY_PREFIX));
+    own.map(|subscription| (subscription.topic.clone(), expression(subscription))).collect()
+}
+
+/// Tags in any order are the same.
+fn expression(subscription: &SubscriptionData) -> String {
+    let mut parts: Vec<_> = subscription.sub_string.split("||").map(str::trim).collect();
+    match subscription.expression_type.as_deref() {
+        None | Some("TAG") => {
+            parts.sort_unstable();
+            parts.join(" || ")
+        }
+        Some(kind) => format!("{kind} {}", subscription.sub_string),
+    }
+}
+
+fn in_words(subscriptions: &Subscriptions) -> String {
+    let each = subscriptions.iter().map(|(topic, expression)| format!("{topic}: {expression}"));
+    if subscriptions.is_empty() { "nothing".to_owned() } else { each.collect::<Vec<_>>().join(", ") }
+}
