@@ -83,7 +83,7 @@ pub(crate) fn check_route(
     report: &mut Report,
     network: &Network,
     options: &Options,
-    overview: Overview,
+    overview: &Overview,
 ) -> Vec<Broker> {
     let Some(topic) = &options.topic else { return overview.brokers() };
     report.at(format!("topic {topic}"));
@@ -97,7 +97,7 @@ pub(crate) fn check_route(
         }
     }
     let Some((server, route)) = routes.first() else {
-        return no_route(report, network, topic, &overview);
+        return no_route(report, network, topic, overview);
     };
     let differs = |other: &&(&str, TopicRouteData)| sorted(&other.1) != sorted(route);
     without.extend(routes.iter().filter(differs).map(|(server, _)| *server));
@@ -121,12 +121,12 @@ pub(crate) fn check_brokers(
     report: &mut Report,
     network: &Network,
     options: &Options,
-    brokers: Vec<Broker>,
+    brokers: &[Broker],
 ) -> Vec<Reached> {
     let mut reached = Vec::new();
     let anywhere = |bit: i32| brokers.iter().any(|broker| broker.allows(bit));
     let (written, read) = (anywhere(permission::WRITE), anywhere(permission::READ));
-    for broker in &brokers {
+    for broker in brokers {
         for (id, address) in &broker.addresses {
             let role = if *id == MASTER { "master".to_owned() } else { format!("slave {id}") };
             report.at(format!("broker {}, {role}, {address}", broker.name));
@@ -298,8 +298,10 @@ fn brokers_of(route: &TopicRouteData) -> Vec<Broker> {
     brokers
 }
 
-/// What is compared of two routes.
-fn sorted(route: &TopicRouteData) -> Vec<(&str, Vec<&String>, Option<(i32, i32, i32)>)> {
+/// What is compared of two routes: of each broker its name, its addresses, and permission and numbers of its queues.
+type Comparable<'a> = Vec<(&'a str, Vec<&'a String>, Option<(i32, i32, i32)>)>;
+
+fn sorted(route: &TopicRouteData) -> Comparable<'_> {
     let mut brokers: Vec<_> = route
         .broker_datas
         .iter()

@@ -52,8 +52,8 @@ fn examine(mut options: Options) -> Result<Report, Error> {
     let network = Network::new(client, options.timeout);
     let mut report = Report::default();
     let overview = cluster::check_name_servers(&mut report, &network, &options);
-    let brokers = overview.map(|overview| cluster::check_route(&mut report, &network, &options, overview));
-    let brokers = cluster::check_brokers(&mut report, &network, &options, brokers.unwrap_or_default());
+    let brokers = overview.map(|overview| cluster::check_route(&mut report, &network, &options, &overview));
+    let brokers = cluster::check_brokers(&mut report, &network, &options, &brokers.unwrap_or_default());
     if let Some(group) = &options.group {
         group::check(&mut report, &network, group, options.topic.as_deref(), &brokers);
     }

@@ -7,11 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use rocketmq_sync::wire::HeaderEncoding;
+use rocketmq_sync::wire::sys_flag::message as sys_flag;
 use rocketmq_sync::{Codec, Message, MessageQueue, PushConsumer};
 
 use crate::cluster::shared;
 use crate::java_client::JavaClient;
-use crate::scenarios::deliveries::{Deliveries, end, producer, queues_of, send, send_all, taking_member};
+use crate::scenarios::deliveries::{Deliveries, end, producer, queues_of, send, send_all, taking_member, text};
 use crate::scenarios::doctor::examine;
 use crate::scenarios::{Cluster, Profile, Server, eventually, inbox, unique};
 
@@ -77,7 +78,7 @@ pub(crate) fn what_the_java_client_sends_is_consumed_here(server: Server) {
 }
 
 /// Ours and theirs join and leave by turns while messages flow. After each change every queue has one owner; in the end
-/// every message has been consumed.
+/// every message has been consumed, and those that were sent while nothing changed once.
 pub(crate) fn a_group_of_both_clients_shares_its_queues_while_members_come_and_go(server: Server) {
     let cluster = shared(server, &Profile::STANDARD);
     let (topic, group, deliveries) = (unique("Mixed"), unique("G"), Deliveries::default());
@@ -87,7 +88,7 @@ pub(crate) fn a_group_of_both_clients_shares_its_queues_while_members_come_and_g
     let mut mixed =
         Mixed { cluster, java: &mut java, topic: &topic, ours: vec![ours("first of ours")], theirs: Vec::new() };
     let changed = AtomicBool::new(false);
-    let sent = thread::scope(|scope| {
+    let mut sent = thread::scope(|scope| {
         let flow = scope.spawn(|| {
             let more = (0..).take_while(|_| {
                 thread::park_timeout(Duration::from_millis(10));
@@ -104,25 +105,22 @@ pub(crate) fn a_group_of_both_clients_shares_its_queues_while_members_come_and_g
         mixed.java_leaves();
         mixed.ours.push(ours("third of ours"));
         mixed.await_shares();
-        mixed.java_leaves();
         changed.store(true, Ordering::Relaxed);
         flow.join().expect("the flow")
     });
-    let members = std::mem::take(&mut mixed.ours);
-    let consumed = || {
-        let theirs: BTreeSet<_> = java.arrivals().into_iter().map(|arrival| arrival.body).collect();
-        (deliveries.bodies(), theirs)
-    };
-    eventually("every message is consumed by one or the other", || {
-        let (ours, theirs) = consumed();
-        ours.union(&theirs).count() == sent.len()
-    });
-    end(members);
-    let (ours, theirs) = consumed();
+    mixed.await_all(&deliveries, &sent);
+    let mut quiet = send_all(&producer(cluster), &topic, (0..120).map(|number| format!("quiet {number}")));
+    mixed.await_all(&deliveries, &quiet);
+    let (ours, theirs) = mixed.bodies(&deliveries);
+    let quiet_here = deliveries.all().iter().filter(|delivery| quiet.contains(&text(&delivery.message))).count();
+    let quiet_there = mixed.java.arrivals().iter().filter(|arrival| quiet.contains(&arrival.body)).count();
+    assert_eq!(quiet_here + quiet_there, quiet.len(), "{quiet_here} ours, {quiet_there} theirs");
+    assert!(quiet_here > 0 && quiet_there > 0, "{quiet_here} ours, {quiet_there} theirs");
+
+    sent.append(&mut quiet);
     assert!(ours.is_subset(&sent) && theirs.is_subset(&sent));
-    assert!(!ours.is_empty() && !theirs.is_empty(), "{} ours, {} theirs", ours.len(), theirs.len());
-    let twice = deliveries.repeated().len() + ours.intersection(&theirs).count();
-    println!("{} messages, {} ours, {} theirs, {twice} more than once", sent.len(), ours.len(), theirs.len());
+    mixed.java_leaves();
+    end(mixed.ours);
 }
 
 pub(crate) fn the_doctor_asks_java_members_what_they_subscribe_to(server: Server) {
@@ -156,12 +154,12 @@ fn messages(topic: &str, name: &str) -> [Message; 2] {
 
 /// Old senders leave out which codec it is: zlib.
 fn is_compressed_by(codec: Option<Codec>, flag: i32) -> bool {
-    let named = flag & sys_flag::message::COMPRESSION_MASK;
+    let named = flag & sys_flag::COMPRESSION_MASK;
     match codec {
-        None => flag & sys_flag::message::COMPRESSED == 0,
-        Some(Codec::Lz4) => named == sys_flag::message::COMPRESSION_LZ4,
-        Some(Codec::Zstd) => named == sys_flag::message::COMPRESSION_ZSTD,
-        Some(_) => flag & sys_flag::message::COMPRESSED != 0 && [0, sys_flag::message::COMPRESSION_ZLIB].contains(&named),
+        None => flag & sys_flag::COMPRESSED == 0,
+        Some(Codec::Lz4) => named == sys_flag::COMPRESSION_LZ4,
+        Some(Codec::Zstd) => named == sys_flag::COMPRESSION_ZSTD,
+        Some(_) => flag & sys_flag::COMPRESSED != 0 && [0, sys_flag::COMPRESSION_ZLIB].contains(&named),
     }
 }
 
@@ -186,6 +184,18 @@ impl Mixed<'_> {
         let name = self.theirs.remove(0);
         self.java.end(name);
         self.await_shares();
+    }
+
+    /// The bodies that ours have consumed, and those that theirs have.
+    fn bodies(&self, deliveries: &Deliveries) -> (BTreeSet<String>, BTreeSet<String>) {
+        (deliveries.bodies(), self.java.arrivals().into_iter().map(|arrival| arrival.body).collect())
+    }
+
+    fn await_all(&self, deliveries: &Deliveries, sent: &BTreeSet<String>) {
+        eventually("every message is consumed by one or the other", || {
+            let (ours, theirs) = self.bodies(deliveries);
+            sent.iter().all(|body| ours.contains(body) || theirs.contains(body))
+        });
     }
 
     /// Waits until every queue has one owner, and no member has two more than another.
