@@ -121,6 +121,7 @@ public final class JavaClient {
         tell("consuming", List.of(name));
     }
 
+    @SuppressWarnings("deprecation") // There is no other way to see the queues of a consumer.
     private void queues(String name, String topic) {
         List<String> texts = new ArrayList<>(List.of(name));
         for (MessageQueue queue :
