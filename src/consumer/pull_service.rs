@@ -401,6 +401,7 @@ fn send_pull(
         sub_version: subscription.data.sub_version,
         expression_type: subscription.data.expression_type.as_deref(),
         broker_name: Some(&queue.broker_name),
+        ..PullMessageRequest::default()
     };
     let request = Request::new(RequestCode::PULL_MESSAGE, &header);
     let (consumer_of_reply, answers) = (Arc::clone(consumer), answers.clone());

@@ -9,6 +9,8 @@
 
 #![warn(clippy::indexing_slicing)]
 
+#[cfg(feature = "acl")]
+pub mod acl;
 pub mod batch;
 pub mod body;
 pub mod code;
@@ -20,6 +22,8 @@ pub mod java_hash;
 pub mod message;
 pub mod message_id;
 pub mod name;
+pub mod pop;
+pub mod recall;
 pub mod sys_flag;
 
 mod binary_header;

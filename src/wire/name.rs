@@ -16,6 +16,8 @@ pub const DEFAULT_PRODUCER_GROUP: &str = "DEFAULT_PRODUCER";
 /// The group that every Java consumer has until it is given one; nothing can be told apart by it.
 pub const DEFAULT_CONSUMER_GROUP: &str = "DEFAULT_CONSUMER";
 
+/// Not allowed in the names of topics and groups.
+const POP_RETRY_SEPARATOR: &str = "+";
 const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
 const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 const MAX_TOPIC_LENGTH: usize = 127;
@@ -117,6 +119,24 @@ pub fn dead_letter_topic(group: &str) -> String {
 #[must_use]
 pub fn is_retry_topic(topic: &str) -> bool {
     topic.starts_with(RETRY_PREFIX)
+}
+
+/// The topic from which POP hands out a group's messages of a topic again; the first kind of name.
+#[must_use]
+pub fn pop_retry_topic_v1(topic: &str, group: &str) -> String {
+    [RETRY_PREFIX, group, "_", topic].concat()
+}
+
+/// The same, as 5.2 and later name it when told so: what separates group and topic occurs in neither.
+#[must_use]
+pub fn pop_retry_topic_v2(topic: &str, group: &str) -> String {
+    [RETRY_PREFIX, group, POP_RETRY_SEPARATOR, topic].concat()
+}
+
+/// Group and topic of a [retry topic of POP](pop_retry_topic_v2). The first kind of name does not tell them apart.
+#[must_use]
+pub fn split_pop_retry_topic(retry_topic: &str) -> Option<(&str, &str)> {
+    retry_topic.strip_prefix(RETRY_PREFIX)?.split_once(POP_RETRY_SEPARATOR)
 }
 
 fn check(name: &str, limit: usize) -> Result<(), NameError> {

@@ -230,7 +230,7 @@ fn answer_of(broker: &Broker, found: Found) -> Answer {
         next_begin_offset: found.next,
         min_offset: found.min,
         max_offset: found.max,
-        offset_delta: None,
+        ..PullMessageResponse::default()
     };
     let mut answer = Answer::success().with_fields(&header).with_body(found.body.freeze());
     answer.code = found.status.code().0;
