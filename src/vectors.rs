@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -14,17 +15,23 @@ use serde_json::{Map, Value, json};
 
 use crate::message::{Message, MessageExt, MessageQueue};
 use crate::properties::Properties;
-use crate::wire::batch::messages_of_batch;
+use crate::wire::batch::{BatchMessage, messages_of_batch};
 use crate::wire::body::{
-    self, BrokerData, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerList, HeartbeatData, MASTER_ID,
-    MessageModel, ProducerData, QueueData, SubscriptionData, TopicRouteData,
+    self, BrokerData, ConsumeFromWhere, ConsumeStatus, ConsumeType, ConsumerData, ConsumerList, ConsumerRunningInfo,
+    HeartbeatData, MASTER_ID, MessageModel, ProcessQueueInfo, ProducerData, QueueData, ResetOffsetBody,
+    SubscriptionData, TopicRouteData,
 };
 use crate::wire::compression::{Codec, DEFAULT_LEVEL, compress};
 use crate::wire::header::{
-    ConsumerSendMsgBackRequest, CreateTopicRequest, OffsetResponse, QueueRequest, SendMessageRequest,
-    SendMessageRequestV2, SendMessageResponse,
+    ConsumerSendMsgBackRequest, CreateTopicRequest, EndTransactionRequest, GetConsumerRunningInfoRequest,
+    InheritedFields, OffsetResponse, QueueRequest, ResetOffsetRequest, SendMessageRequest, SendMessageRequestV2,
+    SendMessageResponse,
 };
 use crate::wire::message_id::{OffsetMessageId, UniqueId};
+use crate::wire::pop::{
+    PopQueue, PopTopic, REVIVE_QUEUE_OF_ORDER, Receipt, message_offsets, order_counts, start_offsets,
+};
+use crate::wire::recall::RecallHandle;
 use crate::wire::{
     Error, ExtFields, FieldSink, FrameDecoder, HeaderEncoding, HeaderFields, LanguageCode, RemotingCommand,
     RequestCode, ResponseCode, java_hash, message, name, sys_flag,
@@ -45,15 +52,16 @@ macro_rules! areas {
 }
 
 areas! {
+    "ACL" requests_are_signed_as_java_does acl;
     "BATCH" wire_02_batches_are_taken_apart_as_they_were_written batch;
-    "BODY" wire_05_routes_and_other_bodies_are_read_and_written_as_java_does body_json;
+    "BODY" wire_03_wire_05_nsp_07_bodies_are_read_and_written_as_java_does body_json;
     "CODE" codes_have_their_numbers codes;
     "CRC32" wire_02_bodies_have_the_checksum_that_brokers_store crc32;
-    "FILTER" tag_expressions_are_split_as_java_does filter;
+    "FILTER" filt_10_tag_expressions_are_split_as_java_does filter;
     "FRAME" wire_01_frames_are_read_and_written_as_java_does frame;
     "GROUP" groups_are_checked_as_java_does group;
     "HASH" texts_have_the_hash_of_java hash;
-    "HEADER" headers_have_their_names header;
+    "HEADER" wire_04_headers_have_their_names header;
     "JSONSER" wire_01_texts_in_json_are_written_as_java_does json_text;
     "LANG" languages_have_their_numbers language;
     "MIXALL" topics_are_derived_from_groups derived_topic;
@@ -61,8 +69,10 @@ areas! {
     "MSG" messages_refuse_what_java_refuses user_message;
     "MSGEXT" wire_02_stored_messages_are_read_and_written_as_brokers_do stored_message;
     "MSGID" offset_ids_are_read_and_written_as_brokers_do offset_id;
+    "POP" texts_of_pop_are_read_and_written_as_java_does pop;
     "PROP" wire_02_properties_are_read_and_written_as_java_does properties;
     "PULLFLAG" pull_flags_have_their_bits pull_flag;
+    "RECALL" recall_handles_are_read_and_written_as_java_does recall_handle;
     "RMQSER" wire_01_binary_headers_are_read_and_written_as_java_does binary_header;
     "SYSFLAG" message_flags_have_their_bits message_flag;
     "TOPIC" topics_are_checked_as_java_does topic;
@@ -352,14 +362,132 @@ impl MessageExt {
     }
 }
 
-/// The vectors are of a writer; what it wrote is read here.
 fn batch(vector: &Vector) {
+    if let Some(length) = vector.expected["encodedLength"].as_u64() {
+        return assert_batched_length(vector, length);
+    }
     let written = from_hex(vector.expected.as_str().unwrap());
     let [message] = <[_; 1]>::try_from(messages_of_batch(&written).unwrap()).unwrap();
     assert_eq!(message.flag, vector.input["flag"]);
     assert_eq!(message.body, from_hex(vector.text("bodyHex").unwrap()));
     let properties: Vec<_> = message.properties.iter().collect();
     assert_eq!(json!(properties), vector.input["properties"]);
+    let mut rewritten = BytesMut::new();
+    message.encode(&mut rewritten).unwrap();
+    assert_eq!(rewritten, written);
+}
+
+fn assert_batched_length(vector: &Vector, length: u64) {
+    let body = vector.text("body").or(vector.input["messages"][0].as_str()).unwrap().to_owned();
+    let mut properties = Properties::new();
+    for entry in texts(&vector.input["properties"]) {
+        let (name, value) = entry.split_once('=').unwrap();
+        let id = UniqueId::from_str("C0A8010A12342A139A554A3E5900002A").unwrap().to_string();
+        properties.append(name, if value == "<32 digits>" { &id } else { value });
+    }
+    let mut written = BytesMut::new();
+    BatchMessage { flag: 0, body: body.into(), properties }.encode(&mut written).unwrap();
+    // The C++ client, whose vectors these are, ends properties with a separator, as we do.
+    assert_eq!(written.len() as u64, length);
+}
+
+#[cfg(feature = "acl")]
+fn acl(vector: &Vector) {
+    use crate::wire::acl::signature;
+
+    let (input, expected) = (&vector.input, &vector.expected);
+    let secret = vector.text("secretKey").unwrap_or("12345678");
+    if let Some(content) = vector.text("content") {
+        let signed = signature(secret, &ExtFields::new(), content.as_bytes());
+        assert_eq!(signed.unwrap_or_else(|_| "error".to_owned()), *expected);
+    } else if input.get("extFields").is_some() {
+        let body = from_hex(vector.text("bodyHex").unwrap());
+        let signed = signature(secret, &fields(&input["extFields"]), &body).unwrap();
+        assert_eq!(signed, expected["Signature"]);
+        let content = from_hex(expected["signedContentHex"].as_str().unwrap());
+        assert_eq!(signed, signature(secret, &ExtFields::new(), &content).unwrap());
+    } else if vector.text("request") == Some("PULL header of vector ACL-003 + ReqT stream") {
+        let pull = all().into_iter().find(|vector| vector.id == "ACL-003").unwrap();
+        let mut written = fields(&pull.input["extFields"]);
+        let plain = signature(secret, &written, b"").unwrap();
+        let stream = InheritedFields { request_type: Some("0"), ..InheritedFields::default() };
+        assert_eq!(field_map(&stream), *expected);
+        stream.write_to(&mut written);
+        assert_ne!(signature(secret, &written, b"").unwrap(), plain);
+    } else {
+        unknown(vector);
+    }
+}
+
+#[cfg(not(feature = "acl"))]
+fn acl(_vector: &Vector) {}
+
+fn recall_handle(vector: &Vector) {
+    if let Some(text) = vector.text("decode") {
+        assert_eq!(text.parse::<RecallHandle>().map_or("error", |_| "a handle"), vector.expected);
+        return;
+    }
+    let handle = RecallHandle {
+        topic: vector.text("topic").unwrap().to_owned(),
+        broker_name: vector.text("brokerName").unwrap().to_owned(),
+        deliver_timestamp: vector.text("timestamp").unwrap().parse().unwrap(),
+        message_id: vector.text("messageId").unwrap().to_owned(),
+    };
+    assert_eq!(handle.to_string(), vector.expected);
+    assert_eq!(handle.to_string().parse(), Ok(handle));
+}
+
+fn pop(vector: &Vector) {
+    let (input, expected) = (&vector.input, &vector.expected);
+    let place = |queue: PopQueue| format!("{}@{}", queue.topic, queue.queue_id);
+    if let Some([topic, group]) = input["popRetryV1"]
+        .as_array()
+        .or(input["popRetryV2"].as_array())
+        .map(|names| [names[0].as_str().unwrap(), names[1].as_str().unwrap()])
+    {
+        let retry_topic =
+            if input.get("popRetryV1").is_some() { name::pop_retry_topic_v1 } else { name::pop_retry_topic_v2 };
+        assert_eq!(retry_topic(topic, group), *expected);
+    } else if let Some(retry_topic) = vector.text("parseNormalTopic") {
+        let (group, topic) = name::split_pop_retry_topic(retry_topic).unwrap();
+        assert_eq!((group, topic), (vector.text("group").unwrap(), expected.as_str().unwrap()));
+    } else if let Some(retry_topic) = vector.text("parseGroup") {
+        assert_eq!(name::split_pop_retry_topic(retry_topic).unwrap().0, expected);
+    } else if let Some(retry_topic) = vector.text("isPopRetryTopicV2") {
+        assert_eq!(name::split_pop_retry_topic(retry_topic).is_some(), *expected);
+    } else if let Some(text) = vector.text("startOffsetInfo") {
+        let read = start_offsets(text).unwrap().into_iter().map(|(queue, offset)| (place(queue), json!(offset)));
+        assert_eq!(Value::from(read.collect::<Map<_, _>>()), *expected);
+    } else if let Some(text) = vector.text("msgOffsetInfo") {
+        let read = message_offsets(text).unwrap().into_iter().map(|(queue, offsets)| (place(queue), json!(offsets)));
+        assert_eq!(Value::from(read.collect::<Map<_, _>>()), *expected);
+    } else if let Some(text) = vector.text("orderCountInfo") {
+        let key = |queue: PopQueue, offset: Option<i64>| match offset {
+            Some(offset) => format!("{}@qo{}%{offset}", queue.topic, queue.queue_id),
+            None => place(queue),
+        };
+        let read =
+            order_counts(text).unwrap().into_iter().map(|(queue, offset, count)| (key(queue, offset), json!(count)));
+        assert_eq!(Value::from(read.collect::<Map<_, _>>()), *expected);
+    } else if let Some(text) = vector.text("decode") {
+        assert_eq!(text.parse::<Receipt>().map_or("error", |_| "a receipt"), *expected);
+    } else {
+        let number = |name: &str| input[name].as_i64().unwrap();
+        let receipt = Receipt {
+            start_offset: number("ckQueueOffset"),
+            pop_time: number("popTime"),
+            invisible_time: number("invisibleTime"),
+            revive_queue_id: i32::try_from(number("reviveQueueId")).unwrap(),
+            topic: PopTopic::Normal,
+            broker_name: vector.text("brokerName").unwrap().to_owned(),
+            queue_id: i32::try_from(number("queueId")).unwrap(),
+            queue_offset: number("msgQueueOffset"),
+            commit_log_offset: None,
+        };
+        assert_eq!(receipt.to_string(), expected["POP_CK"]);
+        assert_eq!(receipt.revive_queue_id == REVIVE_QUEUE_OF_ORDER, expected["order"]);
+        assert_eq!(receipt.to_string().parse(), Ok(receipt));
+    }
 }
 
 fn crc32(vector: &Vector) {
@@ -629,6 +757,23 @@ fn header(vector: &Vector) {
                 ConsumerSendMsgBackRequest::from_fields(fields).map(|header| field_map(&header))
             });
         }
+        Some("EndTransaction") => {
+            assert_header(expected, |fields| {
+                EndTransactionRequest::from_fields(fields).map(|header| field_map(&header))
+            });
+        }
+        Some("GetConsumerRunningInfo") => {
+            assert_header(expected, |fields| {
+                GetConsumerRunningInfoRequest::from_fields(fields).map(|header| field_map(&header))
+            });
+        }
+        Some("ResetOffset") => {
+            let read = fields(&input["extFields"]);
+            let request = ResetOffsetRequest::from_fields(&read).unwrap();
+            assert_eq!((request.topic, request.group), (text(expected, "topic"), text(expected, "group")));
+            assert_eq!(request.timestamp, expected["timestamp"]);
+            assert_eq!(request.is_force, expected["isForce"]);
+        }
         Some("CreateTopic") => {
             assert_header(expected, |fields| CreateTopicRequest::from_fields(fields).map(|header| field_map(&header)))
         }
@@ -672,6 +817,12 @@ fn field_map(header: &dyn HeaderFields) -> Value {
 
 fn body_json(vector: &Vector) {
     let (input, expected) = (&vector.input, &vector.expected);
+    if let Some(json) = vector.text("resetOffset") {
+        return assert_reset_offsets(json, expected);
+    }
+    if input.get("consumerRunningInfo").is_some() {
+        return assert_running_info(expected);
+    }
     if let Some(text) = vector.text("routeText") {
         let route = TopicRouteData::decode(text.as_bytes()).unwrap();
         let addresses = &route.broker_datas[0].broker_addrs;
@@ -689,7 +840,9 @@ fn body_json(vector: &Vector) {
             broker_addrs: [(MASTER_ID, "127.0.0.1:10911".to_owned())].into(),
             ..BrokerData::default()
         };
-        let queues = QueueData { broker_name: "b".to_owned(), ..serde_json::from_value(queues.clone()).unwrap() };
+        let mut queues = queues.clone();
+        queues["brokerName"] = "b".into();
+        let queues: QueueData = serde_json::from_value(queues).unwrap();
         let route = TopicRouteData { broker_datas: vec![broker], queue_datas: vec![queues], ..Default::default() };
         let topic: Arc<str> = "T".into();
         assert_eq!(route.write_queues(&topic).len(), expected["publishQueues"]);
@@ -704,6 +857,46 @@ fn body_json(vector: &Vector) {
         assert!(is_member(&expected["consumer"], &members(&heartbeat.consumer_data_set[0])));
     } else {
         unknown(vector);
+    }
+}
+
+fn assert_reset_offsets(json: &str, expected: &Value) {
+    let body: ResetOffsetBody = body::decode("offsets", json.as_bytes()).unwrap();
+    let offsets = &body.offset_table.0;
+    assert_eq!(offsets.len(), expected["entries"]);
+    if let Some(first) = expected["first"].as_object() {
+        let queue_id = i32::try_from(first["queueId"].as_i64().unwrap()).unwrap();
+        let queue =
+            MessageQueue::new(text(&expected["first"], "topic"), text(&expected["first"], "brokerName"), queue_id);
+        assert_eq!(offsets[&queue], first["offset"]);
+    } else {
+        assert_eq!(json!(offsets.values().collect::<Vec<_>>()), expected["offsets"]);
+    }
+}
+
+/// Where the vectors name two spellings, the second is Java's.
+fn assert_running_info(expected: &Value) {
+    let subscription = SubscriptionData::of_tags("T", "A", 1).unwrap();
+    let info = ConsumerRunningInfo {
+        subscription_set: vec![subscription],
+        mq_table: [(MessageQueue::new("T", "b", 0), ProcessQueueInfo::default())].into_iter().collect(),
+        status_table: [("T".to_owned(), ConsumeStatus::default())].into(),
+        ..ConsumerRunningInfo::default()
+    };
+    let written: Value = serde_json::from_slice(&body::encode("info", &info).unwrap()).unwrap();
+    let (key, queue) = written["mqTable"].as_object().unwrap().iter().next().unwrap();
+    assert_eq!(expected["mqTableKeyForm"], "JSON object as key");
+    assert_eq!(serde_json::from_str::<Value>(key).unwrap(), json!({"brokerName": "b", "queueId": 0, "topic": "T"}));
+    for (names, written) in [
+        ("members", &written),
+        ("subscriptionMembers", &written["subscriptionSet"][0]),
+        ("mqTableValueMembers", queue),
+        ("statusMembers", &written["statusTable"]["T"]),
+    ] {
+        let mut java: Vec<String> = texts(&expected[names]);
+        java.iter_mut().for_each(|name| *name = name.rsplit('|').next().unwrap().to_owned());
+        java.sort();
+        assert_eq!(members(written), java, "{names}");
     }
 }
 
@@ -770,6 +963,10 @@ fn members(body: &impl Serialize) -> Vec<String> {
     let mut members: Vec<String> = written.as_object().unwrap().keys().cloned().collect();
     members.sort();
     members
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object[name].as_str().unwrap()
 }
 
 fn texts(list: &Value) -> Vec<String> {

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_sorted_before_they_are_counted() {
+    fn cc_16_members_are_sorted_before_they_are_counted() {
         for vector in vectors("REBALANCE-") {
             let members: Vec<&str> = vector["input"]["consumerIdListFromBroker"]
                 .as_array()

@@ -1051,7 +1051,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_bytes_are_those_of_the_vectors() {
+    fn cc_13_counts_and_bytes_are_those_of_the_vectors() {
         let vector = vectors("PQ-001").remove(0);
         let input = |name: &str| usize::try_from(vector["input"][name].as_u64().unwrap()).unwrap();
         assert_eq!(input("bodyBytes"), BODY.len());
@@ -1072,7 +1072,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_large_window_is_that_of_the_vectors() {
+    fn cc_13_the_size_of_a_large_window_is_that_of_the_vectors() {
         let vector = vectors("PQ-002").remove(0);
         let now = Instant::now();
         let (mut window, request) = window(vector["input"]["messages"].as_i64().unwrap(), now);
@@ -1089,7 +1089,7 @@ mod tests {
 
     /// The Java client sends back what is *running* for 15 minutes too; here only what waits does.
     #[test]
-    fn a_message_waiting_for_longer_than_the_time_of_the_vector_is_sent_back() {
+    fn cc_13_a_message_waiting_for_longer_than_the_time_of_the_vector_is_sent_back() {
         let vector = vectors("PQ-003").remove(0);
         let minutes = |name: &str| Duration::from_secs(60 * vector["input"][name].as_u64().unwrap());
         let start = Instant::now();

@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn options_have_the_ranges_of_the_java_client() {
+    fn life_09_options_have_the_ranges_of_the_java_client() {
         // Of options that are not there yet: limits of a whole topic, and a pause between pulls.
         let not_ours = ["pullThresholdForTopic", "pullThresholdSizeForTopic", "pullInterval"];
         let mut ranges = vectors("FLOW-003").remove(0)["expected"].as_object().unwrap().clone();

@@ -1,9 +1,14 @@
 //! The layout in which several messages travel as the body of one send (`SEND_BATCH_MESSAGE`, or a send whose header
-//! says `batch`). Pure functions over bytes; bodies and properties are slices of the given ones.
+//! says `batch`), and in which a 5.x broker may store and hand out several as one (*inner batch*). Pure functions over
+//! bytes; bodies and properties are slices of the given ones.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::Error;
+use super::compression::{Codec, decompress};
+use super::message::MAX_PROPERTIES_LENGTH;
+use super::sys_flag::message as bits;
+use super::{Error, MAX_FRAME_LENGTH, bad_length};
+use crate::message::{Message, MessageExt};
 use crate::properties::Properties;
 
 /// Sizes, magic, CRC, flag and the lengths of body and properties.
@@ -20,6 +25,36 @@ pub struct BatchMessage {
     pub properties: Properties,
 }
 
+impl BatchMessage {
+    /// Writes the message behind those that are in `out`.
+    ///
+    /// # Errors
+    ///
+    /// When body or properties are too long for their length fields; `out` is as before then.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), Error> {
+        let (body, properties) = (&self.body, self.properties.encoded());
+        let size = self.size();
+        let total_size = i32::try_from(size).map_err(|_| bad_length("batched message", size, MAX_FRAME_LENGTH))?;
+        let body_length = i32::try_from(body.len()).map_err(|_| bad_length("body", body.len(), size))?;
+        let properties_length = i16::try_from(properties.len())
+            .map_err(|_| bad_length("properties", properties.len(), MAX_PROPERTIES_LENGTH))?;
+        out.reserve(size);
+        out.put_i32(total_size);
+        // Brokers read neither magic nor CRC.
+        out.put_i64(0);
+        out.put_i32(self.flag);
+        out.put_i32(body_length);
+        out.put_slice(body);
+        out.put_i16(properties_length);
+        out.put_slice(properties);
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        SHORTEST + self.body.len() + self.properties.encoded().len()
+    }
+}
+
 /// Takes a batch apart. Each message's size tells where the next one begins; its magic and CRC say nothing.
 ///
 /// # Errors
@@ -34,6 +69,38 @@ pub fn messages_of_batch(body: &Bytes) -> Result<Vec<BatchMessage>, Error> {
         messages.push(read_one(message)?);
     }
     Ok(messages)
+}
+
+/// Whether this is an inner batch: several messages that were stored as one.
+pub(super) fn is_inner_batch(message: &MessageExt) -> bool {
+    const BOTH: i32 = bits::NEED_UNWRAP | bits::INNER_BATCH;
+    message.sys_flag & BOTH == BOTH
+}
+
+/// The messages of an inner batch: flag, body and properties are their own, their offsets follow each other from the
+/// batch's on, and all else is the batch's.
+///
+/// # Errors
+///
+/// When the batch's body is compressed and cannot be restored within a frame's length, or is no batch.
+pub(super) fn messages_of_inner_batch(outer: &MessageExt) -> Result<Vec<MessageExt>, Error> {
+    let body = match Codec::of_sys_flag(outer.sys_flag)? {
+        Some(codec) => decompress(codec, outer.body(), MAX_FRAME_LENGTH)?,
+        None => outer.body().clone(),
+    };
+    let settled = bits::NEED_UNWRAP | bits::INNER_BATCH | bits::COMPRESSED | bits::COMPRESSION_MASK;
+    let messages = messages_of_batch(&body)?.into_iter().zip(0..);
+    let restored = messages.map(|(inner, index)| {
+        let past_the_end = Error::UnknownValue { what: "queue offset", value: outer.queue_offset };
+        Ok(MessageExt {
+            store_size: u32::try_from(inner.size()).unwrap_or(u32::MAX),
+            queue_offset: outer.queue_offset.checked_add(index).ok_or(past_the_end)?,
+            sys_flag: outer.sys_flag & !settled,
+            message: Message::from_parts(outer.message.topic.clone(), inner.body, inner.flag, inner.properties),
+            ..outer.clone()
+        })
+    });
+    restored.collect()
 }
 
 fn read_one(mut message: Bytes) -> Result<BatchMessage, Error> {
@@ -76,6 +143,18 @@ mod tests {
         let [first, second] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!((first.body.as_ref(), first.properties.get("WAIT")), (&b"A"[..], Some("true")));
         assert_eq!((second.body.as_ref(), second.properties.get("TAGS")), (&b"BC"[..], Some("t")));
+        let mut written = BytesMut::new();
+        messages.iter().for_each(|message| message.encode(&mut written).unwrap());
+        assert_eq!(written, bytes(TWO));
+    }
+
+    #[test]
+    fn properties_that_their_length_cannot_tell_are_refused_and_nothing_is_written() {
+        let mut message = messages_of_batch(&bytes(TWO)).unwrap().remove(0);
+        message.properties.append("long", &"v".repeat(MAX_PROPERTIES_LENGTH));
+        let mut written = BytesMut::from(&b"before"[..]);
+        assert!(matches!(message.encode(&mut written), Err(Error::BadLength { what: "properties", .. })));
+        assert_eq!(&written[..], b"before");
     }
 
     #[test]

@@ -84,6 +84,10 @@ codes! {
         UNLOCK_BATCH_MQ = 42,
         GET_ALL_CONSUMER_OFFSET = 43,
         CHECK_CLIENT_CONFIG = 46,
+        UPDATE_AND_CREATE_ACL_CONFIG = 50,
+        DELETE_ACL_CONFIG = 51,
+        GET_BROKER_CLUSTER_ACL_INFO = 52,
+        UPDATE_GLOBAL_WHITE_ADDRS_CONFIG = 53,
         PUT_KV_CONFIG = 100,
         GET_KV_CONFIG = 101,
         DELETE_KV_CONFIG = 102,
@@ -130,6 +134,16 @@ codes! {
         QUERY_ASSIGNMENT = 400,
         SET_MESSAGE_REQUEST_MODE = 401,
         GET_BROKER_MEMBER_GROUP = 901,
+        AUTH_CREATE_USER = 3001,
+        AUTH_UPDATE_USER = 3002,
+        AUTH_DELETE_USER = 3003,
+        AUTH_GET_USER = 3004,
+        AUTH_LIST_USER = 3005,
+        AUTH_CREATE_ACL = 3006,
+        AUTH_UPDATE_ACL = 3007,
+        AUTH_DELETE_ACL = 3008,
+        AUTH_GET_ACL = 3009,
+        AUTH_LIST_ACL = 3010,
         POP_MESSAGE = 200050,
         ACK_MESSAGE = 200051,
         BATCH_ACK_MESSAGE = 200151,
@@ -226,5 +240,20 @@ mod tests {
     fn a_known_number_is_printed_with_its_name() {
         assert_eq!(RequestCode::SEND_MESSAGE_V2.to_string(), "SEND_MESSAGE_V2 (310)");
         assert_eq!(LanguageCode::from_name("RUST"), Some(LanguageCode(12)));
+    }
+
+    /// The constants of the Java client, 4.9 and 5.x; of a number that the two use for different things, 5.x counts.
+    #[test]
+    fn every_code_has_the_number_of_the_java_client() {
+        let known: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/codes.json")).unwrap();
+        for code in RequestCode::ALL {
+            assert_eq!(code.0, known["request"][code.name().unwrap()], "{code}");
+        }
+        for code in ResponseCode::ALL {
+            assert_eq!(code.0, known["response"][code.name().unwrap()], "{code}");
+        }
+        for (number, code) in (0..).zip(LanguageCode::ALL) {
+            assert_eq!((code.0, LanguageCode::from_name(code.name().unwrap())), (number, Some(*code)));
+        }
     }
 }

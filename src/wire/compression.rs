@@ -9,6 +9,7 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::Error;
+use super::batch::{is_inner_batch, messages_of_inner_batch};
 use super::sys_flag::message as bits;
 use crate::message::MessageExt;
 
@@ -107,7 +108,12 @@ pub fn decompress(codec: Codec, body: &[u8], limit: usize) -> Result<Bytes, Erro
 
 impl MessageExt {
     /// Restores the body if it is compressed, and clears the bit that says so. At an error the message is as before.
+    ///
+    /// An inner batch is one only if it could not be taken apart: its error is told here, where bad bodies are looked for.
     pub(crate) fn decompress_body(&mut self, limit: usize) -> Result<(), Error> {
+        if is_inner_batch(self) {
+            messages_of_inner_batch(self)?;
+        }
         if let Some(codec) = Codec::of_sys_flag(self.sys_flag)? {
             self.message.body = decompress(codec, &self.message.body, limit)?;
             self.sys_flag &= !(bits::COMPRESSED | bits::COMPRESSION_MASK);

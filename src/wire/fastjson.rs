@@ -10,17 +10,29 @@ use super::Error;
 /// As deep as `serde_json` follows.
 const MAX_DEPTH: usize = 128;
 
+/// So many members and elements a body has at most: 131,000 topics with their settings, or a route of 40,000 brokers. In
+/// memory a value is much larger than its text may be.
+pub const MAX_VALUES: usize = 1024 * 1024;
+
 /// Gives JSON in fastjson's dialect as standard JSON; what is standard already comes back unchanged and uncopied.
 ///
 /// An integer key becomes its digits in quotes, an object key a string that contains the object's JSON.
 ///
 /// # Errors
 ///
-/// When brackets do not match, a string has no end, nesting is deeper than 128 levels or a key's object has an object
-/// as a key itself. Other mistakes are left for the parser to find.
+/// When brackets do not match, a string has no end, nesting is deeper than 128 levels, there are more than [`MAX_VALUES`]
+/// values, or a key's object has an object as a key itself. Other mistakes are left for the parser to find.
 pub fn normalise(json: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
-    let mut normaliser =
-        Normaliser { json, at: 0, copied: 0, out: Vec::new(), open: Vec::new(), key_next: false, key_depth: None };
+    let mut normaliser = Normaliser {
+        json,
+        at: 0,
+        copied: 0,
+        out: Vec::new(),
+        open: Vec::new(),
+        key_next: false,
+        key_depth: None,
+        values: 0,
+    };
     while let Some(&byte) = json.get(normaliser.at) {
         normaliser.step(byte)?;
     }
@@ -45,6 +57,8 @@ struct Normaliser<'a> {
     /// How many containers are around the object that stands in the place of a key, while inside it: all that is
     /// written there becomes part of a string.
     key_depth: Option<usize>,
+    /// How many values have begun, more or less: each has a comma or a bracket before it.
+    values: usize,
 }
 
 impl<'a> Normaliser<'a> {
@@ -60,6 +74,7 @@ impl<'a> Normaliser<'a> {
             b'}' => self.close(Container::Object)?,
             b']' => self.close(Container::Array)?,
             b',' => {
+                self.count_value()?;
                 self.key_next = self.open.last() == Some(&Container::Object);
                 self.at += 1;
             }
@@ -73,10 +88,16 @@ impl<'a> Normaliser<'a> {
         if self.open.len() >= MAX_DEPTH {
             return Err(bad("it is nested too deep"));
         }
+        self.count_value()?;
         self.open.push(container);
         self.key_next = container == Container::Object;
         self.at += 1;
         Ok(())
+    }
+
+    fn count_value(&mut self) -> Result<(), Error> {
+        self.values += 1;
+        if self.values > MAX_VALUES { Err(bad("it has too many values")) } else { Ok(()) }
     }
 
     fn open_key(&mut self) -> Result<(), Error> {
@@ -208,5 +229,12 @@ mod tests {
         let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         assert!(normalised(&deep(MAX_DEPTH)).is_ok());
         assert!(normalised(&deep(MAX_DEPTH + 1)).is_err());
+    }
+
+    #[test]
+    fn a_body_of_more_values_than_can_be_is_refused() {
+        let list = |values: usize| format!("[{}]", vec!["0"; values].join(","));
+        assert!(normalised(&list(MAX_VALUES)).is_ok());
+        assert!(normalised(&list(MAX_VALUES + 1)).is_err());
     }
 }

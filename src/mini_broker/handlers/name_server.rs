@@ -63,6 +63,7 @@ fn broker_data(state: &State, broker: &Broker) -> BrokerData {
         cluster: state.settings.cluster.clone(),
         broker_name: broker.name.to_string(),
         broker_addrs: BTreeMap::from([(MASTER_ID, broker.address.to_string())]),
+        ..BrokerData::default()
     }
 }
 
