@@ -4,7 +4,6 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::compression::{Codec, decompress};
 use super::message::MAX_PROPERTIES_LENGTH;
 use super::sys_flag::message as bits;
 use super::{Error, MAX_FRAME_LENGTH, bad_length};
@@ -77,30 +76,49 @@ pub(super) fn is_inner_batch(message: &MessageExt) -> bool {
     message.sys_flag & BOTH == BOTH
 }
 
-/// The messages of an inner batch: flag, body and properties are their own, their offsets follow each other from the
-/// batch's on, and all else is the batch's.
-///
-/// # Errors
-///
-/// When the batch's body is compressed and cannot be restored within a frame's length, or is no batch.
-pub(super) fn messages_of_inner_batch(outer: &MessageExt) -> Result<Vec<MessageExt>, Error> {
-    let body = match Codec::of_sys_flag(outer.sys_flag)? {
-        Some(codec) => decompress(codec, outer.body(), MAX_FRAME_LENGTH)?,
-        None => outer.body().clone(),
-    };
-    let settled = bits::NEED_UNWRAP | bits::INNER_BATCH | bits::COMPRESSED | bits::COMPRESSION_MASK;
-    let messages = messages_of_batch(&body)?.into_iter().zip(0..);
-    let restored = messages.map(|(inner, index)| {
+/// The messages of an inner batch, made one by one: flag, body and properties are their own, their offsets follow each
+/// other from the batch's on, and all else is the batch's.
+#[derive(Debug)]
+pub(super) struct InnerBatch {
+    /// What the next message has of the batch.
+    outer: MessageExt,
+    messages: std::vec::IntoIter<BatchMessage>,
+}
+
+impl InnerBatch {
+    /// # Errors
+    ///
+    /// When the batch's body is no batch, or is compressed: no client compresses batches, and one that is restored to the
+    /// smallest messages would take hundreds of megabytes.
+    pub(super) fn open(outer: &MessageExt) -> Result<Self, Error> {
+        if outer.sys_flag & bits::COMPRESSED != 0 {
+            return Err(Error::UnknownValue { what: "sysFlag of a batch", value: outer.sys_flag.into() });
+        }
+        let messages = messages_of_batch(outer.body())?;
         let past_the_end = Error::UnknownValue { what: "queue offset", value: outer.queue_offset };
-        Ok(MessageExt {
+        i64::try_from(messages.len())
+            .ok()
+            .and_then(|count| outer.queue_offset.checked_add(count))
+            .ok_or(past_the_end)?;
+        let sys_flag = outer.sys_flag & !(bits::NEED_UNWRAP | bits::INNER_BATCH);
+        Ok(Self { outer: MessageExt { sys_flag, ..outer.clone() }, messages: messages.into_iter() })
+    }
+}
+
+impl Iterator for InnerBatch {
+    type Item = MessageExt;
+
+    fn next(&mut self) -> Option<MessageExt> {
+        let inner = self.messages.next()?;
+        let queue_offset = self.outer.queue_offset;
+        self.outer.queue_offset = queue_offset.saturating_add(1);
+        Some(MessageExt {
             store_size: u32::try_from(inner.size()).unwrap_or(u32::MAX),
-            queue_offset: outer.queue_offset.checked_add(index).ok_or(past_the_end)?,
-            sys_flag: outer.sys_flag & !settled,
-            message: Message::from_parts(outer.message.topic.clone(), inner.body, inner.flag, inner.properties),
-            ..outer.clone()
+            queue_offset,
+            message: Message::from_parts(self.outer.message.topic.clone(), inner.body, inner.flag, inner.properties),
+            ..self.outer.clone()
         })
-    });
-    restored.collect()
+    }
 }
 
 fn read_one(mut message: Bytes) -> Result<BatchMessage, Error> {

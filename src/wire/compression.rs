@@ -9,7 +9,7 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::Error;
-use super::batch::{is_inner_batch, messages_of_inner_batch};
+use super::batch::{InnerBatch, is_inner_batch};
 use super::sys_flag::message as bits;
 use crate::message::MessageExt;
 
@@ -112,7 +112,7 @@ impl MessageExt {
     /// An inner batch is one only if it could not be taken apart: its error is told here, where bad bodies are looked for.
     pub(crate) fn decompress_body(&mut self, limit: usize) -> Result<(), Error> {
         if is_inner_batch(self) {
-            messages_of_inner_batch(self)?;
+            InnerBatch::open(self)?;
         }
         if let Some(codec) = Codec::of_sys_flag(self.sys_flag)? {
             self.message.body = decompress(codec, &self.message.body, limit)?;

@@ -12,18 +12,17 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
-use super::batch::messages_of_batch;
-use super::body::{self, ClusterInfo, ConsumerList, HeartbeatData, SubscriptionData, TopicRouteData};
+use super::batch::{BatchMessage, messages_of_batch};
+use super::body::{self, ResetOffsetBody, SubscriptionData, TopicRouteData};
 use super::compression::{Codec, compress, decompress};
 use super::fastjson::normalise;
-use super::header::{
-    ConsumerSendMsgBackRequest, OffsetResponse, PullMessageRequest, PullMessageResponse, SendMessageRequestV2,
-    SendMessageResponse,
-};
+use super::header::{self, OffsetResponse};
 use super::message::{body_crc, encode_stored, stored_messages, stored_size};
 use super::message_id::{OffsetMessageId, UniqueId};
+use super::pop::{PopTopic, Receipt, message_offsets, order_counts, start_offsets};
+use super::recall::RecallHandle;
 use super::*;
-use crate::message::{Message, MessageExt};
+use crate::message::{Message, MessageExt, MessageQueue};
 use crate::properties::Properties;
 
 proptest! {
@@ -82,16 +81,16 @@ proptest! {
     }
 
     #[test]
-    fn headers_of_any_fields_give_a_value_or_an_error(entries in btree_map(field_name(), ".{0,12}", 0..12)) {
+    fn headers_of_any_fields_give_a_value_or_an_error(entries in btree_map(field_name(), ".{0,12}|[0-9]{1,20}|true", 0..40)) {
         let mut fields = ExtFields::new();
         for (name, value) in &entries {
             fields.text(name, value);
         }
-        let _ = SendMessageRequestV2::from_fields(&fields);
-        let _ = SendMessageResponse::from_fields(&fields);
-        let _ = PullMessageRequest::from_fields(&fields);
-        let _ = PullMessageResponse::from_fields(&fields);
-        let _ = ConsumerSendMsgBackRequest::from_fields(&fields);
+        for header in header::tests::TABLES.into_iter().flatten() {
+            if let Ok(written) = (header.rewritten)(&fields) {
+                prop_assert_eq!((header.rewritten)(&written), Ok(written), "{}", header.name);
+            }
+        }
         if let Ok(header) = OffsetResponse::from_fields(&fields) {
             prop_assert_eq!(Some(header.offset), entries.get("offset").and_then(|text| text.parse().ok()));
         }
@@ -141,12 +140,42 @@ proptest! {
     }
 
     #[test]
-    fn random_and_damaged_batches_give_messages_or_an_error(damage in any_damage(), bytes in vec(any::<u8>(), 0..64)) {
-        let two = b"\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02AB\0\0\0\0\0\x1B\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01C\0\x04a\x011\x02";
-        prop_assert_eq!(messages_of_batch(&Bytes::from_static(two)).map(|messages| messages.len()), Ok(2));
-        for bytes in [damage.done_to(two), bytes] {
+    fn batches_are_read_as_they_were_written(messages in vec(any_batch_message(), 0..6)) {
+        prop_assert_eq!(messages_of_batch(&batch(&messages)), Ok(messages));
+    }
+
+    #[test]
+    fn random_and_damaged_batches_give_messages_or_an_error(
+        messages in vec(any_batch_message(), 1..4), damage in any_damage(), bytes in vec(any::<u8>(), 0..64),
+    ) {
+        for bytes in [damage.done_to(&batch(&messages)), bytes] {
             let messages = messages_of_batch(&Bytes::from(bytes.clone())).unwrap_or_default();
             prop_assert!(messages.iter().map(|message| 22 + message.body.len()).sum::<usize>() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_stored_batch_gives_its_messages_or_is_one_bad_message(
+        outer in any_message(), messages in vec(any_batch_message(), 0..4), damage in any_damage(), offset in 0..i64::MAX / 2,
+    ) {
+        let wrapped = |body: Bytes| {
+            let mut outer = MessageExt { queue_offset: offset, ..outer.clone() };
+            outer.sys_flag |= sys_flag::message::NEED_UNWRAP | sys_flag::message::INNER_BATCH;
+            outer.message.body = body;
+            stored(&[outer])
+        };
+        let read: Vec<MessageExt> = read_stored(&wrapped(batch(&messages))).into_iter().map(Result::unwrap).collect();
+        prop_assert_eq!(read.len(), messages.len());
+        for ((message, inner), expected) in read.iter().zip(&messages).zip(offset..) {
+            prop_assert_eq!((message.body(), message.queue_offset), (&inner.body, expected));
+            prop_assert_eq!(&message.message.properties, &inner.properties);
+        }
+        let damaged = damage.done_to(&batch(&messages));
+        let is_batch = messages_of_batch(&Bytes::from(damaged.clone()));
+        let read: Vec<MessageExt> = read_stored(&wrapped(damaged.into())).into_iter().map(Result::unwrap).collect();
+        match is_batch {
+            Ok(messages) => prop_assert_eq!(read.len(), messages.len()),
+            Err(error) => prop_assert_eq!(read[0].clone().decompress_body(1024), Err(error)),
         }
     }
 
@@ -201,6 +230,64 @@ proptest! {
     }
 
     #[test]
+    fn texts_of_pop_and_recall_are_read_as_they_were_written(
+        numbers: (i64, i64, i64, i32, i32, i64), words in ("[!-~]{1,12}", "[!-~]{0,12}", "[!-~]{0,12}"), place: Option<i64>,
+        kind in 0..3_usize,
+    ) {
+        let (start_offset, pop_time, invisible_time, revive_queue_id, queue_id, queue_offset) = numbers;
+        let receipt = Receipt {
+            start_offset, pop_time, invisible_time, revive_queue_id, queue_id, queue_offset,
+            topic: [PopTopic::Normal, PopTopic::RetryV1, PopTopic::RetryV2][kind],
+            broker_name: words.0.clone(),
+            commit_log_offset: place,
+        };
+        prop_assert_eq!(receipt.to_string().parse(), Ok(receipt));
+        let handle = RecallHandle {
+            topic: words.0, broker_name: words.1, deliver_timestamp: pop_time, message_id: words.2,
+        };
+        prop_assert_eq!(handle.to_string().parse(), Ok(handle));
+    }
+
+    #[test]
+    fn any_text_is_one_of_pop_or_an_error(text in "[-0-9 ;,%qo]{0,40}|.{0,60}|[A-Za-z0-9_=-]{0,60}") {
+        if let Ok(receipt) = text.parse::<Receipt>() {
+            prop_assert_eq!(receipt.to_string().parse(), Ok(receipt));
+        }
+        if let Ok(handle) = text.parse::<RecallHandle>() {
+            prop_assert_eq!(handle.to_string().parse(), Ok(handle));
+        }
+        let _ = (start_offsets(&text), message_offsets(&text), order_counts(&text));
+    }
+
+    #[test]
+    fn a_signature_covers_every_value_and_the_body(
+        entries in btree_map("[A-Za-z]{1,4}", ".{0,6}", 1..6), body in vec(any::<u8>(), 0..16), changed in any::<Index>(),
+    ) {
+        let fields = |change: Option<usize>| {
+            let mut fields = ExtFields::new();
+            for (at, (name, value)) in entries.iter().enumerate() {
+                // What is not there at all cannot be mistaken for a part of a neighbour.
+                fields.text(name, if change == Some(at) { "\u{10FFFF}" } else { value });
+            }
+            fields
+        };
+        let plain = signature_of(&fields(None), &body);
+        prop_assert_eq!(&plain, &signature_of(&fields(None), &body));
+        if plain.is_some() && entries.values().all(|value| !value.contains('\u{10FFFF}')) {
+            prop_assert_ne!(&plain, &signature_of(&fields(Some(changed.index(entries.len()))), &body));
+            prop_assert_ne!(&plain, &signature_of(&fields(None), &[&body[..], b"x"].concat()));
+        }
+    }
+
+    #[test]
+    fn a_table_by_queue_is_read_as_it_was_written(table in vec((".{0,8}", "[^\u{0}]{0,8}", any::<i32>(), any::<i64>()), 0..6)) {
+        let queue = |(topic, broker, id, offset): (String, String, i32, i64)| (MessageQueue::new(topic, broker, id), offset);
+        let body = ResetOffsetBody { offset_table: table.into_iter().map(queue).collect() };
+        let written = body::encode("offsets", &body).unwrap();
+        prop_assert_eq!(body::decode("offsets", &written), Ok(body));
+    }
+
+    #[test]
     fn standard_json_is_left_as_it_is(value in any_json()) {
         for json in [serde_json::to_vec(&value).unwrap(), serde_json::to_vec_pretty(&value).unwrap()] {
             let same = normalise(&json).unwrap();
@@ -240,10 +327,9 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_body_gives_a_value_or_an_error(damage in any_damage()) {
-        let route = r#"{"brokerDatas":[{"brokerAddrs":{0:"127.0.0.1:10911"},"brokerName":"b","cluster":"c"}],
-            "queueDatas":[{"brokerName":"b","perm":6,"readQueueNums":4,"topicSysFlag":0,"writeQueueNums":4}]}"#;
-        read_bodies(&damage.done_to(route.as_bytes()));
+    fn a_damaged_body_gives_a_value_or_an_error(sample in any::<Index>(), damage in any_damage()) {
+        let samples = body::tests::samples();
+        read_bodies(&damage.done_to(sample.get(&samples).json.as_bytes()));
     }
 
     #[test]
@@ -320,11 +406,32 @@ fn read_stored(bytes: &Bytes) -> Vec<Result<MessageExt, Error>> {
     stored_messages(bytes, &"T".into(), &"broker-a".into()).collect()
 }
 
+/// As each of the kinds there are; what was read can be written and read again.
 fn read_bodies(bytes: &[u8]) {
     let _ = TopicRouteData::decode(bytes).map(|route| route.read_queues(&Arc::from("T")).len());
-    let _ = body::decode::<ClusterInfo>("cluster", bytes);
-    let _ = body::decode::<HeartbeatData>("heartbeat", bytes);
-    let _ = body::decode::<ConsumerList>("list", bytes);
+    for (name, rewritten) in body::tests::BODIES {
+        if let Ok(written) = rewritten(bytes) {
+            assert!(rewritten(&written).is_ok(), "{name}");
+        }
+    }
+}
+
+fn batch(messages: &[BatchMessage]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for message in messages {
+        message.encode(&mut bytes).unwrap();
+    }
+    bytes.freeze()
+}
+
+#[cfg(feature = "acl")]
+fn signature_of(fields: &ExtFields, body: &[u8]) -> Option<String> {
+    Some(acl::signature("secret", fields, body).unwrap())
+}
+
+#[cfg(not(feature = "acl"))]
+fn signature_of(_fields: &ExtFields, _body: &[u8]) -> Option<String> {
+    None
 }
 
 /// Bytes changed in places, then cut off.
@@ -381,10 +488,24 @@ fn any_command() -> impl Strategy<Value = RemotingCommand> {
     )
 }
 
+/// The names of all headers.
 fn field_name() -> impl Strategy<Value = String> {
-    const KNOWN: [&str; 10] =
-        ["offset", "topic", "queueId", "group", "delayLevel", "a", "b", "d", "msgId", "queueOffset"];
-    proptest::sample::select(&KNOWN[..]).prop_map(str::to_owned)
+    let known: Value = serde_json::from_str(include_str!("../../tests/data/header-fields.json")).unwrap();
+    let headers = known.as_object().unwrap().values();
+    let names = headers.flat_map(|header| header["fields"].as_object().unwrap().keys().cloned());
+    let names: std::collections::BTreeSet<String> = names.collect();
+    proptest::sample::select(names.into_iter().collect::<Vec<_>>())
+}
+
+fn any_batch_message() -> impl Strategy<Value = BatchMessage> {
+    let entries = vec(("[a-z]{1,4}", "[^\u{1}\u{2}]{1,8}"), 0..4);
+    (any::<i32>(), any_body(), entries).prop_map(|(flag, body, entries)| {
+        let mut properties = Properties::new();
+        for (name, value) in &entries {
+            properties.append(name, value);
+        }
+        BatchMessage { flag, body: body.into(), properties }
+    })
 }
 
 fn any_message() -> impl Strategy<Value = MessageExt> {

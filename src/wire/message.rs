@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::batch::{is_inner_batch, messages_of_inner_batch};
+use super::batch::{InnerBatch, is_inner_batch};
 use super::sys_flag::message::{BORN_HOST_V6, STORE_HOST_V6};
 use super::{Error, bad_length};
 use crate::message::{Message, MessageExt};
@@ -38,7 +38,7 @@ pub const MAX_PROPERTIES_LENGTH: usize = 32_767;
 /// The iterator ends behind the first error: what follows a broken message has no known beginning.
 #[must_use]
 pub fn stored_messages<'a>(bytes: &'a Bytes, topic: &'a Arc<str>, broker_name: &'a Arc<str>) -> StoredMessages<'a> {
-    StoredMessages { bytes, at: 0, topic, broker_name, unwrapped: Vec::new().into_iter() }
+    StoredMessages { bytes, at: 0, topic, broker_name, unwrapped: None }
 }
 
 /// The iterator of [`stored_messages`].
@@ -49,7 +49,7 @@ pub struct StoredMessages<'a> {
     topic: &'a Arc<str>,
     broker_name: &'a Arc<str>,
     /// The rest of an inner batch.
-    unwrapped: std::vec::IntoIter<MessageExt>,
+    unwrapped: Option<InnerBatch>,
 }
 
 impl Iterator for StoredMessages<'_> {
@@ -57,12 +57,12 @@ impl Iterator for StoredMessages<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(message) = self.unwrapped.next() {
+            if let Some(message) = self.unwrapped.as_mut().and_then(InnerBatch::next) {
                 return Some(Ok(message));
             }
             match self.next_stored()? {
-                Ok(message) if is_inner_batch(&message) => match messages_of_inner_batch(&message) {
-                    Ok(messages) => self.unwrapped = messages.into_iter(),
+                Ok(message) if is_inner_batch(&message) => match InnerBatch::open(&message) {
+                    Ok(messages) => self.unwrapped = Some(messages),
                     Err(_) => return Some(Ok(message)),
                 },
                 other => return Some(other),
@@ -281,8 +281,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::batch::BatchMessage;
-    use super::super::compression::{Codec, DEFAULT_LEVEL, compress};
-    use super::super::sys_flag::message::{INNER_BATCH, MULTI_TAGS, NEED_UNWRAP};
+    use super::super::sys_flag::message::{COMPRESSED, INNER_BATCH, MULTI_TAGS, NEED_UNWRAP};
     use super::*;
 
     fn sample(topic: &str, host: &str) -> MessageExt {
@@ -351,49 +350,55 @@ mod tests {
     }
 
     /// An inner batch of these bodies at offset 5, and a message behind it.
-    fn with_inner_batch(bodies: &[&'static str], codec: Option<Codec>) -> (MessageExt, Bytes) {
-        let next = MessageExt { queue_offset: 5 + bodies.len() as i64, ..sample("T", "192.168.1.10:10911") };
+    fn with_inner_batch(bodies: &[&'static str], more_bits: i32) -> (MessageExt, Bytes) {
         let mut batch = BytesMut::new();
         for body in bodies {
             let mut properties = Properties::new();
             properties.append("UNIQ_KEY", body);
             BatchMessage { flag: 4, body: Bytes::from_static(body.as_bytes()), properties }.encode(&mut batch).unwrap();
         }
-        let body = codec.map_or(batch.to_vec(), |codec| compress(codec, DEFAULT_LEVEL, &batch).unwrap());
         let mut outer = sample("T", "192.168.1.10:10911");
-        outer.sys_flag = NEED_UNWRAP | INNER_BATCH | MULTI_TAGS | codec.map_or(0, Codec::sys_flag);
-        outer.message = Message::new("T", body).with_property("INNER_NUM", "2");
+        outer.sys_flag = NEED_UNWRAP | INNER_BATCH | MULTI_TAGS | more_bits;
+        outer.message = Message::new("T", batch.freeze()).with_property("INNER_NUM", "2");
+        let next = sample("T", "192.168.1.10:10911");
         let bytes = encoded(&[&outer, &next]);
         (next, bytes)
     }
 
     #[test]
     fn what_a_broker_stored_as_one_message_comes_as_those_it_holds() {
-        let built = [Codec::Zlib, Codec::Lz4, Codec::Zstd].into_iter().filter(|codec| codec.is_built()).map(Some);
-        for codec in built.chain([None]) {
-            let (next, bytes) = with_inner_batch(&["a", "bc"], codec);
-            let read: Vec<MessageExt> = read(&bytes).into_iter().map(Result::unwrap).collect();
-            let [first, second, last] = &read[..] else { panic!("{read:?}") };
-            for (message, body, offset) in [(first, "a", 5), (second, "bc", 6)] {
-                assert_eq!((message.body(), message.queue_offset), (&Bytes::from(body), offset));
-                assert_eq!((message.property("UNIQ_KEY"), message.message.flag()), (Some(body), 4));
-                assert_eq!((message.sys_flag, message.commit_log_offset), (MULTI_TAGS, next.commit_log_offset));
-                assert_eq!((message.queue_id, message.store_host), (next.queue_id, next.store_host));
-                assert_eq!(message.property("INNER_NUM"), None);
-            }
-            assert_eq!(last, &next);
+        let (next, bytes) = with_inner_batch(&["a", "bc"], 0);
+        let read: Vec<MessageExt> = read(&bytes).into_iter().map(Result::unwrap).collect();
+        let [first, second, last] = &read[..] else { panic!("{read:?}") };
+        for (message, body, offset) in [(first, "a", 5), (second, "bc", 6)] {
+            assert_eq!((message.body(), message.queue_offset), (&Bytes::from(body), offset));
+            assert_eq!((message.property("UNIQ_KEY"), message.message.flag()), (Some(body), 4));
+            assert_eq!((message.sys_flag, message.commit_log_offset), (MULTI_TAGS, next.commit_log_offset));
+            assert_eq!((message.queue_id, message.store_host), (next.queue_id, next.store_host));
+            assert_eq!(message.property("INNER_NUM"), None);
+            assert_eq!(message.store_size as usize, 22 + 10 + 2 * body.len());
         }
+        assert_eq!(last, &next);
+    }
+
+    #[test]
+    fn a_compressed_batch_is_one_bad_message() {
+        let (next, bytes) = with_inner_batch(&["a", "bc"], COMPRESSED);
+        let mut read: Vec<MessageExt> = read(&bytes).into_iter().map(Result::unwrap).collect();
+        assert_eq!(read.len(), 2);
+        assert_eq!(read[1], next);
+        assert!(matches!(read[0].decompress_body(1000), Err(Error::UnknownValue { what: "sysFlag of a batch", .. })));
     }
 
     #[test]
     fn a_batch_without_messages_is_passed_over() {
-        let (next, bytes) = with_inner_batch(&[], None);
+        let (next, bytes) = with_inner_batch(&[], 0);
         assert_eq!(read(&bytes), [Ok(next)]);
     }
 
     #[test]
     fn a_batch_that_cannot_be_taken_apart_is_one_bad_message() {
-        let (next, bytes) = with_inner_batch(&["a", "bc"], None);
+        let (next, bytes) = with_inner_batch(&["a", "bc"], 0);
         let mut broken = BytesMut::from(&bytes[..]);
         let body = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4 + 8 + 4;
         broken[body..body + 4].copy_from_slice(&i32::MAX.to_be_bytes());
@@ -405,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_batch_whose_offsets_pass_the_last_one_is_one_bad_message() {
-        let (_, bytes) = with_inner_batch(&["a", "bc"], None);
+        let (_, bytes) = with_inner_batch(&["a", "bc"], 0);
         let mut last = BytesMut::from(&bytes[..]);
         last[20..28].copy_from_slice(&i64::MAX.to_be_bytes());
         let mut read = read(&last.freeze());

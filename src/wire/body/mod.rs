@@ -51,7 +51,7 @@ fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(des
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
 
     use serde_json::{Map, Value};
 
@@ -70,7 +70,7 @@ mod tests {
     macro_rules! bodies {
         ($($body:ident)+) => {
             /// Every body by its name, and what reads it and writes it again.
-            const BODIES: &[(&str, fn(&[u8]) -> Result<Vec<u8>, Error>)] =
+            pub(in crate::wire) const BODIES: &[(&str, fn(&[u8]) -> Result<Vec<u8>, Error>)] =
                 &[$((stringify!($body), |json| encode("body", &decode::<$body>("body", json)?))),+];
         };
     }
@@ -85,14 +85,14 @@ mod tests {
 
     /// What the classes of 4.9.7 and 5.5.0 write when each of their fields has a value.
     #[derive(Deserialize)]
-    struct Sample {
+    pub(in crate::wire) struct Sample {
         java: String,
         version: String,
         body: String,
-        json: String,
+        pub(in crate::wire) json: String,
     }
 
-    fn samples() -> Vec<Sample> {
+    pub(in crate::wire) fn samples() -> Vec<Sample> {
         serde_json::from_str(include_str!("../../../tests/data/bodies.json")).unwrap()
     }
 

@@ -163,7 +163,7 @@ impl Value<'_> for bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use serde::Deserialize;
@@ -171,13 +171,13 @@ mod tests {
     use super::*;
 
     /// A header that can be tested without knowing it.
-    pub(super) struct Entry {
-        pub(super) name: &'static str,
+    pub(in crate::wire) struct Entry {
+        pub(in crate::wire) name: &'static str,
         /// Reads it and writes it again.
-        pub(super) rewritten: fn(&ExtFields) -> Result<ExtFields, Error>,
+        pub(in crate::wire) rewritten: fn(&ExtFields) -> Result<ExtFields, Error>,
     }
 
-    const TABLES: [&[Entry]; 6] = [ADMIN, GROUP, INHERITED, POP, PULL, SEND];
+    pub(in crate::wire) const TABLES: [&[Entry]; 6] = [ADMIN, GROUP, INHERITED, POP, PULL, SEND];
 
     /// What the classes of the Java client, 4.9.7 and 5.5.0, say of a header.
     #[derive(Deserialize)]
