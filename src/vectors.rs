@@ -378,7 +378,7 @@ fn batch(vector: &Vector) {
 }
 
 fn assert_batched_length(vector: &Vector, length: u64) {
-    let body = vector.text("body").or(vector.input["messages"][0].as_str()).unwrap().to_owned();
+    let body = vector.text("body").or_else(|| vector.input["messages"][0].as_str()).unwrap().to_owned();
     let mut properties = Properties::new();
     for entry in texts(&vector.input["properties"]) {
         let (name, value) = entry.split_once('=').unwrap();
@@ -442,7 +442,7 @@ fn pop(vector: &Vector) {
     let place = |queue: PopQueue| format!("{}@{}", queue.topic, queue.queue_id);
     if let Some([topic, group]) = input["popRetryV1"]
         .as_array()
-        .or(input["popRetryV2"].as_array())
+        .or_else(|| input["popRetryV2"].as_array())
         .map(|names| [names[0].as_str().unwrap(), names[1].as_str().unwrap()])
     {
         let retry_topic =

@@ -10,11 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rows of the conformance list that are done.
-const ROWS: &str = "LIFE-01 LIFE-02 LIFE-03 LIFE-04 LIFE-06 LIFE-07 LIFE-08 LIFE-10 LIFE-12 LIFE-13 LIFE-14 LIFE-15 LIFE-16 \
-    LIFE-17 SEND-01 SEND-02 SEND-03 SEND-04 SEND-05 SEND-06 SEND-07 SEND-08 SEND-09 SEND-10 SEND-11 SEND-12 SEND-13 \
-    SEND-14 SEND-19 SEND-20 SEND-22 SEND-23 SEND-25 SEND-26 SEND-29 CC-01 CC-02 CC-03 CC-04 CC-05 CC-06 CC-07 CC-08 \
-    CC-09 CC-11 CC-12 CC-17 FILT-01 FILT-02 FILT-03 FILT-04 FILT-05 RETRY-01 RETRY-02 RETRY-03 RETRY-04 RETRY-05 \
-    RETRY-06 RETRY-10 OFF-01 OFF-02 OFF-03 WIRE-01 WIRE-02 WIRE-05 WIRE-06";
+const ROWS: &str = "LIFE-01 LIFE-02 LIFE-03 LIFE-04 LIFE-06 LIFE-07 LIFE-08 LIFE-09 LIFE-10 LIFE-12 LIFE-13 LIFE-14 \
+    LIFE-15 LIFE-16 LIFE-17 SEND-01 SEND-02 SEND-03 SEND-04 SEND-05 SEND-06 SEND-07 SEND-08 SEND-09 SEND-10 SEND-11 \
+    SEND-12 SEND-13 SEND-14 SEND-19 SEND-20 SEND-22 SEND-23 SEND-25 SEND-26 SEND-29 CC-01 CC-02 CC-03 CC-04 CC-05 \
+    CC-06 CC-07 CC-08 CC-09 CC-11 CC-12 CC-13 CC-16 CC-17 FILT-01 FILT-02 FILT-03 FILT-04 FILT-05 FILT-10 RETRY-01 \
+    RETRY-02 RETRY-03 RETRY-04 RETRY-05 RETRY-06 RETRY-10 OFF-01 OFF-02 OFF-03 OFF-09 NSP-07 WIRE-01 WIRE-02 \
+    WIRE-03 WIRE-04 WIRE-05 WIRE-06 WIRE-07";
 
 #[test]
 fn the_table_of_scenarios_names_tests_that_exist() {
@@ -76,10 +77,13 @@ fn row_tests_and_others() -> BTreeSet<String> {
     for (_, text) in sources(&["src".as_ref()]).into_iter().chain(sources(&["tests".as_ref()])) {
         names.extend(text.split("fn ").skip(1).map(name_at_start));
     }
-    // Made by a macro.
+    // Made by macros.
     let vectors = fs::read_to_string(root().join("src/vectors.rs")).unwrap();
     let made = vectors.lines().filter(|line| line.starts_with("    \"") && line.ends_with(';'));
     names.extend(made.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned));
+    let decoders = fs::read_to_string(root().join("tests/decoders/main.rs")).unwrap();
+    let made = decoders.lines().filter_map(|line| line.trim().strip_suffix("\";")?.split_once(": \""));
+    names.extend(made.map(|(name, _)| name.to_owned()));
     names
 }
 
@@ -99,7 +103,8 @@ fn tests() -> BTreeSet<String> {
 fn is_of_row(test: &str) -> bool {
     let mut parts = test.splitn(3, '_');
     let (area, number, rest) = (parts.next(), parts.next(), parts.next());
-    let is_area = area.is_some_and(|area| ["life", "send", "cc", "filt", "retry", "off", "wire"].contains(&area));
+    let is_area =
+        area.is_some_and(|area| ["life", "send", "cc", "filt", "retry", "off", "nsp", "wire"].contains(&area));
     is_area && number.is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()) && rest.is_some()
 }
 

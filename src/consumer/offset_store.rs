@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn off_03_off_09_updates_are_those_of_the_vectors() {
+    fn off_03_updates_are_those_of_the_vectors() {
         for id in ["OFFSET-001", "OFFSET-012", "OFFSET-013"] {
             let vector = vectors(id).remove(0);
             let mut store = OffsetStore::new();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn off_09_an_overruling_offset_goes_back_and_follows_what_is_under_way() {
+    fn an_overruling_offset_goes_back_and_follows_what_is_under_way() {
         let now = Instant::now();
         let mut store = store();
         store.update(&queue(0), 100);

@@ -479,7 +479,7 @@ fn read_messages(
             continue;
         }
         message.queue_id = *queue_id;
-        message.queue_offset += offset_delta.unwrap_or(0);
+        message.queue_offset = message.queue_offset.saturating_add(offset_delta.unwrap_or(0));
         if *topic == consumer.retry_topic {
             restore_topic(&mut message);
         }

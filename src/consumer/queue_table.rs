@@ -1093,7 +1093,7 @@ mod tests {
 
     /// OFFSET-003 and -011: any failure but "not found" must not look like a group without an offset.
     #[test]
-    fn off_03_off_09_a_failed_offset_query_starts_nothing_and_is_repeated() {
+    fn off_03_a_failed_offset_query_starts_nothing_and_is_repeated() {
         assert_eq!(vectors("OFFSET-003")[0]["expected"], -2);
         assert_eq!(vectors("OFFSET-011")[0]["expected"], "error -> not pulled this round");
         let mut bench = Bench::new(ConsumeFromWhere::Last);
@@ -1120,7 +1120,7 @@ mod tests {
 
     /// OFFSET-002.
     #[test]
-    fn off_03_off_09_only_query_not_found_means_that_there_is_no_offset() {
+    fn off_03_only_query_not_found_means_that_there_is_no_offset() {
         assert_eq!(vectors("OFFSET-002")[0]["expected"], -1);
         let answer = |code: i32| Answer::to_offset_query(Err(Failure::new(Some(ResponseCode(code)), "")));
         for code in 0..300 {

@@ -498,10 +498,10 @@ fn field_name() -> impl Strategy<Value = String> {
 }
 
 fn any_batch_message() -> impl Strategy<Value = BatchMessage> {
-    let entries = vec(("[a-z]{1,4}", "[^\u{1}\u{2}]{1,8}"), 0..4);
+    let entries = btree_map("[a-z]{1,4}", "[^\u{1}\u{2}]{1,8}", 0..4);
     (any::<i32>(), any_body(), entries).prop_map(|(flag, body, entries)| {
         let mut properties = Properties::new();
-        for (name, value) in &entries {
+        for (name, value) in entries.iter().filter(|(_, value)| !value.trim().is_empty()) {
             properties.append(name, value);
         }
         BatchMessage { flag, body: body.into(), properties }

@@ -36,7 +36,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 static MEASURING: Mutex<()> = Mutex::new(());
 
 /// Mutated inputs for each decoder when no time is given.
-const FEW: u64 = 3_000;
+const FEW: u64 = 2_000;
 const LONGEST_MUTATED: usize = 8 * 1024;
 const MOST_KEPT: usize = 1_000;
 
