@@ -1,13 +1,15 @@
-//! Queues in JSON, and tables by queue: Java writes whole objects in the place of keys. Here a key is written as a string
-//! that holds the object's JSON, which Java reads as well.
+//! Queues in JSON, and tables by queue: Java writes whole objects in the place of keys, and 5.5 reads no other form of
+//! them, so that they are written like this here too.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, Write};
 use std::marker::PhantomData;
 
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::ser::{self, SerializeMap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::ser::{CharEscape, Formatter};
 
 use crate::message::MessageQueue;
 
@@ -35,7 +37,7 @@ impl<V: Serialize> Serialize for ByQueue<V> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (queue, value) in &self.0 {
             let key = serde_json::to_string(&QueueJson::from(queue)).map_err(ser::Error::custom)?;
-            map.serialize_entry(&key, value)?;
+            map.serialize_entry(&format!("{OBJECT_KEY}{key}"), value)?;
         }
         map.end()
     }
@@ -46,6 +48,111 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for ByQueue<V> {
         deserializer.deserialize_any(TableVisitor(PhantomData))
     }
 }
+
+/// What a key begins with that is an object's JSON; no other key does.
+const OBJECT_KEY: char = '\0';
+
+/// Writes keys that are marked with [`OBJECT_KEY`] as the objects they hold.
+#[derive(Default)]
+pub(super) struct ObjectKeys {
+    key: Key,
+}
+
+/// Where the writing of a key is.
+#[derive(Default, PartialEq, Eq)]
+enum Key {
+    #[default]
+    None,
+    /// Nothing is written yet: its first letter decides.
+    Begun,
+    Text,
+    Object,
+}
+
+impl ObjectKeys {
+    /// Any key is text unless its first letter is the mark.
+    fn settle<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.key == Key::Begun {
+            self.key = Key::Text;
+            writer.write_all(b"\"")?;
+        }
+        Ok(())
+    }
+}
+
+/// Numbers and truth values as keys are text too.
+macro_rules! settled {
+    ($($write:ident($type:ty);)+) => {
+        $(
+            fn $write<W: ?Sized + Write>(&mut self, writer: &mut W, value: $type) -> io::Result<()> {
+                self.settle(writer)?;
+                Plain.$write(writer, value)
+            }
+        )+
+    };
+}
+
+impl Formatter for ObjectKeys {
+    settled! {
+        write_bool(bool);
+        write_i8(i8);
+        write_i16(i16);
+        write_i32(i32);
+        write_i64(i64);
+        write_i128(i128);
+        write_u8(u8);
+        write_u16(u16);
+        write_u32(u32);
+        write_u64(u64);
+        write_u128(u128);
+        write_f32(f32);
+        write_f64(f64);
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.key = Key::Begun;
+        if first { Ok(()) } else { writer.write_all(b",") }
+    }
+
+    fn end_object_key<W: ?Sized + Write>(&mut self, _writer: &mut W) -> io::Result<()> {
+        self.key = Key::None;
+        Ok(())
+    }
+
+    fn begin_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.key == Key::Begun { Ok(()) } else { writer.write_all(b"\"") }
+    }
+
+    fn end_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.settle(writer)?;
+        if self.key == Key::Object { Ok(()) } else { writer.write_all(b"\"") }
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        self.settle(writer)?;
+        writer.write_all(fragment.as_bytes())
+    }
+
+    fn write_char_escape<W: ?Sized + Write>(&mut self, writer: &mut W, letter: CharEscape) -> io::Result<()> {
+        match (&self.key, letter) {
+            (Key::Begun, CharEscape::AsciiControl(0)) => {
+                self.key = Key::Object;
+                Ok(())
+            }
+            (Key::Object, CharEscape::Quote) => writer.write_all(b"\""),
+            (Key::Object, CharEscape::ReverseSolidus) => writer.write_all(b"\\"),
+            (_, letter) => {
+                self.settle(writer)?;
+                Plain.write_char_escape(writer, letter)
+            }
+        }
+    }
+}
+
+/// The way of everything else.
+struct Plain;
+
+impl Formatter for Plain {}
 
 struct TableVisitor<V>(PhantomData<V>);
 
@@ -172,7 +279,26 @@ mod tests {
             assert_eq!(read(&json).as_ref(), Ok(&table), "{json}");
         }
         assert_eq!(read("null"), Ok(ByQueue::default()));
-        assert_eq!(read(&String::from_utf8(encode("table", &table).unwrap()).unwrap()), Ok(table));
+    }
+
+    #[test]
+    fn wire_03_a_key_is_written_as_the_object_it_is_and_texts_as_they_were() {
+        let table = |topic: &str| -> ByQueue<i64> {
+            [(MessageQueue::new("T", "b", 1), 5), (MessageQueue::new(topic, "b", 2), 6)].into_iter().collect()
+        };
+        let written = String::from_utf8(encode("table", &table("U")).unwrap()).unwrap();
+        let queue = r#"{"brokerName":"b","queueId":1,"topic":"T"}"#;
+        assert_eq!(written, format!("{{{queue}:5,{}:6}}", queue.replace('1', "2").replace('T', "U")));
+        for topic in ["\"quoted\" \\", "\n\u{1}", "标签", ""] {
+            let written = encode("table", &table(topic)).unwrap();
+            assert_eq!(read(std::str::from_utf8(&written).unwrap()), Ok(table(topic)), "{topic:?}");
+        }
+        let texts: BTreeMap<String, String> =
+            ["", "\"", "\n", "{\"a\":1}", "\\"].iter().map(|text| ((*text).to_owned(), (*text).to_owned())).collect();
+        let written = encode("texts", &texts).unwrap();
+        assert_eq!(written, serde_json::to_vec(&texts).unwrap());
+        let numbers = BTreeMap::from([(-1_i64, BTreeMap::from([(true, [1.5_f64])]))]);
+        assert_eq!(encode("numbers", &numbers).unwrap(), br#"{"-1":{"true":[1.5]}}"#);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! JSON bodies of requests and responses <-> structs.
 //!
-//! What is written here is standard JSON, which every reader takes; what is read goes through the
-//! [normaliser](super::fastjson) first, since brokers write fastjson's dialect. Unknown members are passed over, absent
-//! ones have the default of the Java class, as there.
+//! What is written here is standard JSON but for tables by queue, whose keys are objects as in Java; what is read goes
+//! through the [normaliser](super::fastjson) first, since brokers write fastjson's dialect. Unknown members are passed
+//! over, absent ones have the default of the Java class, as there.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -36,13 +36,16 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T
     serde_json::from_slice(&json).map_err(|error| Error::BadJson { what, detail: error.to_string() })
 }
 
-/// Writes a body as standard JSON.
+/// Writes a body as standard JSON, but for the keys of a [`ByQueue`]: they are objects, as Java wants them.
 ///
 /// # Errors
 ///
 /// When the type cannot be told in JSON; none of this module's is such a type.
 pub fn encode<T: Serialize>(what: &'static str, body: &T) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(body).map_err(|error| Error::BadJson { what, detail: error.to_string() })
+    let mut json = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut json, by_queue::ObjectKeys::default());
+    body.serialize(&mut serializer).map_err(|error| Error::BadJson { what, detail: error.to_string() })?;
+    Ok(json)
 }
 
 /// A member that is null is an absent one.
@@ -120,7 +123,6 @@ pub(super) mod tests {
         for Sample { java, version, body, json } in samples() {
             let (_, rewritten) = BODIES.iter().find(|(name, _)| *name == body).expect(&body);
             let written = rewritten(json.as_bytes()).unwrap_or_else(|error| panic!("{java} {version}: {error}"));
-            assert!(serde_json::from_slice::<Value>(&written).is_ok(), "{java} {version}");
             let mut expected = comparable(json.as_bytes());
             let mut found = comparable(&written);
             if java == "HeartbeatData" {
