@@ -21,7 +21,7 @@ use crate::wire::body::{self, HeartbeatData};
 
 /// A broker that did not take a heartbeat is told again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
-/// A heartbeat sent within this long before a connection was made is the one that made it.
+/// A heartbeat sent within this long before a connection was made, with none lost in between, is the one that made it.
 const SAME_CONNECTION: Duration = Duration::from_secs(1);
 
 /// What each broker has been told.
@@ -33,6 +33,8 @@ pub(crate) struct Heartbeats {
 #[derive(Debug)]
 struct Told {
     sent: Instant,
+    /// A connection was lost since: what was sent before may have been told on that one, and is forgotten with it.
+    lost: bool,
     /// It has answered on its present connection.
     heard: bool,
     /// The last heartbeat failed, which has been logged.
@@ -74,7 +76,7 @@ impl Core {
     pub(crate) fn heartbeat_to_reconnected(self: &Arc<Self>, address: &Arc<str>) {
         let now = Instant::now();
         let due = match self.heartbeats.brokers.lock().get_mut(address) {
-            Some(told) => now.duration_since(told.sent) > SAME_CONNECTION,
+            Some(told) => told.lost || now.duration_since(told.sent) > SAME_CONNECTION,
             None => false,
         };
         if due {
@@ -86,6 +88,7 @@ impl Core {
     pub(crate) fn forget_heartbeat(&self, address: &str) {
         if let Some(told) = self.heartbeats.brokers.lock().get_mut(address) {
             told.heard = false;
+            told.lost = true;
         }
     }
 
@@ -125,8 +128,9 @@ impl Core {
         {
             let mut brokers = self.heartbeats.brokers.lock();
             let sent = Instant::now();
-            let told = brokers.entry(Arc::clone(address)).or_insert(Told { sent, heard: false, failing: false });
-            told.sent = sent;
+            let new = Told { sent, lost: false, heard: false, failing: false };
+            let told = brokers.entry(Arc::clone(address)).or_insert(new);
+            (told.sent, told.lost) = (sent, false);
         }
         let core = Arc::downgrade(self);
         let broker = Arc::clone(address);

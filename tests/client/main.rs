@@ -11,6 +11,7 @@ mod errors;
 mod flow;
 mod life;
 mod requests;
+mod heartbeat;
 mod retry;
 mod window;
 

@@ -8,6 +8,7 @@
 
 mod cluster;
 pub(crate) mod connect;
+pub(crate) mod connections;
 pub(crate) mod consume;
 pub(crate) mod deliveries;
 pub(crate) mod doctor;
@@ -16,12 +17,15 @@ pub(crate) mod inbox;
 pub(crate) mod kills;
 pub(crate) mod life;
 pub(crate) mod offset;
+mod proxy;
 pub(crate) mod raw;
 pub(crate) mod retry;
+mod scene;
 pub(crate) mod send;
 pub(crate) mod send_async;
 pub(crate) mod server;
 pub(crate) mod smoke;
+mod storm;
 pub(crate) mod transcript;
 
 pub(crate) use cluster::{Broker, Cluster, Profile, Server, eventually, unique};
@@ -92,6 +96,16 @@ macro_rules! for_each_scenario {
         $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
         $test! { retry::of_what_came_together_only_the_messages_that_fail_come_again on STANDARD }
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
+        $test! { connections::connections_cut_in_mid_frame_cost_no_acknowledged_message on STANDARD }
+        $test! { connections::connections_reset_every_moment_cost_no_acknowledged_message_and_no_membership on STANDARD }
+        $test! { connections::connections_that_carry_nothing_any_more_are_replaced on STANDARD }
+        $test! { connections::an_idle_client_finds_out_that_its_connections_are_dead on STANDARD }
+        $test! { connections::slow_replies_cost_no_connection on STANDARD }
+        $test! { connections::a_broker_that_never_answers_costs_only_what_is_sent_to_it on STANDARD }
+        $test! { connections::a_broker_whose_answers_are_lost_has_what_is_not_certain on STANDARD }
+        $test! { connections::a_broker_that_does_not_read_gets_nothing_that_was_given_up_unsent on STANDARD }
+        $test! { connections::corrupt_replies_cost_their_connection_and_nothing_else on STANDARD }
+        $test! { connections::doubled_replies_are_taken_once on STANDARD }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
         $test! { doctor::the_doctor_finds_nothing_wrong_where_nothing_is_wrong on STANDARD }

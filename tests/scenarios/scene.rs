@@ -1,0 +1,138 @@
+//! A producer and a consumer behind a [`Proxy`], with the books of what they did.
+
+use std::sync::Arc;
+
+use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::{Client, ClientBuilder, MessageQueue, Producer, PushConsumer};
+use serde_json::Value;
+
+use super::proxy::{Fault, Mode, Proxy};
+use super::storm::{self, Consumed, Outcomes, PATIENCE, QUEUES};
+use super::{Cluster, eventually, unique};
+
+/// The broker that most faults happen to.
+pub(crate) const VICTIM: &str = "broker-a";
+
+pub(crate) struct Scene<'a> {
+    pub(crate) cluster: &'a dyn Cluster,
+    pub(crate) proxy: Proxy,
+    pub(crate) topic: String,
+    pub(crate) group: String,
+    pub(crate) client: Client,
+    pub(crate) producer: Producer,
+    pub(crate) consumer: PushConsumer,
+    pub(crate) consumed: Arc<Consumed>,
+}
+
+impl<'a> Scene<'a> {
+    /// One client with a producer and a consumer of a new topic; the consumer has all its queues.
+    pub(crate) fn new(cluster: &'a dyn Cluster, options: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        let (topic, group) = (unique("Fault"), unique("G"));
+        cluster.create_topic(&topic, QUEUES);
+        cluster.create_group(&group);
+        let proxy = Proxy::before(cluster);
+        let client = options(storm::client(proxy.addresses()).address_map(proxy.address_map()));
+        let client = client.start().expect("a client");
+        let consumed = Arc::new(Consumed::default());
+        let consumer = storm::start_consumer(&client, &group, &topic, Arc::clone(&consumed));
+        let producer = Producer::builder(unique("P")).client(&client).start().expect("a producer");
+        storm::await_all_queues(cluster, &consumer, &topic);
+        Self { cluster, proxy, topic, group, client, producer, consumer, consumed }
+    }
+
+    /// The first queue of the victim.
+    pub(crate) fn victims_queue(&self) -> MessageQueue {
+        MessageQueue::new(self.topic.as_str(), VICTIM, 0)
+    }
+
+    /// Sends until each fault has happened so often; then the faults end, and sending goes on for a while.
+    pub(crate) fn storm_until(&self, faults: Vec<Fault>, times: usize) -> Outcomes {
+        storm::storm_while(&self.producer, &self.topic, None, |outcomes| {
+            eventually("the faults happen", || faults.iter().all(|fault| fault.hits() >= times));
+            drop(faults);
+            self.goes_on(outcomes);
+        })
+    }
+
+    /// A storm in which the victim's link is in this mode until `seen`, and goes on elsewhere meanwhile.
+    pub(crate) fn storm_with(&self, mode: Mode, seen: impl FnOnce(&Outcomes)) -> Outcomes {
+        let victim = self.proxy.broker(VICTIM);
+        storm::storm_while(&self.producer, &self.topic, Some(self.victims_queue()), |outcomes| {
+            self.goes_on(outcomes);
+            victim.set(mode);
+            seen(outcomes);
+            let other = &self.cluster.brokers()[1].name;
+            let before = outcomes.stored_on(other);
+            eventually("the storm goes on elsewhere", || outcomes.stored_on(other) >= before + 50);
+            victim.set(Mode::Pass);
+            self.goes_on(outcomes);
+        })
+    }
+
+    /// Waits until every broker lists the client as a member of the group.
+    pub(crate) fn await_membership(&self) {
+        for broker in self.cluster.brokers() {
+            eventually("the broker knows the member", || {
+                members(self.cluster, &broker.name, &self.group).iter().any(|id| id == self.client.client_id())
+            });
+        }
+    }
+
+    /// Waits until sends to every broker succeed again.
+    pub(crate) fn goes_on(&self, outcomes: &Outcomes) {
+        let stored = |broker: &super::Broker| outcomes.stored_on(&broker.name);
+        let before: Vec<_> = self.cluster.brokers().iter().map(stored).collect();
+        eventually("every broker stores more", || {
+            self.cluster.brokers().iter().zip(&before).all(|(broker, before)| stored(broker) >= before + 50)
+        });
+    }
+
+    /// Expects that everything is consumed, that nothing was told wrongly, and that the group stands at the end of all
+    /// its queues after a clean end.
+    pub(crate) fn end(self, outcomes: &Outcomes) {
+        let report = self.producer.shutdown(PATIENCE);
+        assert!(report.is_clean(), "{report:?}");
+        storm::settle(self.cluster, &self.topic, outcomes, &self.consumed);
+        storm::await_all_queues(self.cluster, &self.consumer, &self.topic);
+        storm::shut_down(&self.consumer);
+        storm::assert_offsets_end(self.cluster, &self.group, &self.topic);
+        println!("{}; {}", outcomes.summary(), self.consumed.summary());
+    }
+}
+
+/// The client ids that a broker lists as members of a group.
+pub(crate) fn members(cluster: &dyn Cluster, broker: &str, group: &str) -> Vec<String> {
+    let answer = cluster.ask_broker(broker, RequestCode::GET_CONSUMER_LIST_BY_GROUP, &[("consumerGroup", group)]);
+    if answer.response_code() != ResponseCode::SUCCESS {
+        return Vec::new();
+    }
+    let list: Value = serde_json::from_slice(&answer.body).expect("a list of members");
+    let ids = list["consumerIdList"].as_array().cloned().unwrap_or_default();
+    ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+}
+
+/// Whether the long form of a scenario is wanted.
+pub(crate) fn is_soak() -> bool {
+    std::env::var_os("ROCKETMQ_SYNC_SOAK").is_some()
+}
+
+/// A sequence of numbers that is told in the test's output, so that a failure can be looked into.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn cast() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
+        let seed = u64::from(now.subsec_nanos()) << 20 | now.as_secs() | 1;
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
