@@ -73,7 +73,7 @@
 //! | `rmq-pull`, `rmq-rebalance` | each client with consumers |
 //! | `rmq-consume-N` | each consumer: the listener runs there, on 20 threads unless told otherwise |
 //! | `rmq-callback-N` | each client whose producers were given callbacks: one unless told otherwise |
-//! | `rmq-resolve` | each client while it resolves host names |
+//! | `rmq-resolve-N` | each client while it resolves host names: up to four |
 //!
 //! Producers, consumers and clients may be used from any number of threads at once: every call takes `&self`. Signals are
 //! blocked in the library's threads; a host that must make threads itself gives a [`ThreadStarter`]. There is no global

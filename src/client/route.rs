@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::MessageQueue;
 use crate::name_map::NameMap;
 use crate::remoting::{Completion, Outcome, Remoting, Request};
-use crate::wire::body::{MASTER_ID, TopicRouteData};
+use crate::wire::body::{BrokerData, MASTER_ID, TopicRouteData};
 use crate::wire::header::GetRouteInfoRequest;
 use crate::wire::name::CREATE_TOPIC_KEY;
 use crate::wire::{RequestCode, ResponseCode};
@@ -398,8 +398,16 @@ fn read_answer(server: &Arc<str>, outcome: Outcome) -> Result<TopicRouteData> {
         warn!("name server {server} sent a route that cannot be read: {error}");
         Error::new(ErrorKind::Protocol, format!("the route cannot be read: {error}")).with_address(server)
     })?;
-    if data.broker_datas.is_empty() || data.queue_datas.is_empty() {
+    if !leads_somewhere(&data) {
         return Err(Error::new(ErrorKind::NoRoute, "the route has no broker").with_address(server));
     }
     Ok(data)
+}
+
+/// Whether there is a queue on a broker that has an address. Anything else is not believed, and so replaces no route.
+fn leads_somewhere(data: &TopicRouteData) -> bool {
+    data.queue_datas.iter().any(|queues| {
+        let is_its_broker = |broker: &&BrokerData| broker.broker_name == queues.broker_name;
+        data.broker_datas.iter().find(is_its_broker).is_some_and(|broker| !broker.broker_addrs.is_empty())
+    })
 }

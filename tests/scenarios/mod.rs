@@ -16,6 +16,7 @@ pub(crate) mod filter;
 pub(crate) mod inbox;
 pub(crate) mod kills;
 pub(crate) mod life;
+pub(crate) mod lookups;
 pub(crate) mod offset;
 mod proxy;
 pub(crate) mod raw;
@@ -106,6 +107,11 @@ macro_rules! for_each_scenario {
         $test! { connections::a_broker_that_does_not_read_gets_nothing_that_was_given_up_unsent on STANDARD }
         $test! { connections::corrupt_replies_cost_their_connection_and_nothing_else on STANDARD }
         $test! { connections::doubled_replies_are_taken_once on STANDARD }
+        $test! { lookups::a_name_server_that_goes_dark_is_left_for_one_that_answers on STANDARD }
+        $test! { lookups::without_name_servers_known_topics_go_on on STANDARD }
+        $test! { lookups::routes_that_lead_nowhere_are_not_believed on STANDARD }
+        $test! { lookups::a_name_that_hangs_holds_up_no_other_server on STANDARD }
+        $test! { lookups::a_server_that_moves_to_another_address_is_found on STANDARD }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
         $test! { doctor::the_doctor_finds_nothing_wrong_where_nothing_is_wrong on STANDARD }

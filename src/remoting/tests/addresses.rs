@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::resolver::MOST_THREADS;
 use super::*;
 
 /// A resolver that plays a script: what each call in turn does; the last entry stays.
@@ -164,22 +165,49 @@ fn what_expired_while_its_name_was_resolved_is_not_sent_later() {
 }
 
 #[test]
+fn a_name_that_hangs_holds_up_no_other_name() {
+    struct Book(Receiver<()>, SocketAddr, AtomicUsize);
+    impl Resolve for Book {
+        fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+            if host_and_port.starts_with("hangs") {
+                self.2.fetch_add(1, Ordering::SeqCst);
+                let _ = self.0.recv();
+            }
+            Ok(vec![self.1])
+        }
+    }
+    let (release, hangs) = unbounded();
+    let resolve = Arc::new(Book(hangs, socket_address(&echo_peer()), AtomicUsize::new(0)));
+    let config = RemotingConfig { connect_timeout: Duration::from_millis(50), ..config() };
+    let (remoting, _thread) = start(RemotingConfig { resolve: Arc::clone(&resolve) as _, ..config });
+    // However often it is dialled, it has one thread; so the others have theirs.
+    for _ in 0..2 * MOST_THREADS {
+        assert_eq!(ping(&remoting, &"hangs.example:1".into(), soon()).unwrap_err().certainty, Certainty::NotSent);
+    }
+    eventually("the others are resolved", || ping(&remoting, &"fine.example:1".into(), soon()).is_ok());
+    assert_eq!(resolve.2.load(Ordering::SeqCst), 1);
+    drop(release);
+    eventually("it is resolved in the end", || ping(&remoting, &"hangs.example:1".into(), soon()).is_ok());
+}
+
+#[test]
 fn stopping_names_a_resolver_that_cannot_be_ended() {
     let (release, hangs) = unbounded();
     let resolver = resolver([Answer::Hangs(hangs)]);
     let (remoting, mut thread) = start(with(&resolver));
     let (sender, outcomes) = unbounded();
-    for number in 0..3 {
+    for number in 0..MOST_THREADS + 2 {
         let name = format!("broker-{number}.example:9876").into();
         remoting.invoke_async(&name, request(&Bytes::new()), soon(), report(&sender, number));
     }
-    eventually("the resolver is asked", || resolver.asked.load(Ordering::SeqCst) == 1);
-    assert_eq!(thread.stop(soon()), ["rmq-resolve"]);
-    for _ in 0..3 {
+    eventually("the resolver is asked", || resolver.asked.load(Ordering::SeqCst) == MOST_THREADS);
+    let names: Vec<_> = (0..MOST_THREADS).map(|number| format!("rmq-resolve-{number}")).collect();
+    assert_eq!(thread.stop(soon()), names);
+    for _ in 0..MOST_THREADS + 2 {
         assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1.unwrap_err().kind, ErrorKind::NotRunning);
     }
     drop(release);
-    assert_eq!(resolver.asked.load(Ordering::SeqCst), 1, "questions are asked that nobody waits for");
+    assert_eq!(resolver.asked.load(Ordering::SeqCst), MOST_THREADS, "questions are asked that nobody waits for");
 }
 
 #[test]
