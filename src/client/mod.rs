@@ -248,17 +248,20 @@ impl Core {
         Ok(())
     }
 
-    /// Removes a member and tells every broker that knows it. Returns those that have not confirmed by `deadline`.
+    /// Removes a member and tells every broker that knows it. Returns those that have not confirmed by `deadline`; they
+    /// are told also when there is no time left to wait for that: a member that is listed and gone leaves its queues
+    /// unread for up to two minutes.
     pub(crate) fn part(self: &Arc<Self>, key: &MemberKey, deadline: Instant) -> Vec<String> {
         if self.members.write().remove(key).is_none() {
             return Vec::new();
         }
         let told = self.heartbeats.told();
+        let answer_by = deadline.max(self.request_deadline());
         let (confirm, confirmed) = unbounded();
         for address in &told {
             let confirm = confirm.clone();
             let broker = Arc::clone(address);
-            self.unregister(address, key, deadline, move |answer| {
+            self.unregister(address, key, answer_by, move |answer| {
                 if answer.is_ok() {
                     let _ = confirm.send(broker);
                 }

@@ -1,11 +1,12 @@
-//! How a consumer's workers share what was pulled.
+//! How a consumer's workers share what was pulled, and how a consumer ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::mini_broker::Fault;
+use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, PushConsumer};
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer, soon};
@@ -75,6 +76,25 @@ fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_cons
     assert!(mini.wait_for_requests(RequestCode::PULL_MESSAGE, pulls + 1, PATIENCE));
     eventually("the offset is what was consumed", || mini.committed_offset("workers", &queue) == Some(0));
     consumer.shutdown(PATIENCE);
+}
+
+#[test]
+fn a_shutdown_that_runs_out_of_time_tells_the_brokers_all_the_same() {
+    let mini = mini(1);
+    mini.fail(RequestCode::UPDATE_CONSUMER_OFFSET, Fault::error(ResponseCode::SYSTEM_ERROR, "no"));
+    let (told, consumed) = unbounded();
+    let consumer = PushConsumer::builder("receivers")
+        .name_servers(mini.name_servers())
+        .subscribe(TOPIC, FilterExpression::all())
+        .consume_from(ConsumeFromWhere::First)
+        .each(move |_: &MessageExt| told.send(()))
+        .start()
+        .unwrap();
+    producer(&mini).start().unwrap().send(&message()).unwrap();
+    consumed.recv_timeout(PATIENCE).unwrap();
+    let report = consumer.shutdown(Duration::from_millis(300));
+    assert!(!report.offsets_not_stored.is_empty(), "{report:?}");
+    assert!(mini.wait_for_requests(RequestCode::UNREGISTER_CLIENT, 1, PATIENCE), "the broker still lists the member");
 }
 
 /// Whether two listeners have run at the same time.

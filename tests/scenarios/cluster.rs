@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::raw::{self, fields};
 
 /// How long a scenario waits for what must come. Only broken programs wait so long, and machines under heavy load.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Name servers and brokers that are up.
 pub(crate) trait Cluster: Sync {

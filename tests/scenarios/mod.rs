@@ -10,12 +10,14 @@ mod cluster;
 pub(crate) mod connect;
 pub(crate) mod connections;
 pub(crate) mod consume;
+pub(crate) mod consumption;
 pub(crate) mod deliveries;
 pub(crate) mod doctor;
 pub(crate) mod filter;
 pub(crate) mod inbox;
 pub(crate) mod kills;
 pub(crate) mod life;
+mod logs;
 pub(crate) mod lookups;
 pub(crate) mod offset;
 mod proxy;
@@ -112,6 +114,12 @@ macro_rules! for_each_scenario {
         $test! { lookups::routes_that_lead_nowhere_are_not_believed on STANDARD }
         $test! { lookups::a_name_that_hangs_holds_up_no_other_server on STANDARD }
         $test! { lookups::a_server_that_moves_to_another_address_is_found on STANDARD }
+        $test! { consumption::lost_and_late_pull_replies_leave_no_queue_unread on STANDARD }
+        $test! { consumption::failed_messages_that_no_broker_takes_for_a_while_are_not_lost on STANDARD }
+        $test! { consumption::off_04_while_offset_queries_fail_nothing_is_consumed_and_then_nothing_is_missed on STANDARD }
+        $test! { consumption::off_05_a_new_group_asks_for_the_truth_and_gets_everything on STANDARD }
+        $test! { consumption::refused_commits_are_repeated_and_told_of on STANDARD }
+        $test! { consumption::listeners_that_panic_hang_or_dawdle_hold_up_no_other on STANDARD }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
         $test! { doctor::the_doctor_finds_nothing_wrong_where_nothing_is_wrong on STANDARD }

@@ -88,7 +88,7 @@ pub(crate) enum Effect {
 pub(crate) struct Requests<'a> {
     proxy: &'a Proxy,
     codes: Vec<RequestCode>,
-    field: Option<(&'static str, String)>,
+    fields: Vec<(&'static str, String)>,
     server: Option<usize>,
     every: usize,
     times: usize,
@@ -156,7 +156,7 @@ impl Proxy {
 
     /// Requests with one of these codes; with none, all.
     pub(crate) fn on(&self, codes: &[RequestCode]) -> Requests<'_> {
-        Requests { proxy: self, codes: codes.to_vec(), field: None, server: None, every: 1, times: usize::MAX }
+        Requests { proxy: self, codes: codes.to_vec(), fields: Vec::new(), server: None, every: 1, times: usize::MAX }
     }
 }
 
@@ -218,7 +218,7 @@ impl Link {
 impl Requests<'_> {
     /// Only those with this value of a header field.
     pub(crate) fn with(mut self, field: &'static str, value: &str) -> Self {
-        self.field = Some((field, value.to_owned()));
+        self.fields.push((field, value.to_owned()));
         self
     }
 
@@ -243,9 +243,9 @@ impl Requests<'_> {
     /// Begins the fault.
     #[must_use]
     pub(crate) fn meet(self, effect: Effect) -> Fault {
-        let Self { proxy, codes, field, server, every, times } = self;
+        let Self { proxy, codes, fields, server, every, times } = self;
         let (seen, chosen, hits) = Default::default();
-        let rule = Arc::new(Rule { codes, field, server, every, times, effect, seen, chosen, hits });
+        let rule = Arc::new(Rule { codes, fields, server, every, times, effect, seen, chosen, hits });
         proxy.shared.board.lock().rules.push(Arc::clone(&rule));
         Fault { rule, shared: Arc::clone(&proxy.shared) }
     }
@@ -322,7 +322,7 @@ impl Shared {
 
 struct Rule {
     codes: Vec<RequestCode>,
-    field: Option<(&'static str, String)>,
+    fields: Vec<(&'static str, String)>,
     server: Option<usize>,
     every: usize,
     times: usize,
@@ -339,7 +339,7 @@ impl Rule {
     fn chooses(&self, link: usize, request: &RemotingCommand) -> bool {
         let fits = (self.codes.is_empty() || self.codes.contains(&request.request_code()))
             && self.server.is_none_or(|server| server == link)
-            && self.field.as_ref().is_none_or(|(name, value)| request.ext_fields.get(name) == Some(value.as_str()));
+            && self.fields.iter().all(|(name, value)| request.ext_fields.get(name) == Some(value.as_str()));
         if !fits || (self.seen.fetch_add(1, Ordering::SeqCst) + 1) % self.every != 0 {
             return false;
         }

@@ -1,0 +1,57 @@
+//! What the library logs, kept for scenarios that look for a line of their own.
+//!
+//! One logger serves the whole process; it keeps the warnings and errors in which a name stands that somebody looks for.
+
+use std::sync::{Arc, Weak};
+
+use log::{LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
+
+/// The lines with one name in them.
+pub(crate) struct Lines(Arc<Kept>);
+
+struct Kept {
+    name: String,
+    lines: Mutex<Vec<String>>,
+}
+
+/// From now on keeps what is said about `name`, until the answer is dropped.
+pub(crate) fn about(name: &str) -> Lines {
+    // Somebody else's logger stays, and the lines do not come.
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
+    let kept = Arc::new(Kept { name: name.to_owned(), lines: Mutex::default() });
+    LOGGER.0.lock().push(Arc::downgrade(&kept));
+    Lines(kept)
+}
+
+impl Lines {
+    /// Whether a line has these words in it.
+    pub(crate) fn has(&self, words: &str) -> bool {
+        self.0.lines.lock().iter().any(|line| line.contains(words))
+    }
+}
+
+struct Logger(Mutex<Vec<Weak<Kept>>>);
+
+static LOGGER: Logger = Logger(Mutex::new(Vec::new()));
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = record.args().to_string();
+        self.0.lock().retain(|kept| {
+            let Some(kept) = kept.upgrade() else { return false };
+            if line.contains(&kept.name) {
+                kept.lines.lock().push(line.clone());
+            }
+            true
+        });
+    }
+
+    fn flush(&self) {}
+}
