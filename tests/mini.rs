@@ -29,6 +29,12 @@ macro_rules! on_mini {
 
 scenarios::for_each_scenario!(on_mini);
 
+/// Does nothing but in a process that a scenario has started for it.
+#[test]
+fn the_process_that_is_killed() {
+    scenarios::crash::consume_if_asked();
+}
+
 #[test]
 fn the_script_is_answered_as_by_4_9_7() {
     // The real one calls the missing topic a blank one; the mini broker names the missing field.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{error, warn};
 use parking_lot::Mutex;
 
@@ -34,6 +34,8 @@ const LOOK_AFTER: Duration = Duration::from_millis(2);
 pub(super) struct Pool {
     state: Mutex<State>,
     shared: Arc<Shared>,
+    /// Disconnected when the last worker has ended.
+    all_ended: Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -62,12 +64,17 @@ impl Pool {
         // Dropped last: when one thread cannot be had, the others end with the channel before they are waited for.
         let mut workers = Vec::new();
         let (work, inbox) = unbounded::<Work>();
+        let (alive, all_ended) = bounded(0);
         let shared = Arc::new(Shared::default());
         for number in 0..size {
-            let (inbox, shared) = (inbox.clone(), Arc::clone(&shared));
-            workers.push(threads.start(format!("rmq-consume-{number}"), move || run(&inbox, &shared))?);
+            let (inbox, shared, alive) = (inbox.clone(), Arc::clone(&shared), alive.clone());
+            let body = move || {
+                let _alive: Sender<()> = alive;
+                run(&inbox, &shared);
+            };
+            workers.push(threads.start(format!("rmq-consume-{number}"), body)?);
         }
-        Ok(Self { state: Mutex::new(State { work: Some(work), workers }), shared })
+        Ok(Self { state: Mutex::new(State { work: Some(work), workers }), shared, all_ended })
     }
 
     /// Hands a request to the workers. One that comes after the end is left to the broker.
@@ -89,8 +96,9 @@ impl Pool {
     }
 
     /// Waits for the workers after [`Pool::close`]. Returns how many are still in the listener at `deadline`; these are
-    /// left behind.
+    /// left behind. Several callers wait for the same workers, each until its own deadline.
     pub(super) fn join(&self, deadline: Instant) -> usize {
+        let _ = self.all_ended.recv_deadline(deadline);
         let workers = std::mem::take(&mut self.state.lock().workers);
         let mut running = 0;
         for mut worker in workers {

@@ -67,6 +67,12 @@ mod v5_5_0 {
     all_tests_on!(Apache5);
 }
 
+/// Does nothing but in a process that a scenario has started for it.
+#[test]
+fn the_process_that_is_killed() {
+    scenarios::crash::consume_if_asked();
+}
+
 fn on_cluster(server: Server, profile: &'static Profile, scenario: fn(&dyn Cluster)) {
     if profile.isolated {
         scenario(&cluster::own(server, profile));

@@ -97,6 +97,39 @@ fn a_shutdown_that_runs_out_of_time_tells_the_brokers_all_the_same() {
     assert!(mini.wait_for_requests(RequestCode::UNREGISTER_CLIENT, 1, PATIENCE), "the broker still lists the member");
 }
 
+#[test]
+fn two_threads_that_shut_down_both_wait_for_the_listener() {
+    let mini = mini(1);
+    let (release, released) = bounded::<()>(0);
+    let (begun, begins) = unbounded();
+    let consumer = PushConsumer::builder("receivers")
+        .name_servers(mini.name_servers())
+        .subscribe(TOPIC, FilterExpression::all())
+        .consume_from(ConsumeFromWhere::First)
+        .each(move |_: &MessageExt| {
+            let _ = begun.send(());
+            let _ = released.recv();
+            Ok::<(), &str>(())
+        })
+        .start()
+        .unwrap();
+    producer(&mini).start().unwrap().send(&message()).unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    let (returned, returns) = unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (consumer, returned) = (&consumer, returned.clone());
+            scope.spawn(move || returned.send(consumer.shutdown(PATIENCE)).unwrap());
+        }
+        assert!(returns.recv_timeout(Duration::from_millis(300)).is_err(), "a shutdown did not wait");
+        drop(release);
+        for _ in 0..2 {
+            let report = returns.recv_timeout(PATIENCE).unwrap();
+            assert_eq!((report.is_clean(), report.messages_left), (true, 0), "{report:?}");
+        }
+    });
+}
+
 /// Whether two listeners have run at the same time.
 #[derive(Default)]
 struct SideBySide {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::raw::{self, fields};
 
 /// How long a scenario waits for what must come. Only broken programs wait so long, and machines under heavy load.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Name servers and brokers that are up.
 pub(crate) trait Cluster: Sync {
@@ -92,6 +92,9 @@ impl Profile {
 
     /// For scenarios that kill and restart brokers.
     pub(crate) const ISOLATED: Self = Self { name: "isolated", name_servers: 1, isolated: true, ..Self::STANDARD };
+
+    /// The same with three masters.
+    pub(crate) const TRIPLE: Self = Self { name: "triple", brokers: 3, ..Self::ISOLATED };
 
     /// One broker that creates no topic and takes 64 KiB.
     pub(crate) const STRICT: Self = Self {

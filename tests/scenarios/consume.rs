@@ -221,7 +221,7 @@ pub(crate) fn cc_17_a_message_for_later_comes_again_with_a_higher_count(cluster:
     end([consumer]);
 }
 
-/// Ends a member without time for listeners, offsets and farewells: what a crash leaves, but for the broken connection.
+/// Ends a member without time for listeners and offsets: what a crash leaves, but for the farewell.
 fn crash(member: PushConsumer) {
     member.shutdown(Duration::ZERO);
     drop(member);

@@ -12,7 +12,7 @@ use rocketmq_sync::{
     ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer, PushConsumerBuilder,
 };
 
-use super::deliveries::{self, Deliveries, PATIENCE, end, member, send_all, set, text};
+use super::deliveries::{self, Deliveries, end, member, send_all, set, text};
 use super::logs;
 use super::proxy::{Effect, Proxy};
 use super::scene::{Scene, VICTIM, is_soak};

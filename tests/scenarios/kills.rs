@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use rocketmq_sync::{Certainty, Message, MessageQueue, Producer};
 
+use super::scene::{Dice, is_soak};
 use super::storm::{
-    Consumed, PATIENCE, QUEUES, assert_offsets_end, await_all_queues, client, settle, shut_down, start_consumer,
-    storm_while, unread, unread_of,
+    Consumed, PATIENCE, QUEUES, assert_offsets_end, await_all_queues, client, settle, shut_down, sixteen_threads_while,
+    start_consumer, storm_while, unread, unread_of,
 };
 use super::{Cluster, eventually, unique};
 
@@ -46,6 +47,41 @@ pub(crate) fn a_broker_killed_in_a_send_storm_costs_no_acknowledged_message(clus
     shut_down(&consumer);
     assert_offsets_end(cluster, &group, &topic);
     println!("{}; {}", outcomes.summary(), consumed.summary());
+}
+
+/// One of three masters after the other is killed at a random moment, and is back after a while.
+pub(crate) fn three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send(cluster: &dyn Cluster) {
+    let (kills, sends) = if is_soak() { (6, 100_000) } else { (2, 2_000) };
+    let topic = unique("Kills");
+    cluster.create_topic(&topic, QUEUES);
+    let client = client(cluster.name_servers().iter().map(ToString::to_string)).start().expect("a client");
+    let consumed = Arc::new(Consumed::default());
+    let group = unique("G");
+    cluster.create_group(&group);
+    let consumer = start_consumer(&client, &group, &topic, Arc::clone(&consumed));
+    let producer = Producer::builder(unique("P")).client(&client).send_timeout(PATIENCE).start().expect("a producer");
+    let mut dice = Dice::cast();
+    let outcomes = sixteen_threads_while(&producer, &topic, |outcomes| {
+        for kill in 0..kills {
+            let victim = &cluster.brokers()[kill % cluster.brokers().len()].name;
+            let before = outcomes.stored_on(victim);
+            let more = 100 + usize::try_from(dice.below(200)).expect("few");
+            eventually("the storm is at the victim", || outcomes.stored_on(victim) >= before + more);
+            cluster.kill_broker(victim);
+            let before = outcomes.stored();
+            eventually("the storm goes on at the others", || outcomes.stored() >= before + sends / kills / 2);
+            cluster.restart_broker(victim);
+        }
+        eventually("there were enough sends", || outcomes.stored() >= sends);
+    });
+    assert!(producer.shutdown(PATIENCE).is_clean());
+    let failed = outcomes.failed(Certainty::NotSent) + outcomes.failed(Certainty::Unknown);
+    assert!(failed * 10_000 <= outcomes.stored(), "{}", outcomes.summary());
+    settle(cluster, &topic, &outcomes, &consumed);
+    await_all_queues(cluster, &consumer, &topic);
+    shut_down(&consumer);
+    assert_offsets_end(cluster, &group, &topic);
+    println!("{kills} kills; {}; {}", outcomes.summary(), consumed.summary());
 }
 
 /// A broker is killed while most of its messages are still to be pulled and a listener is at work.

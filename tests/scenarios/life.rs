@@ -193,12 +193,12 @@ pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_late
 
 /// Counts the threads of a client that live.
 #[derive(Clone, Default)]
-struct CountedThreads {
+pub(crate) struct CountedThreads {
     living: Arc<AtomicUsize>,
 }
 
 impl CountedThreads {
-    fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.living.load(Ordering::SeqCst)
     }
 }

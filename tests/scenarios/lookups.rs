@@ -43,7 +43,7 @@ pub(crate) fn a_name_server_that_goes_dark_is_left_for_one_that_answers(cluster:
 /// they are back.
 pub(crate) fn without_name_servers_known_topics_go_on(cluster: &dyn Cluster) {
     let (known, unknown) = (unique("Known"), unique("Unknown"));
-    [&known, &unknown].map(|topic| cluster.create_topic(topic, 1));
+    [&known, &unknown].into_iter().for_each(|topic| cluster.create_topic(topic, 1));
     let proxy = Proxy::before(cluster);
     let producer = producer(&proxy).route_interval(Duration::from_millis(50)).send_timeout(Duration::from_secs(3));
     let producer = producer.start().expect("a producer");

@@ -11,6 +11,7 @@ pub(crate) mod connect;
 pub(crate) mod connections;
 pub(crate) mod consume;
 pub(crate) mod consumption;
+pub(crate) mod crash;
 pub(crate) mod deliveries;
 pub(crate) mod doctor;
 pub(crate) mod filter;
@@ -19,6 +20,7 @@ pub(crate) mod kills;
 pub(crate) mod life;
 mod logs;
 pub(crate) mod lookups;
+pub(crate) mod members;
 pub(crate) mod offset;
 mod proxy;
 pub(crate) mod raw;
@@ -27,6 +29,7 @@ mod scene;
 pub(crate) mod send;
 pub(crate) mod send_async;
 pub(crate) mod server;
+pub(crate) mod shutdown;
 pub(crate) mod smoke;
 mod storm;
 pub(crate) mod transcript;
@@ -120,6 +123,13 @@ macro_rules! for_each_scenario {
         $test! { consumption::off_05_a_new_group_asks_for_the_truth_and_gets_everything on STANDARD }
         $test! { consumption::refused_commits_are_repeated_and_told_of on STANDARD }
         $test! { consumption::listeners_that_panic_hang_or_dawdle_hold_up_no_other on STANDARD }
+        $test! { members::a_member_that_is_listed_twice_leaves_no_queue_unread on STANDARD }
+        $test! { members::member_lists_that_lie_take_no_queue_away on STANDARD }
+        $test! { members::a_storm_of_members_that_come_and_go_loses_nothing on STANDARD }
+        $test! { members::queues_that_come_and_go_cost_no_message on STANDARD }
+        $test! { shutdown::a_shutdown_at_any_moment_from_any_thread_ends_everything on STANDARD }
+        $test! { crash::a_consumer_process_that_is_killed_again_and_again_loses_nothing on STANDARD }
+        $test! { kills::three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send on TRIPLE }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
         $test! { doctor::the_doctor_finds_nothing_wrong_where_nothing_is_wrong on STANDARD }

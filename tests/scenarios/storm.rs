@@ -57,6 +57,22 @@ pub(crate) fn heavy_storm_while(
     outcomes
 }
 
+/// Sixteen threads that send and wait.
+pub(crate) fn sixteen_threads_while(producer: &Producer, topic: &str, change: impl FnOnce(&Outcomes)) -> Outcomes {
+    let outcomes = Outcomes::default();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storm = Storm { producer, topic, outcomes: &outcomes, over: &over, padding: 0 };
+        for _ in 0..16 {
+            scope.spawn(move || storm.send_and_wait());
+        }
+        let _stop = StopAtEnd(&over);
+        change(&outcomes);
+    });
+    assert_eq!(outcomes.open(), 0, "sends without an outcome");
+    outcomes
+}
+
 /// Waits until everything that is stored is consumed, and holds it against the outcomes.
 pub(crate) fn settle(cluster: &dyn Cluster, topic: &str, outcomes: &Outcomes, consumed: &Consumed) {
     let stored = outcomes.bodies(Verdict::Stored);

@@ -1,0 +1,169 @@
+//! The process of a consumer is killed again and again: this executable, started anew for one test of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, PushConsumer};
+
+use super::deliveries::{self, send_all, text};
+use super::scene::{Dice, is_soak};
+use super::{Cluster, eventually, unique};
+
+/// The name of the test in which the other process consumes.
+const TEST: &str = "the_process_that_is_killed";
+const TASK: &str = "ROCKETMQ_SYNC_CONSUME";
+/// Begins a line that tells of a message that was handled.
+const HANDLED: &str = "handled ";
+const QUEUES: i32 = 2;
+
+/// While one in ten messages fails. What was handled by any of the processes is everything; what was committed when a
+/// process died does not come again.
+pub(crate) fn a_consumer_process_that_is_killed_again_and_again_loses_nothing(cluster: &dyn Cluster) {
+    let (kills, messages) = if is_soak() { (40, 20_000) } else { (5, 1_500) };
+    let (topic, group) = (unique("T"), unique("G"));
+    cluster.create_topic(&topic, QUEUES.cast_unsigned());
+    cluster.create_group(&group);
+    let sent = send_all(&deliveries::producer(cluster), &topic, (0..messages).map(|number| format!("body {number}")));
+    let mut dice = Dice::cast();
+    let mut handled: Vec<Handled> = Vec::new();
+    let mut committed = BTreeMap::new();
+    for kill in 0..=kills {
+        let process = Process::start(cluster, &topic, &group);
+        if kill < kills {
+            let some = usize::try_from(1 + dice.below(150)).expect("few");
+            eventually("the process consumes", || process.handled() >= some || covers(&handled, &process, &sent));
+        } else {
+            eventually("everything is handled", || covers(&handled, &process, &sent));
+        }
+        let new = process.kill();
+        let again = new.iter().filter(|new| !new.is_retried && new.offset < *committed.get(&new.place()).unwrap_or(&0));
+        assert_eq!(again.count(), 0, "messages came again that were committed");
+        handled.extend(new);
+        for broker in cluster.brokers() {
+            for queue in 0..QUEUES {
+                let offset = cluster.committed_offset(&broker.name, &group, &topic, queue).unwrap_or(0);
+                let before = committed.insert((broker.name.clone(), queue), offset).unwrap_or(0);
+                assert!(offset >= before, "the offset of {}/{queue} went from {before} to {offset}", broker.name);
+            }
+        }
+    }
+    let bodies: BTreeSet<_> = handled.iter().map(|handled| handled.body.clone()).collect();
+    assert_eq!(bodies, sent);
+    println!("{kills} kills, {} messages, {} deliveries", sent.len(), handled.len());
+}
+
+fn covers(handled: &[Handled], process: &Process, sent: &BTreeSet<String>) -> bool {
+    let now = process.lines.lock();
+    let bodies: BTreeSet<_> = handled.iter().chain(now.iter()).map(|handled| &handled.body).collect();
+    bodies.len() >= sent.len()
+}
+
+/// The body of the test [`TEST`]: consumes until it is killed, where it is asked to.
+pub(crate) fn consume_if_asked() {
+    let Ok(task) = env::var(TASK) else { return };
+    let [name_servers, topic, group] = task.split(' ').collect::<Vec<_>>()[..] else { panic!("no task: {task}") };
+    let _consumer = PushConsumer::builder(group)
+        .name_servers([name_servers])
+        .offset_interval(Duration::from_millis(100))
+        .consume_from(ConsumeFromWhere::First)
+        .consume_threads(4)
+        .subscribe(topic, FilterExpression::all())
+        .each(|message: &MessageExt| {
+            thread::park_timeout(Duration::from_millis(1));
+            let body = text(message);
+            if body.ends_with('7') && message.reconsume_times == 0 {
+                return Err("as the scenario wants it");
+            }
+            let MessageExt { broker_name, queue_id, queue_offset, reconsume_times, .. } = message;
+            println!("{HANDLED}{broker_name} {queue_id} {queue_offset} {reconsume_times} {body}");
+            Ok(())
+        })
+        .start()
+        .expect("a consumer");
+    // Should nobody kill it.
+    thread::park_timeout(Duration::from_secs(300));
+}
+
+/// A message that a process has handled.
+struct Handled {
+    broker: String,
+    queue: i32,
+    offset: i64,
+    is_retried: bool,
+    body: String,
+}
+
+impl Handled {
+    /// Reads a line of the other process.
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split_once(HANDLED)?.1.splitn(5, ' ');
+        let mut next = || words.next();
+        let (broker, queue, offset, times, body) = (next()?, next()?, next()?, next()?, next()?);
+        let (queue, offset) = (queue.parse().ok()?, offset.parse().ok()?);
+        Some(Self { broker: broker.to_owned(), queue, offset, is_retried: times != "0", body: body.to_owned() })
+    }
+
+    fn place(&self) -> (String, i32) {
+        (self.broker.clone(), self.queue)
+    }
+}
+
+/// A consumer in a process of its own.
+struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<Handled>>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(cluster: &dyn Cluster, topic: &str, group: &str) -> Self {
+        let mut child = Command::new(env::current_exe().expect("this executable"))
+            .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
+            .env(TASK, format!("{} {topic} {group}", cluster.name_server_list()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&lines);
+        #[allow(clippy::disallowed_methods, reason = "a thread of the tests' own")]
+        let reader = thread::spawn(move || {
+            // The last line may be cut.
+            let lines = output.lines().map_while(Result::ok);
+            lines.filter_map(|line| Handled::read(&line)).for_each(|handled| read.lock().push(handled));
+        });
+        Self { child, lines, reader: Some(reader) }
+    }
+
+    fn handled(&self) -> usize {
+        self.lines.lock().len()
+    }
+
+    /// Kills it; returns what it had handled.
+    fn kill(mut self) -> Vec<Handled> {
+        self.end();
+        std::mem::take(&mut *self.lines.lock())
+    }
+
+    fn end(&mut self) {
+        // SIGKILL on Unix.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
