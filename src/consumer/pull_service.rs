@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::{debug, info, warn};
 use parking_lot::Mutex;
 
+use crate::client::identity::wall_clock_millis;
 use crate::error::{Error, Result};
 use crate::message::{MessageExt, MessageQueue};
 use crate::name_map::NameMap;
@@ -174,6 +175,7 @@ impl PullService {
             PullEvent::Begin(consumer) => {
                 let retry_topic = Arc::clone(&consumer.retry_topic);
                 let table = QueueTable::new(retry_topic, consumer.options.consume_from, Patience::default());
+                let table = table.beginning(Instant::now(), wall_clock_millis());
                 self.tables.insert(Arc::clone(&consumer.group), Row { consumer, table });
             }
             PullEvent::Assigned { consumer, queues } => self.tell(&consumer, Event::Assigned(queues)),

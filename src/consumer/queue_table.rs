@@ -23,8 +23,9 @@ use super::process_queue::FlowControl;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConsumeFromWhere {
-    /// At the end: what was sent before the group's first start is not consumed. A broker may have another view: for
-    /// a queue that is young, many say the group's offset is 0 where there is none.
+    /// At the end: what was sent before the group's first start is not consumed. Queues that the topic gets later are
+    /// read from what was stored since the start, by the clocks of this machine and of the broker. A broker may have
+    /// another view: for a queue that is young, many say the group's offset is 0 where there is none.
     #[default]
     Last,
     /// At the oldest message that is left.
@@ -32,6 +33,9 @@ pub enum ConsumeFromWhere {
     /// At the first message stored at or after this time.
     Timestamp(SystemTime),
 }
+
+/// Questions asked within this time after a consumer's beginning belong to it.
+const FIRST_MOMENTS: Duration = Duration::from_secs(1);
 
 /// How long the table lets each state last.
 #[derive(Clone, Copy, Debug)]
@@ -240,7 +244,7 @@ impl fmt::Display for StartDecision {
             Self::Stored => "the broker has this offset for the group",
             Self::Chosen(Bound::Least) => "the group has no offset: begins with the oldest message",
             Self::Chosen(Bound::Greatest) => "the group has no offset: begins after the newest message",
-            Self::Chosen(Bound::AtTime(_)) => "the group has no offset: begins at the given time",
+            Self::Chosen(Bound::AtTime(_)) => "the group has no offset: begins with what was stored since a time",
             Self::Corrected => "the offset before was outside of the queue, or was reset",
         })
     }
@@ -277,11 +281,17 @@ impl QueueTable {
     pub(crate) fn new(retry_topic: Arc<str>, consume_from: ConsumeFromWhere, patience: Patience) -> Self {
         Self {
             rows: BTreeMap::new(),
-            settings: Settings { retry_topic, consume_from, patience },
+            settings: Settings { retry_topic, consume_from, patience, began: None },
             last_number: 0,
             next_deadline: None,
             paused: false,
         }
+    }
+
+    /// The same for a consumer that begins `now`, which other machines call `millis_since_1970`.
+    pub(crate) fn beginning(mut self, now: Instant, millis_since_1970: i64) -> Self {
+        self.settings.began = Some(Beginning { at: now, millis_since_1970 });
+        self
     }
 
     /// Takes in what happened and appends what to do now. Whatever the event is, rows whose deadline has passed go on too.
@@ -405,18 +415,32 @@ struct Settings {
     retry_topic: Arc<str>,
     consume_from: ConsumeFromWhere,
     patience: Patience,
+    began: Option<Beginning>,
+}
+
+/// When a consumer began, by both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    at: Instant,
+    millis_since_1970: i64,
 }
 
 impl Settings {
     /// Where to begin without an offset of the group. A retry topic holds nothing but the group's own messages, so none of
     /// them may be skipped, whatever the policy says.
-    fn start(&self, queue: &MessageQueue) -> Bound {
+    ///
+    /// "The last offset" is that of the consumer's beginning. In a queue that comes later (the topic has got more of them,
+    /// or was created) messages wait that were sent since, and nobody else will read them.
+    fn start(&self, queue: &MessageQueue, now: Instant) -> Bound {
         if queue.topic == self.retry_topic {
             return Bound::Least;
         }
         match self.consume_from {
             ConsumeFromWhere::First => Bound::Least,
-            ConsumeFromWhere::Last => Bound::Greatest,
+            ConsumeFromWhere::Last => match self.began.filter(|began| now > began.at + FIRST_MOMENTS) {
+                Some(began) => Bound::AtTime(began.millis_since_1970),
+                None => Bound::Greatest,
+            },
             ConsumeFromWhere::Timestamp(time) => {
                 let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
                 Bound::AtTime(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
@@ -650,7 +674,7 @@ impl Row {
 
     fn ask_for_start(&mut self, turn: &mut Turn<'_>) {
         let ticket = Ticket(turn.next_number());
-        let bound = turn.settings.start(turn.queue);
+        let bound = turn.settings.start(turn.queue, turn.now);
         self.enter(State::WaitingForStart { ticket, bound }, turn.settings.patience.question, turn);
         turn.push(|queue| Action::QueryBound { queue, ticket, bound });
     }
@@ -1065,6 +1089,19 @@ mod tests {
             let ticket = bench.ticket();
             bench.handle(Event::Answered { queue, ticket, answer: Answer::NotStored });
             assert_eq!(bench.pull_offset(), Some(77));
+        }
+    }
+
+    #[test]
+    fn from_the_last_offset_a_queue_that_comes_later_begins_with_what_was_stored_since_the_start() {
+        for (later, bound) in [(Duration::ZERO, Bound::Greatest), (2 * FIRST_MOMENTS, Bound::AtTime(1234))] {
+            let mut bench = Bench::new(ConsumeFromWhere::Last);
+            bench.table = bench.table.beginning(bench.now, 1234);
+            bench.now += later;
+            bench.assign(queue());
+            let ticket = bench.ticket();
+            bench.answer(ticket, Answer::NotStored);
+            assert!(bench.asked_for(bound), "{later:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{FilterExpression, PushConsumer};
+use rocketmq_sync::{ConsumeFromWhere, FilterExpression, PushConsumer};
 use serde_json::{Value, json};
 
 use super::deliveries::{self, Deliveries, PATIENCE, await_balance, end, member, send_all, taking_member};
@@ -228,4 +228,32 @@ impl Drop for AtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Messages that are sent to a new queue before its consumer has heard of the queue.
+pub(crate) fn a_new_queue_is_read_from_its_first_message(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let proxy = Proxy::before(cluster);
+    let consumer = member(cluster, &group)
+        .name_servers(proxy.addresses())
+        .address_map(proxy.address_map())
+        .consume_from(ConsumeFromWhere::Last)
+        .route_interval(Duration::from_millis(500))
+        .subscribe(&topic, FilterExpression::all())
+        .each(deliveries.taker("consumer"))
+        .start()
+        .expect("a consumer");
+    await_balance(&[&consumer], &topic, cluster.brokers().len());
+    let before = send_all(&deliveries::producer(cluster), &topic, (0..10).map(|number| format!("before {number}")));
+    deliveries.await_bodies(&before);
+    // Later than its first moments, in which the end of a queue is where it is then.
+    thread::park_timeout(Duration::from_secs(2));
+    let late = proxy.on(&[RequestCode::GET_ROUTEINFO_BY_TOPIC]).with("topic", &topic).meet(Effect::Swallow);
+    cluster.create_topic(&topic, 4);
+    let after = send_all(&deliveries::producer(cluster), &topic, (0..40).map(|number| format!("after {number}")));
+    drop(late);
+    await_balance(&[&consumer], &topic, 4 * cluster.brokers().len());
+    deliveries.await_bodies(&after);
+    end([consumer]);
 }

@@ -127,6 +127,7 @@ macro_rules! for_each_scenario {
         $test! { members::member_lists_that_lie_take_no_queue_away on STANDARD }
         $test! { members::a_storm_of_members_that_come_and_go_loses_nothing on STANDARD }
         $test! { members::queues_that_come_and_go_cost_no_message on STANDARD }
+        $test! { members::a_new_queue_is_read_from_its_first_message on STANDARD }
         $test! { shutdown::a_shutdown_at_any_moment_from_any_thread_ends_everything on STANDARD }
         $test! { crash::a_consumer_process_that_is_killed_again_and_again_loses_nothing on STANDARD }
         $test! { kills::three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send on TRIPLE }

@@ -12,7 +12,7 @@ use rocketmq_sync::{ConsumerReport, FilterExpression, Message, MessageExt, Messa
 use super::deliveries::{self, PATIENCE, member, send_all};
 use super::life::CountedThreads;
 use super::scene::{Dice, is_soak};
-use super::{Cluster, eventually, unique};
+use super::{Cluster, Server, eventually, unique};
 
 /// Lives of random length, ended in one of the ways there are.
 pub(crate) fn a_shutdown_at_any_moment_from_any_thread_ends_everything(cluster: &dyn Cluster) {
@@ -105,7 +105,9 @@ fn live(cluster: &dyn Cluster, topic: &str, dice: &mut Dice, way: Way) {
             let prefix = (0..).take_while(|offset| handled.contains(offset)).count();
             let prefix = i64::try_from(prefix).expect("few");
             assert!(committed <= prefix, "{way:?}: {committed} of {queue} is committed, {prefix} messages are handled");
-            assert!(committed == prefix || !is_confirmed, "{way:?}: only {committed} of {prefix} of {queue}");
+            // A real broker may take the older offset that rode on a pull after the last one.
+            let is_exact = is_confirmed && cluster.server() == Server::Mini;
+            assert!(committed == prefix || !is_exact, "{way:?}: only {committed} of {prefix} of {queue}");
         }
     }
 }
