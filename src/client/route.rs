@@ -167,6 +167,14 @@ impl Routes {
         known.values().find_map(|route| route.broker(broker_name)?.master().cloned())
     }
 
+    /// The names of the brokers whose master is at `address`, by any topic's route.
+    pub(crate) fn brokers_at(&self, address: &str) -> BTreeSet<Arc<str>> {
+        let known = self.known.read();
+        let brokers = known.values().flat_map(|route| &route.brokers);
+        let here = brokers.filter(|broker| broker.master().is_some_and(|master| **master == *address));
+        here.map(|broker| Arc::clone(&broker.name)).collect()
+    }
+
     /// A known route to publish to, else the answer of the name servers, waited for until `deadline`. A topic that does
     /// not exist has the queues that it would be created with, where brokers create topics.
     pub(crate) fn wait(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant) -> Result<Arc<TopicRoute>> {

@@ -205,7 +205,11 @@ impl Member for ConsumerMember {
 
     /// The heartbeat creates the retry topic of a new group: whoever waits for the next refresh of routes gets the first
     /// retry half a minute late.
-    fn heartbeat_heard(&self, _address: &Arc<str>) {
+    ///
+    /// And a broker that was lost and is back may have died: it forgets what it had confirmed and not yet written.
+    fn heartbeat_heard(&self, address: &Arc<str>) {
+        let brokers = self.0.core.routes.brokers_at(address);
+        self.0.offsets.lock().doubt(&brokers);
         debug!("looking for {}", self.0.retry_topic);
         self.0.core.refresh_route(&self.0.retry_topic);
         self.members_changed();

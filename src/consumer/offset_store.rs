@@ -5,7 +5,8 @@
 //! older one cannot overtake a newer one. Pure; its owner asks for all offsets every 5 s and at shutdown, and for the
 //! hurried ones whenever something has happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::message::MessageQueue;
@@ -61,7 +62,15 @@ impl OffsetStore {
         let confirmed = stored.then_some(offset);
         self.rows.insert(
             queue.clone(),
-            Row { consumed: offset, confirmed, in_flight: None, failures: 0, urgent: !stored, leaving: false },
+            Row {
+                consumed: offset,
+                confirmed,
+                in_flight: None,
+                failures: 0,
+                doubted: false,
+                urgent: !stored,
+                leaving: false,
+            },
         );
     }
 
@@ -78,6 +87,13 @@ impl OffsetStore {
             row.consumed = offset;
             row.confirmed = None;
             row.urgent = true;
+        }
+    }
+
+    /// These brokers may have lost what they had confirmed: it is sent once more.
+    pub(crate) fn doubt(&mut self, brokers: &BTreeSet<Arc<str>>) {
+        for (_, row) in self.rows.iter_mut().filter(|(queue, _)| brokers.contains(&queue.broker_name)) {
+            row.doubted = row.confirmed.is_some();
         }
     }
 
@@ -117,6 +133,8 @@ impl OffsetStore {
     pub(crate) fn answered(&mut self, queue: &MessageQueue, ticket: CommitTicket, stored: bool) -> u32 {
         let Some(row) = self.rows.get_mut(queue) else { return u32::from(!stored) };
         let Some(commit) = row.in_flight.take_if(|commit| commit.ticket == ticket) else { return 0 };
+        // Where this is in vain, the broker is away again, and there will be another doubt when it is back.
+        row.doubted = false;
         if stored {
             row.confirmed = Some(commit.offset);
         }
@@ -171,6 +189,8 @@ struct Row {
     in_flight: Option<InFlight>,
     /// Commits in a row that were not stored.
     failures: u32,
+    /// Whether the broker still has what it confirmed is to be made sure of.
+    doubted: bool,
     /// Not to wait for the next round.
     urgent: bool,
     /// Given up; the row ends with its last commit.
@@ -186,7 +206,7 @@ struct InFlight {
 
 impl Row {
     fn is_dirty(&self) -> bool {
-        self.confirmed != Some(self.consumed)
+        self.doubted || self.confirmed != Some(self.consumed)
     }
 }
 
@@ -204,6 +224,22 @@ mod tests {
         let mut store = OffsetStore::new();
         store.begin(&queue(0), 10, true);
         store
+    }
+
+    #[test]
+    fn what_a_broker_had_confirmed_is_sent_once_more_after_it_was_lost() {
+        let now = Instant::now();
+        let mut store = store();
+        store.doubt(&["another".into()].into());
+        assert_eq!(store.flush(now), []);
+        for stored in [false, true] {
+            store.doubt(&["b".into()].into());
+            assert_eq!(store.unconfirmed().len(), 1);
+            let commits = store.flush(now);
+            assert_eq!(offsets(&commits), [10]);
+            store.answered(&queue(0), commits[0].ticket, stored);
+            assert_eq!((store.flush(now), store.unconfirmed()), (vec![], vec![]));
+        }
     }
 
     fn offsets(commits: &[Commit]) -> Vec<i64> {

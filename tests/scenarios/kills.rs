@@ -70,7 +70,9 @@ pub(crate) fn three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send(cl
             cluster.kill_broker(victim);
             let before = outcomes.stored();
             eventually("the storm goes on at the others", || outcomes.stored() >= before + sends / kills / 2);
+            let before = outcomes.stored_on(victim);
             cluster.restart_broker(victim);
+            eventually("the storm is back at the victim", || outcomes.stored_on(victim) >= before + 100);
         }
         eventually("there were enough sends", || outcomes.stored() >= sends);
     });
