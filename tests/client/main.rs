@@ -9,9 +9,9 @@ mod attempts;
 mod consume;
 mod errors;
 mod flow;
+mod heartbeat;
 mod life;
 mod requests;
-mod heartbeat;
 mod retry;
 mod window;
 

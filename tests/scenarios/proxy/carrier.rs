@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, BytesMut};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rocketmq_sync::wire::{FrameDecoder, RemotingCommand};
@@ -43,14 +44,14 @@ struct Pair {
     /// To be closed once what is written is out.
     is_ending: bool,
     pending: HashMap<i32, (RemotingCommand, Option<Arc<Rule>>)>,
-    delayed: Vec<(Instant, Vec<u8>)>,
+    delayed: Vec<(Instant, BytesMut)>,
     dripped: Instant,
 }
 
 struct Side {
     stream: TcpStream,
-    unread: Vec<u8>,
-    unwritten: Vec<u8>,
+    unread: BytesMut,
+    unwritten: BytesMut,
     has_ended: bool,
 }
 
@@ -219,14 +220,14 @@ impl Pair {
             swallowed += std::mem::take(&mut self.server.unread).len();
         }
         while let Some(frame) = self.client.next_frame().filter(|_| !self.is_ending) {
-            self.pass_up(frame, rules);
+            self.pass_up(&frame, rules);
         }
         while let Some(frame) = self.server.next_frame().filter(|_| !self.is_ending) {
             self.pass_down(frame, now);
         }
         let mut later = Vec::new();
         for (due, frame) in std::mem::take(&mut self.delayed) {
-            if due <= now { self.client.unwritten.extend(frame) } else { later.push((due, frame)) }
+            if due <= now { self.client.unwritten.extend_from_slice(&frame) } else { later.push((due, frame)) }
         }
         self.delayed = later;
         if self.is_abandoned {
@@ -245,24 +246,24 @@ impl Pair {
     }
 
     /// From the client to its server.
-    fn pass_up(&mut self, frame: Vec<u8>, rules: &[Arc<Rule>]) {
-        let command = decoded(&frame);
+    fn pass_up(&mut self, frame: &[u8], rules: &[Arc<Rule>]) {
+        let command = decoded(frame);
         if command.is_response() {
-            return self.server.unwritten.extend(frame);
+            return self.server.unwritten.extend_from_slice(frame);
         }
         let rule = rules.iter().find(|rule| rule.chooses(self.link, &command)).cloned();
         match rule.as_deref().map(|rule| &rule.effect) {
             Some(Effect::Refuse(code, remark)) => {
                 let reply = RemotingCommand::response_to(&command, *code, Some((*remark).to_owned()));
-                self.client.unwritten.extend(encoded(&reply));
+                self.client.unwritten.extend_from_slice(&encoded(&reply));
             }
             Some(Effect::Swallow) => {}
             Some(Effect::Cut) => {
-                self.server.unwritten.extend(&frame[..frame.len() / 2]);
+                self.server.unwritten.extend_from_slice(&frame[..frame.len() / 2]);
                 self.is_ending = true;
             }
             _ => {
-                self.server.unwritten.extend(frame);
+                self.server.unwritten.extend_from_slice(frame);
                 if !command.is_oneway() {
                     self.pending.insert(command.opaque, (command, rule));
                 }
@@ -273,15 +274,15 @@ impl Pair {
     }
 
     /// From the server to the client.
-    fn pass_down(&mut self, mut frame: Vec<u8>, now: Instant) {
+    fn pass_down(&mut self, mut frame: BytesMut, now: Instant) {
         let mut command = decoded(&frame);
         let pending = if command.is_response() { self.pending.remove(&command.opaque) } else { None };
-        let Some((request, Some(rule))) = pending else { return self.client.unwritten.extend(frame) };
+        let Some((request, Some(rule))) = pending else { return self.client.unwritten.extend_from_slice(&frame) };
         rule.hit();
         match &rule.effect {
             Effect::SwallowReply => return,
             Effect::DelayReply(by) => return self.delayed.push((now + *by, frame)),
-            Effect::DuplicateReply => self.client.unwritten.extend(&frame),
+            Effect::DuplicateReply => self.client.unwritten.extend_from_slice(&frame),
             Effect::CutReply => {
                 frame.truncate(frame.len() / 2);
                 self.is_ending = true;
@@ -295,11 +296,11 @@ impl Pair {
             Effect::CorruptReply => frame[8..12].iter_mut().for_each(|byte| *byte ^= 0xff),
             Effect::Rewrite(rewrite) => {
                 rewrite(&request, &mut command);
-                frame = encoded(&command);
+                frame = encoded(&command)[..].into();
             }
             Effect::Refuse(..) | Effect::Swallow | Effect::Cut => unreachable!("done on the way up"),
         }
-        self.client.unwritten.extend(frame);
+        self.client.unwritten.extend_from_slice(&frame);
     }
 
     /// How long nothing needs to be done without an event.
@@ -324,7 +325,7 @@ impl Pair {
 impl Side {
     fn new(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
-        Self { stream, unread: Vec::new(), unwritten: Vec::new(), has_ended: false }
+        Self { stream, unread: BytesMut::new(), unwritten: BytesMut::new(), has_ended: false }
     }
 
     fn read(&mut self) {
@@ -332,7 +333,7 @@ impl Side {
         loop {
             match self.stream.read(&mut chunk) {
                 Ok(0) => break self.has_ended = true,
-                Ok(length) => self.unread.extend(&chunk[..length]),
+                Ok(length) => self.unread.extend_from_slice(&chunk[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Not connected yet, or nothing there.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
@@ -355,14 +356,14 @@ impl Side {
                 }
             }
         }
-        self.unwritten.drain(..written);
+        self.unwritten.advance(written);
     }
 
     /// One frame with its length, once all of it is there.
-    fn next_frame(&mut self) -> Option<Vec<u8>> {
+    fn next_frame(&mut self) -> Option<BytesMut> {
         let length = u32::from_be_bytes(self.unread.get(..4)?.try_into().ok()?);
         let end = 4 + usize::try_from(length).ok()?;
-        (self.unread.len() >= end).then(|| self.unread.drain(..end).collect())
+        (self.unread.len() >= end).then(|| self.unread.split_to(end))
     }
 
     /// Makes the end of this connection a reset, where the system can be asked for that.
