@@ -208,7 +208,7 @@ impl Storm<'_> {
     /// Paces the storm: its length is decided by how long a broker takes to come back. A machine that cannot keep up would
     /// answer everything too late, so heavy messages come less often.
     fn goes_on(self) -> bool {
-        thread::park_timeout(Duration::from_millis(if self.padding > 0 { 50 } else { 5 }));
+        thread::park_timeout(Duration::from_millis(if self.padding > 0 { 150 } else { 5 }));
         !self.over.load(Ordering::Relaxed)
     }
 
