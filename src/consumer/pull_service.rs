@@ -368,8 +368,10 @@ fn pull(
         return failed(queue, words);
     };
     let from_master = broker.and_then(|broker| broker.master()) == Some(address);
-    // Also 0, unlike the Java client: what another member stored there late would stay for as long as nothing is consumed.
-    let committed = from_master.then_some(committable);
+    // Nothing is under way: an offset that rides while messages are being consumed may be stored after the commit that
+    // follows them, when the broker is slow to look at this pull. Also 0, unlike in the Java client: what another member
+    // stored there late would stay for as long as nothing is consumed.
+    let committed = (from_master && committable == offset).then_some(committable);
     if let Some(offset) = committed {
         consumer.offsets.lock().update(&queue, offset);
     }

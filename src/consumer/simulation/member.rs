@@ -41,7 +41,7 @@ const OFFSET_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) enum Request {
     StoredOffset(MessageQueue),
     Bound(MessageQueue, Bound),
-    Pull { queue: MessageQueue, offset: i64, ride: i64 },
+    Pull { queue: MessageQueue, offset: i64, ride: Option<i64> },
     Commit { queue: MessageQueue, offset: i64 },
     SendBack { queue: MessageQueue, offset: i64, id: usize, times: i32 },
     Publish { queue: MessageQueue, offset: i64, id: usize, times: i32 },
@@ -442,11 +442,11 @@ impl Member {
         }
         let committable = window.borrow().committable();
         self.offsets.update(&queue, committable);
-        let request = Request::Pull { queue: queue.clone(), offset, ride: committable };
+        let ride = Some(committable).filter(|committable| *committable == offset);
+        let request = Request::Pull { queue: queue.clone(), offset, ride };
         if let Some((_, since)) = self.pulls.insert((queue.clone(), epoch), (ticket, now)) {
             assert!(now - since > request.deadline(), "{queue}: two pulls at once");
         }
-        let ride = Some(committable);
         let asked = Asked { queue, ticket, is_stored_offset: false, ride, epoch: Some(epoch) };
         effects.calls.push((Call::Ask(asked), request));
     }

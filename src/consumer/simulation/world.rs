@@ -415,8 +415,10 @@ impl World {
         self.answer(id, Reply::Offset(offset));
     }
 
-    fn pull(&mut self, id: CallId, queue: MessageQueue, offset: i64, ride: i64) {
-        self.commit(&queue, ride);
+    fn pull(&mut self, id: CallId, queue: MessageQueue, offset: i64, ride: Option<i64>) {
+        if let Some(ride) = ride {
+            self.commit(&queue, ride);
+        }
         if self.fault(20) {
             self.seen.lies += 1;
             let status = PullStatus::OffsetIllegal { reset: false };
