@@ -215,9 +215,9 @@ pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     drop(refused);
     assert!(!report.is_clean() && report.listeners_running == 0, "{report:?}");
     assert!(report.offsets_not_stored.iter().all(|queue| *queue.topic == *topic), "{report:?}");
-    let unstored = report.offsets_not_stored.len();
+    assert!(!report.offsets_not_stored.is_empty(), "{report:?}");
+    // An offset that rode on a pull may be stored all the same; as long as the pull is held, nobody here knows.
     let left = second.len() - (committed(cluster, &group, &topic) - first.len());
-    assert!(unstored > 0 && left > 0, "{report:?}, {left} messages");
 
     let (consumer, deliveries) = start();
     eventually(&format!("the {left} that are left come again"), || deliveries.count() >= left);
