@@ -2,33 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rocketmq_sync::wire::body::{self, SubscriptionData};
+use rocketmq_sync::wire::body::{self, Connection, ConsumerConnection, SubscriptionData};
+use rocketmq_sync::wire::header::{GetConsumerConnectionListRequest, GetConsumerRunningInfoRequest};
 use rocketmq_sync::wire::name::RETRY_PREFIX;
-use rocketmq_sync::wire::{ExtFields, FieldSink, RequestCode, ResponseCode};
+use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use serde::Deserialize;
 
 use crate::cluster::{Reached, listed, refusal};
 use crate::network::Network;
 use crate::report::Report;
 
-/// What a broker tells of a group.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct Connections {
-    connection_set: Vec<Connection>,
-    subscription_table: BTreeMap<String, SubscriptionData>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Connection {
-    client_id: String,
-    client_addr: String,
-    language: String,
-}
-
-/// What a member tells of itself.
+/// What a member tells of itself, as far as it is needed: clients of other languages tell the rest each in its own way.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct RunningInfo {
@@ -67,14 +51,13 @@ pub(crate) fn check(report: &mut Report, network: &Network, group: &str, topic: 
 }
 
 /// `None` when the broker knows no member.
-fn connections(network: &Network, broker: &Reached, group: &str) -> Result<Option<Connections>, String> {
-    let mut header = ExtFields::new();
-    header.text("consumerGroup", group);
+fn connections(network: &Network, broker: &Reached, group: &str) -> Result<Option<ConsumerConnection>, String> {
+    let header = GetConsumerConnectionListRequest { consumer_group: group, broker_name: None };
     let answer = network.ask(&broker.address, RequestCode::GET_CONSUMER_CONNECTION_LIST, &header);
     let answer = answer.map_err(|error| error.to_string())?;
     match answer.response_code() {
         ResponseCode::SUCCESS => {
-            let connections: Connections =
+            let connections: ConsumerConnection =
                 body::decode("consumer connections", &answer.body).map_err(|error| error.to_string())?;
             Ok(Some(connections).filter(|connections| !connections.connection_set.is_empty()))
         }
@@ -83,10 +66,11 @@ fn connections(network: &Network, broker: &Reached, group: &str) -> Result<Optio
     }
 }
 
-fn check_members(report: &mut Report, brokers: &[Reached], online: &[(&Reached, Connections)]) {
+fn check_members(report: &mut Report, brokers: &[Reached], online: &[(&Reached, ConsumerConnection)]) {
     let members = members(online);
     for (id, (connection, known_to)) in &members {
-        report.ok("member", format!("{id} ({}) from {}", connection.language, connection.client_addr));
+        let language = connection.language.as_deref().unwrap_or_default();
+        report.ok("member", format!("{id} ({language}) from {}", connection.client_addr));
         let missing: Vec<_> = brokers.iter().filter(|broker| !known_to.contains(broker.name.as_str())).collect();
         if !missing.is_empty() {
             report.warn(
@@ -113,7 +97,7 @@ fn check_members(report: &mut Report, brokers: &[Reached], online: &[(&Reached, 
 }
 
 /// Each member with the names of the brokers that know it.
-fn members<'a>(online: &'a [(&Reached, Connections)]) -> BTreeMap<&'a str, (&'a Connection, BTreeSet<&'a str>)> {
+fn members<'a>(online: &'a [(&Reached, ConsumerConnection)]) -> BTreeMap<&'a str, (&'a Connection, BTreeSet<&'a str>)> {
     let mut members = BTreeMap::new();
     for (broker, connections) in online {
         for connection in &connections.connection_set {
@@ -126,7 +110,7 @@ fn members<'a>(online: &'a [(&Reached, Connections)]) -> BTreeMap<&'a str, (&'a 
 }
 
 /// Whether the brokers know what the group wants of the topic.
-fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, Connections)]) {
+fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, ConsumerConnection)]) {
     let Some(topic) = topic else { return };
     for (broker, connections) in online {
         match connections.subscription_table.get(topic) {
@@ -146,7 +130,7 @@ fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, Co
 }
 
 /// Asks every member through a broker; brokers themselves only keep what the last one told.
-fn check_agreement(report: &mut Report, network: &Network, group: &str, online: &[(&Reached, Connections)]) {
+fn check_agreement(report: &mut Report, network: &Network, group: &str, online: &[(&Reached, ConsumerConnection)]) {
     let mut told: BTreeMap<Subscriptions, Vec<&str>> = BTreeMap::new();
     let mut silent = Vec::new();
     for (id, (_, known_to)) in members(online) {
@@ -174,10 +158,7 @@ fn check_agreement(report: &mut Report, network: &Network, group: &str, online: 
 
 /// `None` when the member, or the broker between, does not tell.
 fn subscriptions_of(network: &Network, broker: &Reached, group: &str, id: &str) -> Option<Subscriptions> {
-    let mut header = ExtFields::new();
-    header.text("consumerGroup", group);
-    header.text("clientId", id);
-    header.text("jstackEnable", "false");
+    let header = GetConsumerRunningInfoRequest { consumer_group: group, client_id: id, jstack_enable: Some(false) };
     let answer = network.ask(&broker.address, RequestCode::GET_CONSUMER_RUNNING_INFO, &header).ok()?;
     if answer.response_code() != ResponseCode::SUCCESS {
         return None;

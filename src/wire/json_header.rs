@@ -370,7 +370,6 @@ impl Reader<'_> {
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.as_bytes().get(self.at) {
-                Some(b'!'..) | None => return self.text.as_bytes().get(self.at).copied(),
                 Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
                 other => return other.copied(),
             }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
 use serde_json::Value;
 
 use super::raw::{self, fields};
@@ -121,7 +121,7 @@ impl dyn Cluster + '_ {
     /// The same with other rights: 2 is writing, 4 is reading.
     pub(crate) fn create_topic_with(&self, topic: &str, queues: u32, permission: u32) {
         for broker in self.brokers() {
-            self.create_topic_on(&broker.name, topic, queues, permission);
+            self.create_topic_on(&broker.name, topic, (queues, queues), permission);
         }
         for name_server in self.name_servers() {
             eventually(&format!("{topic} has a route to every broker"), || {
@@ -130,19 +130,10 @@ impl dyn Cluster + '_ {
         }
     }
 
-    /// Creates or changes a topic on one broker, and does not wait for its route.
-    pub(crate) fn create_topic_on(&self, broker: &str, topic: &str, queues: u32, permission: u32) {
-        let header = [
-            ("topic", topic),
-            ("defaultTopic", "TBW102"),
-            ("readQueueNums", &queues.to_string()),
-            ("writeQueueNums", &queues.to_string()),
-            ("perm", &permission.to_string()),
-            ("topicFilterType", "SINGLE_TAG"),
-            ("topicSysFlag", "0"),
-            ("order", "false"),
-        ];
-        let response = self.ask_broker(broker, RequestCode::UPDATE_AND_CREATE_TOPIC, &header);
+    /// Creates or changes a topic on one broker, with so many queues to read and to write, and does not wait for its route.
+    pub(crate) fn create_topic_on(&self, broker: &str, topic: &str, (read, write): (u32, u32), permission: u32) {
+        let settings = raw::topic_settings(topic, read, write, permission);
+        let response = self.ask_broker_with(broker, RequestCode::UPDATE_AND_CREATE_TOPIC, &settings);
         assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {topic}: {response:?}");
     }
 
@@ -195,7 +186,11 @@ impl dyn Cluster + '_ {
 
     /// One request to a broker on a connection of its own; panics when no answer comes.
     pub(crate) fn ask_broker(&self, broker: &str, code: RequestCode, header: &[(&str, &str)]) -> RemotingCommand {
-        raw::request(self.broker_address(broker), RemotingCommand::request(code, &fields(header)))
+        self.ask_broker_with(broker, code, &fields(header))
+    }
+
+    fn ask_broker_with(&self, broker: &str, code: RequestCode, header: &ExtFields) -> RemotingCommand {
+        raw::request(self.broker_address(broker), RemotingCommand::request(code, header))
             .unwrap_or_else(|error| panic!("{code} to {broker}: {error}"))
     }
 

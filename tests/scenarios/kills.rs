@@ -10,8 +10,8 @@ use rocketmq_sync::{Certainty, Message, MessageQueue, Producer};
 
 use super::scene::{Dice, is_soak};
 use super::storm::{
-    Consumed, PATIENCE, QUEUES, assert_offsets_end, await_all_queues, client, settle, shut_down, sixteen_threads_while,
-    start_consumer, storm_while, unread, unread_of,
+    Consumed, PATIENCE, QUEUES, client, end_at_the_end, settle, sixteen_threads_while, start_consumer, storm_while,
+    unread, unread_of,
 };
 use super::{Cluster, eventually, unique};
 
@@ -43,9 +43,7 @@ pub(crate) fn a_broker_killed_in_a_send_storm_costs_no_acknowledged_message(clus
     let report = producer.shutdown(PATIENCE);
     assert!(report.is_clean(), "{report:?}");
     settle(cluster, &topic, &outcomes, &consumed);
-    await_all_queues(cluster, &consumer, &topic);
-    shut_down(&consumer);
-    assert_offsets_end(cluster, &group, &topic);
+    end_at_the_end(cluster, &consumer, &group, &topic);
     println!("{}; {}", outcomes.summary(), consumed.summary());
 }
 
@@ -80,9 +78,7 @@ pub(crate) fn three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send(cl
     let failed = outcomes.failed(Certainty::NotSent) + outcomes.failed(Certainty::Unknown);
     assert!(failed * 10_000 <= outcomes.stored(), "{}", outcomes.summary());
     settle(cluster, &topic, &outcomes, &consumed);
-    await_all_queues(cluster, &consumer, &topic);
-    shut_down(&consumer);
-    assert_offsets_end(cluster, &group, &topic);
+    end_at_the_end(cluster, &consumer, &group, &topic);
     println!("{kills} kills; {}; {}", outcomes.summary(), consumed.summary());
 }
 
@@ -113,8 +109,6 @@ pub(crate) fn a_broker_killed_in_the_midst_of_consumption_costs_no_message(clust
     eventually("every message is consumed", || consumed.covers(&sent));
     eventually("everything stored is consumed", || unread(cluster, &topic, &consumed).is_empty());
     assert_eq!(consumed.bodies(), sent);
-    await_all_queues(cluster, &consumer, &topic);
-    shut_down(&consumer);
-    assert_offsets_end(cluster, &group, &topic);
+    end_at_the_end(cluster, &consumer, &group, &topic);
     println!("{}", consumed.summary());
 }

@@ -172,7 +172,7 @@ pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_late
     let topic = unique("Partly");
     let [live, down] = cluster.brokers() else { panic!("two brokers") };
     cluster.kill_broker(&down.name);
-    cluster.create_topic_on(&live.name, &topic, 3, 6);
+    cluster.create_topic_on(&live.name, &topic, (3, 3), 6);
     let producer = producer(cluster).route_interval(Duration::from_millis(200)).start().expect("a producer");
     let queues = |broker: &str| {
         let queues = producer.queues(&topic).unwrap_or_default();

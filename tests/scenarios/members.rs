@@ -163,18 +163,7 @@ pub(crate) fn queues_that_come_and_go_cost_no_message(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client);
     let topic = &scene.topic;
     let change = |broker: &str, read: u32, write: u32, permission: u32| {
-        let header = [
-            ("topic", topic.as_str()),
-            ("defaultTopic", "TBW102"),
-            ("readQueueNums", &read.to_string()),
-            ("writeQueueNums", &write.to_string()),
-            ("perm", &permission.to_string()),
-            ("topicFilterType", "SINGLE_TAG"),
-            ("topicSysFlag", "0"),
-            ("order", "false"),
-        ];
-        let answer = cluster.ask_broker(broker, RequestCode::UPDATE_AND_CREATE_TOPIC, &header);
-        assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+        cluster.create_topic_on(broker, topic, (read, write), permission);
     };
     let change_all = |read, write| {
         cluster.brokers().iter().for_each(|broker| change(&broker.name, read, write, 6));

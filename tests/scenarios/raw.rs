@@ -18,6 +18,20 @@ pub(crate) fn fields(pairs: &[(&str, &str)]) -> ExtFields {
     fields
 }
 
+/// The header that creates or changes a topic, with so many queues to read and to write.
+pub(crate) fn topic_settings(topic: &str, read: u32, write: u32, permission: u32) -> ExtFields {
+    fields(&[
+        ("topic", topic),
+        ("defaultTopic", "TBW102"),
+        ("readQueueNums", &read.to_string()),
+        ("writeQueueNums", &write.to_string()),
+        ("perm", &permission.to_string()),
+        ("topicFilterType", "SINGLE_TAG"),
+        ("topicSysFlag", "0"),
+        ("order", "false"),
+    ])
+}
+
 /// Sends one request on a connection of its own and reads its answer.
 pub(crate) fn request(address: SocketAddr, command: RemotingCommand) -> io::Result<RemotingCommand> {
     Connection::open(address)?.request(command, ANSWER_WITHIN)

@@ -93,9 +93,7 @@ impl<'a> Scene<'a> {
         let report = self.producer.shutdown(PATIENCE);
         assert!(report.is_clean(), "{report:?}");
         storm::settle(self.cluster, &self.topic, outcomes, &self.consumed);
-        storm::await_all_queues(self.cluster, &self.consumer, &self.topic);
-        storm::shut_down(&self.consumer);
-        storm::assert_offsets_end(self.cluster, &self.group, &self.topic);
+        storm::end_at_the_end(self.cluster, &self.consumer, &self.group, &self.topic);
         println!("{}; {}", outcomes.summary(), self.consumed.summary());
     }
 }

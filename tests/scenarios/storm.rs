@@ -106,13 +106,20 @@ pub(crate) fn start_consumer(client: &Client, group: &str, topic: &str, consumed
         .expect("a consumer")
 }
 
-pub(crate) fn shut_down(consumer: &PushConsumer) {
+/// The consumer, which has handled everything, ends with all its queues at their end.
+pub(crate) fn end_at_the_end(cluster: &dyn Cluster, consumer: &PushConsumer, group: &str, topic: &str) {
+    await_all_queues(cluster, consumer, topic);
+    shut_down(consumer);
+    assert_offsets_end(cluster, group, topic);
+}
+
+fn shut_down(consumer: &PushConsumer) {
     let report = consumer.shutdown(PATIENCE);
     assert!(report.is_clean() && report.messages_left == 0, "{report:?}");
 }
 
 /// After a clean shutdown the group is at the end of every queue, and nowhere beyond.
-pub(crate) fn assert_offsets_end(cluster: &dyn Cluster, group: &str, topic: &str) {
+fn assert_offsets_end(cluster: &dyn Cluster, group: &str, topic: &str) {
     for (broker, queue) in queues_of(cluster) {
         let end = cluster.max_offset(&broker, topic, queue);
         let committed = cluster.committed_offset(&broker, group, topic, queue).unwrap_or(0);

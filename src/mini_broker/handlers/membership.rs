@@ -5,13 +5,15 @@
 //! time would make everybody silent at once), producer groups, which matter to transactions only.
 
 use serde::Deserialize;
-use serde_json::json;
 
 use super::Handled;
 use crate::mini_broker::broker::{Broker, Group, Member};
 use crate::mini_broker::state::{Answer, Request};
 use crate::wire::ResponseCode;
-use crate::wire::body::{self, ConsumerData, ConsumerList, HeartbeatData, MessageModel, SubscriptionData};
+use crate::wire::body::{
+    self, Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, ConsumerList, HeartbeatData,
+    MessageModel, SubscriptionData,
+};
 use crate::wire::header::{GetConsumerListByGroupRequest, UnregisterClientRequest};
 use crate::wire::name::retry_topic;
 
@@ -69,21 +71,19 @@ pub(super) fn connections(broker: &mut Broker, request: &Request) -> Handled {
         let remark = format!("the consumer group[{name}] not online");
         return Err(Answer::refusal(ResponseCode::CONSUMER_NOT_ONLINE, remark));
     };
-    let of_member = |member: &Member| {
-        json!({
-            "clientId": member.client_id,
-            "clientAddr": member.address.to_string(),
-            "language": member.language.name().unwrap_or("OTHER"),
-            "version": member.version,
-        })
+    let of_member = |member: &Member| Connection {
+        client_id: member.client_id.clone(),
+        client_addr: member.address.to_string(),
+        language: Some(member.language.name().unwrap_or("OTHER").to_owned()),
+        version: member.version,
     };
-    let list = json!({
-        "connectionSet": group.members.iter().map(of_member).collect::<Vec<_>>(),
-        "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET",
-        "consumeType": "CONSUME_PASSIVELY",
-        "messageModel": if group.broadcasting { "BROADCASTING" } else { "CLUSTERING" },
-        "subscriptionTable": group.subscriptions,
-    });
+    let list = ConsumerConnection {
+        connection_set: group.members.iter().map(of_member).collect(),
+        subscription_table: group.subscriptions.clone(),
+        consume_type: Some(ConsumeType::Passively),
+        message_model: Some(if group.broadcasting { MessageModel::Broadcasting } else { MessageModel::Clustering }),
+        consume_from_where: Some(ConsumeFromWhere::LastOffset),
+    };
     Ok(Answer::success().with_body(body::encode("consumer connections", &list)?).into())
 }
 

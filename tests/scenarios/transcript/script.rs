@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rocketmq_sync::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
 
-use super::super::raw::fields;
+use super::super::raw::{fields, topic_settings};
 use super::super::{Cluster, eventually};
 use super::Peer::{Broker, NameServer};
 use super::Recorder;
@@ -49,19 +49,8 @@ pub(super) fn auto_create(recorder: &mut Recorder) {
 
 fn topics(recorder: &mut Recorder, cluster: &dyn Cluster) {
     let create = |topic: &str, queues: u32, permission: u32| {
-        request(
-            RequestCode::UPDATE_AND_CREATE_TOPIC,
-            &[
-                ("topic", topic),
-                ("defaultTopic", "TBW102"),
-                ("readQueueNums", &queues.to_string()),
-                ("writeQueueNums", &queues.to_string()),
-                ("perm", &permission.to_string()),
-                ("topicFilterType", "SINGLE_TAG"),
-                ("topicSysFlag", "0"),
-                ("order", "false"),
-            ],
-        )
+        let settings = topic_settings(topic, queues, queues, permission);
+        RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_TOPIC, &settings)
     };
     recorder.ask("create a topic", Broker, create(TOPIC, 1, 6));
     recorder.ask("change a topic", Broker, create(TOPIC, QUEUES, 6));
