@@ -18,7 +18,8 @@ const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) client_id: String,
-    process: u32,
+    /// Told by the system of a fork: asking for the process id costs more than all else that a send asks the system for.
+    fork: forkguard::Guard,
     address: IpAddr,
     /// Stand where the Java client has its process id and the hash of its class loader.
     random: (u16, u32),
@@ -33,12 +34,14 @@ impl Identity {
         getrandom::fill(&mut random)
             .map_err(|error| Error::new(ErrorKind::Resource, format!("the system gives no random bytes: {error}")))?;
         let [a, b, c, d, e, f, instance @ ..] = random;
+        let fork = forkguard::Guard::try_new()
+            .map_err(|error| Error::new(ErrorKind::Resource, format!("forks cannot be noticed: {error}")))?;
         let process = process::id();
         let address = local_address(&config.name_servers);
         let made_up = || format!("{address}@{process}#{:016x}", u64::from_be_bytes(instance));
         Ok(Self {
             client_id: config.client_id.clone().unwrap_or_else(made_up),
-            process,
+            fork,
             address,
             random: (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f])),
             counter: AtomicU32::new(0),
@@ -48,7 +51,7 @@ impl Identity {
 
     /// Whether this process is a child of the one that made the client.
     pub(crate) fn is_forked(&self) -> bool {
-        process::id() != self.process
+        self.fork.clone().detected_fork()
     }
 
     /// Where a round over queues begins, so that not all clients begin at the same one.

@@ -52,7 +52,7 @@ pub(super) struct Send {
     route: Option<Arc<TopicRoute>>,
     current: Option<Current>,
     /// It is stored, but less safely than wanted: what it ends with when no other attempt does better.
-    stored: Option<(Receipt, MessageQueue)>,
+    stored: Option<Box<(Receipt, MessageQueue)>>,
 }
 
 /// The attempt under way.
@@ -244,7 +244,7 @@ impl Sender {
                 }
                 Ok(receipt) => {
                     let error = Error::refused(response.response_code(), response.remark.as_deref(), address);
-                    stored = Some((receipt, queue.clone()));
+                    stored = Some(Box::new((receipt, queue.clone())));
                     (Phase::Answered, error.with_certainty(Certainty::Stored))
                 }
                 Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
@@ -297,7 +297,7 @@ impl Send {
         let here = self.queue().map(|target| target.queue.clone());
         let stored = match (verdict, here) {
             (Ok(receipt), Some(queue)) => Ok((receipt, queue)),
-            (Err(error), _) => self.stored.take().ok_or(error),
+            (Err(error), _) => self.stored.take().map(|stored| *stored).ok_or(error),
             (Ok(_), None) => Err(self.take_error()),
         };
         let (receipt, queue) = stored?;

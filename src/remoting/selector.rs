@@ -33,6 +33,9 @@ const EVENTS_PER_POLL: usize = 256;
 const READ_BUFFER: usize = 128 * 1024;
 /// Reads of one connection before the others get their turn.
 const READS_PER_TURN: usize = 16;
+/// Replies that are decoded before they are handed to those who wait for them: so few that each finds the memory that
+/// the ones before it gave back, and enough to share a turn of the connection's lock.
+const REPLIES_AT_ONCE: usize = 6;
 /// How long a connection whose peer said GO_AWAY is kept for the replies it still owes.
 const GO_AWAY_GRACE: Duration = Duration::from_secs(30);
 /// A resolver call cannot be cancelled: at the end the thread is given this long before it is left behind.
@@ -316,6 +319,9 @@ impl Selector {
                 connection.leave();
             }
             self.responses.push(command);
+            if self.responses.len() == REPLIES_AT_ONCE {
+                self.complete_answered(token, now);
+            }
         }
         self.complete_answered(token, now);
         true

@@ -29,8 +29,9 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
     out.extend_from_slice(b"\",\"opaque\":");
     put_decimal(out, head.opaque);
     if let Some(remark) = head.remark {
-        out.extend_from_slice(b",\"remark\":");
-        put_string(out, remark);
+        out.extend_from_slice(b",\"remark\":\"");
+        put_text(out, remark);
+        out.push(b'"');
     }
     out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
     put_decimal(out, head.version);
@@ -57,34 +58,35 @@ struct JsonSink<'a> {
 }
 
 impl JsonSink<'_> {
+    /// The key, and the quote that begins its value.
+    #[inline]
     fn key(&mut self, key: &str) {
         let first = std::mem::take(&mut self.first);
         match key.as_bytes() {
             // Most requests are sends, whose keys are single letters.
-            [letter @ b'a'..=b'z'] if !first => self.out.extend_from_slice(&[b',', b'"', *letter, b'"', b':']),
+            [letter @ b'a'..=b'z'] if !first => self.out.extend_from_slice(&[b',', b'"', *letter, b'"', b':', b'"']),
             _ => {
-                if !first {
-                    self.out.push(b',');
-                }
-                put_string(self.out, key);
-                self.out.push(b':');
+                self.out.extend_from_slice(if first { b"\"" } else { b",\"" });
+                put_text(self.out, key);
+                self.out.extend_from_slice(b"\":\"");
             }
         }
     }
 }
 
+/// Every value is a text, numbers included.
 impl FieldSink for JsonSink<'_> {
     fn text(&mut self, key: &str, value: &str) {
         self.key(key);
-        put_string(self.out, value);
+        put_text(self.out, value);
+        self.out.push(b'"');
     }
 
     fn number(&mut self, key: &str, value: i64) {
         self.key(key);
         match u8::try_from(value) {
-            Ok(digit @ ..10) => self.out.extend_from_slice(&[b'"', b'0' + digit, b'"']),
+            Ok(digit @ ..10) => self.out.extend_from_slice(&[b'0' + digit, b'"']),
             _ => {
-                self.out.push(b'"');
                 self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
                 self.out.push(b'"');
             }
@@ -93,7 +95,7 @@ impl FieldSink for JsonSink<'_> {
 
     fn boolean(&mut self, key: &str, value: bool) {
         self.key(key);
-        self.out.extend_from_slice(if value { b"\"true\"" } else { b"\"false\"" });
+        self.out.extend_from_slice(if value { b"true\"" } else { b"false\"" });
     }
 }
 
@@ -101,21 +103,18 @@ fn put_decimal(out: &mut Vec<u8>, value: i32) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Runs of plain bytes are copied at once; the separators of the properties string are the usual exception.
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
+/// What stands between the quotes of a string. Runs of plain bytes are copied at once; the separators of the properties
+/// are the usual exception.
+fn put_text(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut start = 0;
     loop {
         let end = end_of_plain(bytes, start);
         out.extend_from_slice(bytes.get(start..end).unwrap_or_default());
-        match bytes.get(end) {
-            None => break,
-            Some(special) => put_escaped(out, *special),
-        }
+        let Some(special) = bytes.get(end) else { return };
+        put_escaped(out, *special);
         start = end + 1;
     }
-    out.push(b'"');
 }
 
 fn put_escaped(out: &mut Vec<u8>, special: u8) {
@@ -129,29 +128,37 @@ fn put_escaped(out: &mut Vec<u8>, special: u8) {
 
 /// Where, from `start` on, the first byte is that cannot stand in a JSON string as it is: a quote, a backslash or a
 /// control character. The length when there is none.
+#[inline]
 fn end_of_plain(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
-    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let marks = special_marks(u64::from_le_bytes(*word));
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let word = rest.first_chunk().copied().unwrap_or_else(|| padded(rest));
+        let marks = special_marks(u64::from_le_bytes(word));
         if marks != 0 {
             return at + marks.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
-    while bytes.get(at).is_some_and(|&byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        at += 1;
-    }
-    at
+}
+
+/// The last bytes, fewer than a word, with zeros behind them, which are as special as what ends a string.
+fn padded(rest: &[u8]) -> [u8; 8] {
+    let mut word = [0; 8];
+    word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    word
 }
 
 /// Eight bytes at once: the lowest top bit that is set marks the first special byte. (A subtraction can borrow from the
-/// byte above a special one, so that only the lowest mark means something.)
+/// byte above a special one, so that only the lowest mark means something. The top bits of `word`, which those of the
+/// differences from ASCII bytes equal, keep other characters from being marked.)
+#[inline]
 fn special_marks(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit));
     let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, b' ') | equal(b'"') | equal(b'\\')) & TOPS
+    (below(word, b' ') | equal(b'"') | equal(b'\\')) & !word & TOPS
 }
 
 /// Walks over JSON text. Positions are always those of ASCII bytes, so that slices end at characters.
@@ -365,15 +372,21 @@ impl Reader<'_> {
         Err(self.bad(format_args!("{:?} is expected", char::from(wanted))))
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is no white space, which hardly anybody writes.
     #[inline]
     fn peek(&mut self) -> Option<u8> {
-        loop {
-            match self.text.as_bytes().get(self.at) {
-                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
-                other => return other.copied(),
-            }
+        match self.text.as_bytes().get(self.at) {
+            Some(b'\0'..=b' ') => self.peek_behind_spaces(),
+            other => other.copied(),
         }
+    }
+
+    #[cold]
+    fn peek_behind_spaces(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+        }
+        self.text.as_bytes().get(self.at).copied()
     }
 
     #[cold]

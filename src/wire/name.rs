@@ -143,8 +143,10 @@ fn check(name: &str, limit: usize) -> Result<(), NameError> {
     if name.trim().is_empty() {
         return Err(NameError::Blank);
     }
-    if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '%' | '|' | '-' | '_'))) {
-        return Err(NameError::BadCharacter(bad));
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'-' | b'_');
+    if let Some(at) = name.bytes().position(|byte| !is_allowed(byte)) {
+        let bad = name.get(at..).and_then(|rest| rest.chars().next());
+        return Err(NameError::BadCharacter(bad.unwrap_or_default()));
     }
     if name.len() > limit { Err(NameError::TooLong { limit }) } else { Ok(()) }
 }
