@@ -245,12 +245,13 @@ impl Connection {
         has_room
     }
 
-    /// Takes the next batch, after `written`, the one before. From then on the selector is the only writer, until it
-    /// finds that there is no more.
-    pub(super) fn next_batch(&self, written: Batch) -> Option<Batch> {
+    /// Takes what has gathered. From then on the selector is the only writer, and looks again without being told, until
+    /// it finds nothing here.
+    pub(super) fn next_batch(&self) -> Option<Batch> {
         let mut state = self.state.lock();
-        state.put_back(written);
-        if state.outbox.is_empty() {
+        state.tell_of_room();
+        state.selector_writes = !state.outbox.is_empty();
+        if !state.selector_writes {
             return None;
         }
         state.claimed = state.outbox.end();
@@ -259,7 +260,11 @@ impl Connection {
 
     /// Takes back what of a batch could not be written now.
     pub(super) fn put_back(&self, left: Batch) {
-        self.state.lock().put_back(left);
+        let mut state = self.state.lock();
+        if let Some(unwritten) = state.outbox.put_back(left) {
+            state.claimed = unwritten;
+        }
+        state.tell_of_room();
     }
 
     /// The peer said something, maybe these responses. Those that are waited for come back with their waiter; the rest
@@ -347,14 +352,6 @@ impl Connection {
 impl State {
     fn has_room(&self, frame: &Frame<'_>, limit: usize) -> bool {
         self.outbox.unsent() == 0 || self.outbox.unsent() + frame.len() <= limit
-    }
-
-    fn put_back(&mut self, left: Batch) {
-        if let Some(unwritten) = self.outbox.put_back(left) {
-            self.claimed = unwritten;
-        }
-        self.selector_writes = !self.outbox.is_empty();
-        self.tell_of_room();
     }
 
     fn let_wait(&mut self, caller: Thread) {

@@ -8,12 +8,8 @@ use mio::net::TcpStream;
 
 use super::connection::Connection;
 use super::dial::Dial;
-use super::outbox::Batch;
 use super::transport::Transport;
 use crate::wire::FrameDecoder;
-
-/// Batches written to one connection before the others get their turn.
-const BATCHES_PER_TURN: usize = 4;
 
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
@@ -44,29 +40,25 @@ pub(super) struct OpenLink {
 /// What a turn of writing came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// All of it, or as much as the socket takes now: an event tells when it takes more.
+    /// Nothing had gathered, or the socket takes no more now: an event tells when it does.
     AllItCan,
-    /// Others append as fast as we write: the rest waits for the next turn.
-    MoreIsThere,
+    /// What had gathered. More may be there by now.
+    ABatch,
 }
 
 impl Link {
-    /// Writes what has gathered.
+    /// Writes what has gathered, once: to go on would be to chase the callers with ever smaller writes, and to let the
+    /// other connections and the replies wait.
     pub(super) fn write(&mut self) -> io::Result<Written> {
         let Stage::Open(open) = &mut self.stage else { return Ok(Written::AllItCan) };
-        let mut batch = Batch::default();
-        for _ in 0..BATCHES_PER_TURN {
-            match self.connection.next_batch(batch) {
-                Some(next) => batch = next,
-                None => return open.flush().map(|()| Written::AllItCan),
-            }
-            if let Err(error) = batch.write(&mut *open.transport, &open.socket) {
-                self.connection.put_back(batch);
-                return if is_full(&error) { Ok(Written::AllItCan) } else { Err(error) };
-            }
-        }
+        let Some(mut batch) = self.connection.next_batch() else { return open.flush().map(|()| Written::AllItCan) };
+        let written = batch.write(&mut *open.transport, &open.socket).and_then(|()| open.transport.flush(&open.socket));
         self.connection.put_back(batch);
-        Ok(Written::MoreIsThere)
+        match written {
+            Ok(()) => Ok(Written::ABatch),
+            Err(error) if is_full(&error) => Ok(Written::AllItCan),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the peer asked us to go away and everything that was begun is done.

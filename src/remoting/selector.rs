@@ -70,8 +70,9 @@ struct Selector {
     events: Arc<dyn RemotingEvents>,
     resolver: Resolver,
     links: HashMap<Token, Link>,
-    /// Connections that had more to read or write than one turn allows: no event will tell of it again.
-    unfinished: Vec<Token>,
+    /// Connections that are looked at again before the selector sleeps: those with more to read than one turn allows,
+    /// of which no event will tell again, and those that were written to.
+    unfinished: Vec<(Token, Readable)>,
     read_buffer: Box<[u8]>,
     responses: Vec<RemotingCommand>,
     answered: Vec<(Waiter, RemotingCommand)>,
@@ -80,14 +81,14 @@ struct Selector {
 impl Selector {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        let mut turns = Vec::new();
         while !self.shared.mailbox.is_stopping() {
             self.wait(&mut events);
             let now = Instant::now();
-            for token in std::mem::take(&mut self.unfinished) {
-                self.ready(token, Readable::ToTheEnd, now);
-            }
-            for event in events.iter().filter(|event| event.token() != WAKER) {
-                self.ready(event.token(), Readable::of(event), now);
+            std::mem::swap(&mut turns, &mut self.unfinished);
+            add_events(&mut turns, &events);
+            for (token, readable) in turns.drain(..) {
+                self.ready(token, readable, now);
             }
             // What comes meanwhile waits for the next turn: who sends without end must not keep us from reading.
             for _ in 0..self.commands.len() {
@@ -241,7 +242,9 @@ impl Selector {
         let Some(link) = self.links.get_mut(&token) else { return };
         match link.write() {
             Ok(Written::AllItCan) => {}
-            Ok(Written::MoreIsThere) => self.unfinished.push(token),
+            // The next turn comes without sleep: replies and further requests are often there by then, and to be woken
+            // for them would cost more than to look.
+            Ok(Written::ABatch) => self.unfinished.push((token, Readable::ToTheEnd)),
             Err(error) => {
                 let detail = format!("writing to {} failed: {error}", link.connection.address());
                 // A peer that answers and closes has broken the socket for writing, but its answers are there.
@@ -285,7 +288,7 @@ impl Selector {
                 return;
             }
         }
-        self.unfinished.push(token);
+        self.unfinished.push((token, Readable::ToTheEnd));
     }
 
     /// Takes the whole frames that were read. `false` when the connection is lost.
@@ -446,8 +449,8 @@ impl Selector {
     }
 }
 
-/// What an event says about reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an event says about reading; later ones say more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Readable {
     Not,
     /// There are bytes; a later event will tell of more.
@@ -462,6 +465,17 @@ impl Readable {
             return Self::ToTheEnd;
         }
         if event.is_readable() { Self::Some } else { Self::Not }
+    }
+}
+
+/// Whose turn it is, each once: besides what was left undone what events tell of.
+fn add_events(turns: &mut Vec<(Token, Readable)>, events: &Events) {
+    for event in events.iter().filter(|event| event.token() != WAKER) {
+        let (token, readable) = (event.token(), Readable::of(event));
+        match turns.iter_mut().find(|turn| turn.0 == token) {
+            Some(turn) => turn.1 = turn.1.max(readable),
+            None => turns.push((token, readable)),
+        }
     }
 }
 

@@ -82,7 +82,7 @@ impl FieldSink for BinarySink<'_> {
 }
 
 fn read_fields(mut reader: Reader<'_>) -> Result<ExtFields, Error> {
-    let mut fields = ExtFields::new();
+    let mut fields = ExtFields::with_room_for(reader.0.len());
     while !reader.0.is_empty() {
         let key_length = reader.i16("ext field key")?;
         let key = reader.text("ext field key", key_length.into())?;

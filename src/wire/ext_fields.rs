@@ -6,6 +6,9 @@
 use std::fmt;
 use std::ops::Range;
 
+/// What replies to sends and pulls have, at most.
+pub(super) const USUAL_FIELDS: usize = 8;
+
 /// Takes a header's fields one after the other, as text. Absent fields are not mentioned.
 pub trait FieldSink {
     /// A field with a text value.
@@ -55,6 +58,11 @@ impl ExtFields {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No field yet, and room for usual ones that take as many bytes.
+    pub(super) fn with_room_for(length: usize) -> Self {
+        Self { text: String::with_capacity(length), spans: Vec::with_capacity(USUAL_FIELDS) }
     }
 
     /// Fields that were found in `text` and, by positions behind it, in `more`.

@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use super::Error;
 use super::code::LanguageCode;
 use super::command::{FrameHead, HeaderEncoding, RemotingCommand};
-use super::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields};
+use super::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields, USUAL_FIELDS};
 
 /// Writes the header behind what is in `out`.
 pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) {
@@ -49,8 +49,6 @@ pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
 }
 
 const WHAT: &str = "command header";
-/// What replies to sends and pulls have, at most.
-const USUAL_FIELDS: usize = 8;
 
 struct JsonSink<'a> {
     out: &'a mut Vec<u8>,
@@ -182,14 +180,14 @@ impl Reader<'_> {
         let (mut code, mut opaque, mut flag, mut version) = (None, None, 0, 0);
         let (mut language, mut remark, mut fields) = (LanguageCode::OTHER, None, Vec::new());
         self.object(|reader, key| {
-            match reader.get(&key) {
-                "code" => code = Some(reader.number()?),
-                "opaque" => opaque = Some(reader.number()?),
-                "flag" => flag = reader.number()?,
-                "version" => version = reader.number()?,
-                "language" => language = reader.language()?,
-                "remark" => remark = reader.scalar()?,
-                "extFields" => fields = reader.fields()?,
+            match reader.bytes(&key) {
+                b"code" => code = Some(reader.number()?),
+                b"opaque" => opaque = Some(reader.number()?),
+                b"flag" => flag = reader.number()?,
+                b"version" => version = reader.number()?,
+                b"language" => language = reader.language()?,
+                b"remark" => remark = reader.scalar()?,
+                b"extFields" => fields = reader.fields()?,
                 _ => reader.skip()?,
             }
             Ok(())
@@ -244,16 +242,18 @@ impl Reader<'_> {
     }
 
     /// A text, or a number or truth value as its text, the way fastjson coerces them; `None` for null.
-    #[inline]
+    #[inline(always)]
     fn scalar(&mut self) -> Result<Option<Range<usize>>, Bad> {
-        match self.peek() {
-            Some(b'"') => self.string().map(Some),
-            Some(b'{' | b'[') => Err(self.bad("a text is expected")),
-            _ => {
-                let token = self.token()?;
-                Ok((self.get(&token) != "null").then_some(token))
-            }
+        if self.peek() == Some(b'"') { self.string().map(Some) } else { self.bare_scalar() }
+    }
+
+    #[cold]
+    fn bare_scalar(&mut self) -> Result<Option<Range<usize>>, Bad> {
+        if let Some(b'{' | b'[') = self.peek() {
+            return Err(self.bad("a text is expected"));
         }
+        let token = self.token()?;
+        Ok((self.get(&token) != "null").then_some(token))
     }
 
     fn number(&mut self) -> Result<i32, Bad> {
@@ -354,9 +354,20 @@ impl Reader<'_> {
 
     /// What was found, as text.
     fn get(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).or_else(|| self.unescaped.get(self.behind_text(span)?)).unwrap_or_default()
+    }
+
+    /// The same as bytes, which is less work.
+    #[inline]
+    fn bytes(&self, span: &Range<usize>) -> &[u8] {
+        let unescaped = || self.unescaped.as_bytes().get(self.behind_text(span)?);
+        self.text.as_bytes().get(span.clone()).or_else(unescaped).unwrap_or_default()
+    }
+
+    #[cold]
+    fn behind_text(&self, span: &Range<usize>) -> Option<Range<usize>> {
         let end = self.text.len();
-        let unescaped = || self.unescaped.get(span.start.checked_sub(end)?..span.end.checked_sub(end)?);
-        self.text.get(span.clone()).or_else(unescaped).unwrap_or_default()
+        Some(span.start.checked_sub(end)?..span.end.checked_sub(end)?)
     }
 
     fn parse<'t, T: Deserialize<'t>>(&mut self, json: &'t str) -> Result<T, Bad> {
