@@ -48,7 +48,7 @@ impl Default for ClientConfig {
             heartbeat_interval: Duration::from_secs(30),
             rebalance_interval: Duration::from_secs(20),
             offset_interval: Duration::from_secs(5),
-            outbox_limit: 4 * 1024 * 1024,
+            outbox_limit: 2 * 1024 * 1024,
             callback_threads: 1,
             header_encoding: HeaderEncoding::Json,
             address_map: None,
@@ -197,7 +197,7 @@ macro_rules! client_options {
         }
 
         /// Bytes that may wait for one connection before callers of synchronous and one-way sends wait too. Default
-        /// 4 MiB. Asynchronous sends are bounded by their producer's in-flight window instead.
+        /// 2 MiB. Asynchronous sends are bounded by their producer's in-flight window instead.
         pub fn outbox_limit(mut self, bytes: usize) -> Self {
             self.$config().outbox_limit = bytes;
             self
