@@ -150,8 +150,8 @@ impl OffsetStore {
     pub(crate) fn rode(&mut self, queue: &MessageQueue, offset: i64) {
         let Some(row) = self.rows.get_mut(queue) else { return };
         // A greater offset than ours was overruled meanwhile; a smaller one than confirmed was sent before it.
-        if offset <= row.consumed && row.confirmed.is_none_or(|confirmed| confirmed < offset) {
-            row.confirmed = Some(offset);
+        if offset <= row.consumed {
+            row.confirmed = row.confirmed.max(Some(offset));
         }
     }
 
@@ -381,6 +381,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ride_that_is_answered_late_changes_nothing() {
+        let now = Instant::now();
+        let mut store = store();
+        store.update(&queue(0), 14);
+        let commit = store.flush(now).remove(0);
+        store.answered(&queue(0), commit.ticket, true);
+        store.rode(&queue(0), 12);
+        assert_eq!(store.flush(now), [], "14 was stored after it");
+        store.overrule(&queue(0), 5);
+        store.rode(&queue(0), 14);
+        store.update(&queue(0), 14);
+        assert_eq!(offsets(&store.flush(now)), [14], "the reset may have come after the ride");
+    }
+
+    #[test]
     fn a_queue_that_is_given_up_is_stored_once_more_and_forgotten() {
         let now = Instant::now();
         for stored in [true, false] {
@@ -409,6 +424,18 @@ mod tests {
             store.answered(&queue(0), last.ticket, true);
             assert!(store.rows.is_empty());
         }
+    }
+
+    #[test]
+    fn of_a_queue_that_is_forgotten_a_failed_commit_still_counts() {
+        let start = Instant::now();
+        let mut store = store();
+        store.leave(&queue(0), 20);
+        let slow = store.hurried(start).remove(0);
+        let again = store.flush(start + ANSWER_OVERDUE).remove(0);
+        assert_eq!(store.answered(&queue(0), again.ticket, true), 0);
+        assert!(store.rows.is_empty());
+        assert_eq!([true, false].map(|stored| store.answered(&queue(0), slow.ticket, stored)), [0, 1]);
     }
 
     #[test]
