@@ -1094,7 +1094,12 @@ mod tests {
 
     #[test]
     fn from_the_last_offset_a_queue_that_comes_later_begins_with_what_was_stored_since_the_start() {
-        for (later, bound) in [(Duration::ZERO, Bound::Greatest), (2 * FIRST_MOMENTS, Bound::AtTime(1234))] {
+        let cases = [
+            (Duration::ZERO, Bound::Greatest),
+            (FIRST_MOMENTS, Bound::Greatest),
+            (2 * FIRST_MOMENTS, Bound::AtTime(1234)),
+        ];
+        for (later, bound) in cases {
             let mut bench = Bench::new(ConsumeFromWhere::Last);
             bench.table = bench.table.beginning(bench.now, 1234);
             bench.now += later;
@@ -1191,6 +1196,22 @@ mod tests {
         assert_eq!(bench.pull_offset(), None);
         bench.sleep();
         bench.asked(Bound::Greatest);
+    }
+
+    #[test]
+    fn a_bound_that_is_no_offset_begins_nothing_and_is_asked_for_again() {
+        let mut bench = Bench::new(ConsumeFromWhere::Last);
+        bench.assign(queue());
+        let ticket = bench.ticket();
+        bench.answer(ticket, Answer::NotStored);
+        let ticket = bench.asked(Bound::Greatest);
+        bench.answer(ticket, Answer::to_bound_query(Ok(-1)));
+        assert!(bench.requests().is_empty());
+        assert!(matches!(bench.reports()[..], [Report::Failing { .. }]));
+        bench.sleep();
+        let ticket = bench.asked(Bound::Greatest);
+        bench.answer(ticket, Answer::to_bound_query(Ok(0)));
+        assert!(matches!(bench.requests()[..], [Action::QueryStoredOffset { .. }]));
     }
 
     #[test]
@@ -1406,15 +1427,18 @@ mod tests {
         bench.bounds(0, 20);
         assert_eq!(bench.pull_offset(), Some(4));
 
-        let (mut bench, mut ticket) = Bench::pulling();
-        for _ in 0..6 {
-            bench.refused(ticket, 20);
-            bench.bounds(0, 20);
-            if bench.requests().is_empty() {
-                bench.sleep();
+        for told in [10, 20] {
+            let (mut bench, mut ticket) = Bench::pulling();
+            for _ in 0..6 {
+                bench.refused(ticket, told);
+                bench.bounds(0, 20);
+                assert!(bench.reports().is_empty(), "nothing is corrected");
+                if bench.requests().is_empty() {
+                    bench.sleep();
+                }
+                assert_eq!(bench.pull_offset(), Some(10), "going on would skip messages");
+                ticket = bench.ticket();
             }
-            assert_eq!(bench.pull_offset(), Some(10), "going on would skip messages");
-            ticket = bench.ticket();
         }
     }
 
@@ -1429,6 +1453,21 @@ mod tests {
         bench.answer(ticket, timed_out());
         bench.sleep();
         assert!(matches!(bench.requests()[..], [Action::Pull { broker_id: 0, .. }]));
+    }
+
+    #[test]
+    fn an_explanation_tells_what_is_done_since_when_and_what_went_wrong() {
+        let (mut bench, ticket) = Bench::pulling();
+        bench.now += SECOND;
+        let began = "where it began: the broker has this offset for the group";
+        let queue = queue();
+        assert_eq!(bench.explain(), format!("{queue} is being pulled from offset 10 for 1.0s; {began}"));
+        bench.answer(ticket, timed_out());
+        assert_eq!(bench.explain(), format!("{queue} is not pulled: no answer; pulls again in 1.0s; {began}"));
+        bench.sleep();
+        let ticket = bench.ticket();
+        bench.answer(ticket, timed_out());
+        assert!(bench.explain().ends_with(&format!("again in 2.0s; 2 failures in a row; {began}")));
     }
 
     #[test]
