@@ -296,7 +296,7 @@ pub(crate) struct ConsumeRequest {
     messages: Arc<Vec<MessageExt>>,
     /// The window's slot that the messages stand in.
     slot: u64,
-    /// The first message of this request that is not claimed; at or beyond `end` when all are.
+    /// The first message of this request that is not claimed; `end` when all are.
     cursor: AtomicU32,
     end: u32,
     handed_out: Instant,
@@ -339,18 +339,14 @@ impl ConsumeRequest {
 
     /// The messages that no one has claimed yet.
     pub(crate) fn unclaimed(&self) -> Range<u32> {
-        self.cursor.load(Relaxed).min(self.end)..self.end
+        self.cursor.load(Relaxed)..self.end
     }
 
-    /// Looks before it takes, so that workers coming to an exhausted request again and again cannot wrap the cursor.
     fn take(&self, at_most: u32) -> Option<Range<u32>> {
-        let room = self.unclaimed().len();
-        let wanted = at_most.min(u32::try_from(room).unwrap_or(u32::MAX));
-        if wanted == 0 {
-            return None;
-        }
-        let start = self.cursor.fetch_add(wanted, Relaxed);
-        (start < self.end).then(|| start..start.saturating_add(wanted).min(self.end))
+        let end_of = |start: u32| start.saturating_add(at_most).min(self.end);
+        let moved = |start| Some(end_of(start)).filter(|end| *end != start);
+        let start = self.cursor.fetch_update(Relaxed, Relaxed, moved).ok()?;
+        Some(start..end_of(start))
     }
 
     fn stamp(&self, index: u32) -> Option<&AtomicU32> {
@@ -800,7 +796,7 @@ mod tests {
         let now = Instant::now();
         let (mut window, first) = window(4, now);
         assert!(window.put(messages(0..4), 4, now).is_none(), "the same reply again");
-        let second = window.put(messages([2, 3, 4, 5, 4, 9]), 7, now).unwrap();
+        let second = window.put(messages([2, 3, 4, 4, 5, 4, 9]), 7, now).unwrap();
         assert_eq!(claim(&second, 9), [4, 5]);
         assert_eq!(claim(&first, 9), [0, 1, 2, 3]);
         assert_eq!(window.summary().unresolved, 6);
@@ -843,6 +839,7 @@ mod tests {
         let (mut window, request) = window(5, now);
         let mut rest = request.claim(9, now).unwrap();
         let (first, failed) = (rest.split_to(2), rest.split_to(1));
+        assert!(!rest.is_empty());
         assert_eq!(offsets(&request, &failed), [2]);
         let last = rest.split_to(9);
         assert!(rest.is_empty() && rest.split_to(1).is_empty());
@@ -908,6 +905,22 @@ mod tests {
         let again = window.consume_again(due);
         consume(&mut window, &again[0], 1, due);
         assert_eq!(window.committable(), 2);
+    }
+
+    #[test]
+    fn what_waits_beside_a_message_that_is_consumed_again_still_expires() {
+        let limit = Duration::from_secs(900);
+        let now = Instant::now();
+        let (mut window, mut request) = window(3, now);
+        for _ in 0..3 {
+            let failed = fail_one(&mut window, &request, now);
+            let due = window.send_back_failed(failed.position, now).unwrap();
+            request = window.consume_again(due).remove(0);
+            assert_eq!(window.slots[0].requests.len(), 2, "one for the pull, one for what is consumed again");
+        }
+        let expired: Vec<i64> =
+            window.expire(limit, now + limit).iter().map(|expired| expired.message.queue_offset).collect();
+        assert_eq!(expired, [1, 2]);
     }
 
     #[test]
@@ -1019,6 +1032,27 @@ mod tests {
         assert_eq!(window.send_back_failed(failing.position, now), None);
         assert_eq!(window.next_repetition(), None);
         assert_eq!((window.summary().left, window.committable()), (3, 1));
+    }
+
+    #[test]
+    fn a_summary_tells_what_becomes_of_each_message() {
+        let now = Instant::now();
+        let (mut window, request) = window(7, now);
+        let running = request.claim(1, now).unwrap();
+        for _ in 0..2 {
+            let failed = fail_one(&mut window, &request, now);
+            let _ = window.send_back_failed(failed.position, now).unwrap();
+        }
+        fail_one(&mut window, &request, now);
+        let further = window.put(messages(7..9), 9, now).unwrap();
+        let summary = window.summary();
+        assert_eq!((summary.unresolved, summary.bytes, summary.next_offset), (9, 9 * BODY.len(), 9));
+        let found = (summary.waiting, summary.running, summary.sending_back, summary.waiting_again, summary.left);
+        assert_eq!(found, (5, 1, 1, 2, 0));
+        assert_eq!(format!("{further:?}").find(&format!("{BODY:?}")), None, "a request shows no bodies");
+        assert!(format!("{further:?}").contains("unclaimed: 0..2"));
+        let _ = window.finish(running, 1);
+        assert_eq!(window.summary().committable, 1);
     }
 
     #[test]
