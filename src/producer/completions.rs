@@ -130,3 +130,77 @@ impl Done for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::message::Message;
+    use crate::producer::Producer;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A producer each of whose sends fails soon, as nobody tells it where to send to.
+    fn lost() -> Producer {
+        Producer::builder("G").name_servers(["127.0.0.1:1"]).send_timeout(Duration::from_millis(1)).start().unwrap()
+    }
+
+    /// Sends a message and waits until its result stands in the queue, not taken yet.
+    fn finish(producer: &Producer, token: u64, completions: &Completions) {
+        let finished = || completions.shared.queue.lock().finished.len();
+        let before = finished();
+        producer.send_tracked(Message::new("T", "x"), token, completions).unwrap();
+        until(|| finished() > before);
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "it never came");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn results_come_behind_those_taken_before_and_each_once() {
+        let (producer, completions) = (lost(), Completions::new());
+        let mut taken = Vec::new();
+        assert_eq!(completions.take(&mut taken, Instant::now()), 0);
+        finish(&producer, 7, &completions);
+        assert_eq!(completions.take(&mut taken, Instant::now() + PATIENCE), 1);
+        finish(&producer, 8, &completions);
+        finish(&producer, 9, &completions);
+        assert_eq!(format!("{completions:?}"), "Completions { finished: 2 }");
+        assert_eq!(producer.in_flight(), 2, "a result that is not taken counts");
+        assert_eq!(completions.take(&mut taken, Instant::now() + PATIENCE), 2);
+        assert_eq!(completions.take(&mut taken, Instant::now()), 0);
+        assert_eq!(taken.iter().map(|completed| completed.token).collect::<Vec<_>>(), [7, 8, 9]);
+        assert!(taken.iter().all(|completed| completed.result.is_err()));
+        assert_eq!(producer.in_flight(), 0);
+    }
+
+    #[test]
+    fn the_first_result_wakes_whoever_waits() {
+        let (producer, completions) = (lost(), Completions::new());
+        let waiting = || completions.shared.queue.lock().waiting;
+        for token in 0..2 {
+            let (sender, woken) = bounded(1);
+            let taker = completions.clone();
+            let take = move || {
+                let mut taken = Vec::new();
+                // Much longer than this test waits: only being woken ends it in time.
+                let count = taker.take(&mut taken, Instant::now() + PATIENCE * 100);
+                let _ = sender.send((count, taken.first().map(|completed| completed.token)));
+            };
+            thread::Builder::new().spawn(take).unwrap();
+            until(|| waiting() == 1);
+            producer.send_tracked(Message::new("T", "x"), token, &completions).unwrap();
+            assert_eq!(woken.recv_timeout(PATIENCE), Ok((1, Some(token))));
+            assert_eq!(waiting(), 0);
+        }
+    }
+}
