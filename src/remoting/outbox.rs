@@ -337,6 +337,19 @@ mod tests {
     }
 
     #[test]
+    fn a_large_body_is_queued_as_it_is_and_smaller_ones_are_gathered() {
+        for (size, is_large) in [(LARGE_BODY - 1, false), (LARGE_BODY, true)] {
+            let mut outbox = Outbox::default();
+            let body = Bytes::from(vec![b'b'; size]);
+            outbox.append(&Frame { head: b"head", body: &body }, 0);
+            append(&mut outbox, "next");
+            assert_eq!(outbox.segments.len(), if is_large { 3 } else { 1 }, "{size}");
+            let shares = outbox.segments.iter().any(|segment| segment.unwritten().as_ptr() == body.as_ptr());
+            assert_eq!(shares, is_large, "{size}");
+        }
+    }
+
+    #[test]
     fn a_buffer_that_grew_large_is_not_kept() {
         let mut outbox = Outbox::default();
         for (size, kept) in [(1000, true), (2 * KEPT_BUFFER, false)] {

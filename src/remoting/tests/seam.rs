@@ -19,7 +19,8 @@ impl Cipher {
 const TO_PEER: u64 = 1;
 const FROM_PEER: u64 = 2;
 
-/// Transforms both ways, takes a few bytes at a time, holds them back until it is flushed, and blocks when it likes.
+/// Transforms both ways, takes a few bytes at a time, holds them back until it is flushed, and blocks or is interrupted
+/// when it likes.
 struct Scrambled {
     outgoing: Cipher,
     incoming: Cipher,
@@ -37,10 +38,15 @@ impl Scrambled {
     fn blocks_now(&mut self) -> io::Result<()> {
         if self.random.chance(self.blocks) { Err(IoErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
+
+    fn is_interrupted_now(&mut self) -> io::Result<()> {
+        if self.random.chance(self.blocks) { Err(IoErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
 }
 
 impl Transport for Scrambled {
     fn read(&mut self, mut socket: &mio::net::TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_interrupted_now()?;
         self.blocks_now()?;
         let most = 1 + self.random.below(buffer.len().min(40_000));
         let count = socket.read(&mut buffer[..most])?;
@@ -49,6 +55,7 @@ impl Transport for Scrambled {
     }
 
     fn write(&mut self, socket: &mio::net::TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        self.is_interrupted_now()?;
         self.blocks_now()?;
         if self.held.len() >= MOST_HELD {
             self.flush(socket)?;
