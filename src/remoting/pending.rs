@@ -238,6 +238,7 @@ impl Hasher for OpaqueHasher {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use crossbeam_channel::{Sender, unbounded};
@@ -286,5 +287,19 @@ mod tests {
         pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, frame: 0..1 });
         assert_eq!(pending.earliest(), None);
         assert!(pending.take_expired(now + Duration::from_secs(1)).is_empty());
+    }
+
+    /// Else every look-up would walk through all that is pending.
+    #[test]
+    fn opaques_that_follow_each_other_have_hashes_of_their_own() {
+        let hash = |opaque: i32| {
+            let mut hasher = OpaqueHasher::default();
+            hasher.write_i32(opaque);
+            hasher.finish()
+        };
+        let hashes: BTreeSet<u64> = (0..1000).map(hash).collect();
+        assert_eq!(hashes.len(), 1000);
+        let tops: BTreeSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        assert_eq!(tops.len(), 128, "the table tells entries of a place apart by their top bits");
     }
 }
