@@ -147,3 +147,34 @@ impl fmt::Debug for ExtFields {
 fn is_secret(key: &str) -> bool {
     matches!(key, "Signature" | "SecurityToken" | "AccessKey")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(entries: &[(&str, &str)]) -> ExtFields {
+        let mut fields = ExtFields::new();
+        entries.iter().for_each(|(key, value)| fields.text(key, value));
+        fields
+    }
+
+    #[test]
+    fn fields_are_equal_when_they_say_the_same_in_the_same_order() {
+        let ours = fields(&[("a", "1"), ("b", "22")]);
+        let spans = vec![FieldSpan { key: 6..7, value: 2..3 }, FieldSpan { key: 8..9, value: 4..6 }];
+        assert_eq!(ExtFields::found("x 1 22", "a b", spans), ours);
+        let others: [&[(&str, &str)]; 5] =
+            [&[], &[("a", "1")], &[("b", "22"), ("a", "1")], &[("a", "12"), ("b", "2")], &[("a", "1"), ("c", "22")]];
+        for other in others {
+            assert_ne!(fields(other), ours);
+        }
+    }
+
+    #[test]
+    fn all_fields_are_counted_and_of_doubles_the_last_is_found() {
+        let fields = fields(&[("a", "1"), ("b", "2"), ("a", "3")]);
+        assert_eq!((fields.len(), fields.is_empty()), (3, false));
+        assert_eq!((fields.get("a"), fields.get("b"), fields.get("c")), (Some("3"), Some("2"), None));
+        assert_eq!((ExtFields::new().len(), ExtFields::new().is_empty()), (0, true));
+    }
+}
