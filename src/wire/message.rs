@@ -328,6 +328,34 @@ mod tests {
     }
 
     #[test]
+    fn topics_change_the_layout_behind_127_bytes() {
+        for (length, magic) in [(126, MAGIC_V1), (127, MAGIC_V1), (128, MAGIC_V2)] {
+            let message = sample(&"t".repeat(length), "192.168.1.10:10911");
+            let bytes = encoded(&[&message]);
+            assert_eq!(bytes.len(), stored_size(&message));
+            assert_eq!(bytes[4..8], magic.to_be_bytes());
+            assert_eq!(read(&bytes), [Ok(message)]);
+        }
+    }
+
+    #[test]
+    fn the_address_bits_follow_from_the_addresses_and_the_others_stay() {
+        let v4 = sample("T", "192.168.1.10:10911");
+        let both = BORN_HOST_V6 | STORE_HOST_V6;
+        for (born, store, bits) in [
+            ("1.2.3.4:1", "1.2.3.4:2", 0),
+            ("1.2.3.4:1", "[::1]:2", STORE_HOST_V6),
+            ("[::1]:1", "1.2.3.4:2", BORN_HOST_V6),
+            ("[::1]:1", "[::1]:2", both),
+        ] {
+            let (born_host, store_host) = (born.parse().unwrap(), store.parse().unwrap());
+            let message = MessageExt { born_host, store_host, sys_flag: MULTI_TAGS | both, ..v4.clone() };
+            let read = read(&encoded(&[&message])).remove(0).unwrap();
+            assert_eq!((read.born_host, read.store_host, read.sys_flag), (born_host, store_host, MULTI_TAGS | bits));
+        }
+    }
+
+    #[test]
     fn the_topic_of_the_queue_is_shared() {
         let topic: Arc<str> = "T".into();
         let bytes = encoded(&[&sample("T", "192.168.1.10:10911")]);
