@@ -414,10 +414,37 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::code::RequestCode;
     use super::*;
 
     fn read_text(header: &str) -> Result<RemotingCommand, Error> {
         read(header.as_bytes())
+    }
+
+    struct EveryKind;
+
+    impl HeaderFields for EveryKind {
+        fn write_to(&self, sink: &mut dyn FieldSink) {
+            sink.text("a", "T");
+            sink.text("b", "\"\u{1}\\ü");
+            for (key, number) in [("c", 0), ("d", 9), ("e", 10), ("f", -1), ("largest", i64::MAX)] {
+                sink.number(key, number);
+            }
+            sink.boolean("g", true);
+            sink.boolean("h", false);
+        }
+    }
+
+    #[test]
+    fn all_fields_are_written_as_texts_whatever_they_are() {
+        let mut out = b"before".to_vec();
+        let head = FrameHead::request(HeaderEncoding::Json, RequestCode::SEND_MESSAGE_V2, -7, true);
+        write(&FrameHead { remark: Some("why\n"), version: 1, ..head }, &EveryKind, &mut out);
+        let expected = r#"before{"code":310,"extFields":{"a":"T","b":"\"\u0001\\ü","c":"0","d":"9","e":"10","f":"-1","#
+            .to_owned()
+            + r#""largest":"9223372036854775807","g":"true","h":"false"},"flag":2,"language":"RUST","opaque":-7,"#
+            + r#""remark":"why\u000a","serializeTypeCurrentRPC":"JSON","version":1}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
