@@ -496,6 +496,7 @@ mod tests {
             "{\"code\":1 \"opaque\":2}",
             "{\"code\":01,\"opaque\":2}",
             "{\"code\":1.0,\"opaque\":2}",
+            "{\"code\":1:,\"opaque\":2}",
             "{\"code\":2147483648,\"opaque\":2}",
             "{code:1,\"opaque\":2}",
             "{\"code\":1,\"opaque\":2,\"extFields\":{\"a\":{}}}",
