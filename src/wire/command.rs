@@ -403,6 +403,20 @@ mod tests {
     }
 
     #[test]
+    fn a_response_answers_its_request_in_the_same_encoding() {
+        let request = sample(HeaderEncoding::RocketMq);
+        let response = RemotingCommand::response_to(&request, ResponseCode::SYSTEM_BUSY, Some("later".into()));
+        assert_eq!((response.response_code(), response.remark.as_deref()), (ResponseCode::SYSTEM_BUSY, Some("later")));
+        assert_eq!((response.opaque, response.encoding), (7, HeaderEncoding::RocketMq));
+        assert!(response.ext_fields.is_empty() && response.body.is_empty());
+        let kinds = |command: &RemotingCommand| (command.is_response(), command.is_oneway());
+        assert_eq!(
+            (kinds(&response), kinds(&request), kinds(&request.clone().oneway())),
+            ((true, false), (false, false), (false, true))
+        );
+    }
+
+    #[test]
     fn frames_of_different_encodings_follow_each_other() {
         let mut bytes = Vec::new();
         sample(HeaderEncoding::Json).encode(&mut bytes).unwrap();
