@@ -39,6 +39,17 @@ struct Told {
     heard: bool,
     /// The last heartbeat failed, which has been logged.
     failing: bool,
+    /// When it is told again: one time only, however many heartbeats fail until then.
+    again: Option<Instant>,
+}
+
+/// What a heartbeat that was not taken leads to.
+#[derive(Debug, PartialEq, Eq)]
+struct Failed {
+    /// To be logged.
+    is_news: bool,
+    /// To be planned.
+    again: Option<Instant>,
 }
 
 impl Heartbeats {
@@ -46,6 +57,38 @@ impl Heartbeats {
     pub(crate) fn told(&self) -> Vec<Arc<str>> {
         let brokers = self.brokers.lock();
         brokers.iter().filter(|(_, told)| told.heard).map(|(address, _)| Arc::clone(address)).collect()
+    }
+
+    /// A heartbeat goes out.
+    fn sent(&self, address: &Arc<str>, now: Instant) {
+        let mut brokers = self.brokers.lock();
+        let new = Told { sent: now, lost: false, heard: false, failing: false, again: None };
+        let told = brokers.entry(Arc::clone(address)).or_insert(new);
+        (told.sent, told.lost) = (now, false);
+    }
+
+    /// A heartbeat was taken; whether this is the first on its connection.
+    fn taken(&self, address: &str) -> bool {
+        let mut brokers = self.brokers.lock();
+        let Some(told) = brokers.get_mut(address) else { return false };
+        (told.failing, told.again) = (false, None);
+        !std::mem::replace(&mut told.heard, true)
+    }
+
+    /// A heartbeat was not taken. `None` for a broker that is of no interest any more.
+    fn failed(&self, address: &str, now: Instant) -> Option<Failed> {
+        let mut brokers = self.brokers.lock();
+        let told = brokers.get_mut(address)?;
+        let is_news = !std::mem::replace(&mut told.failing, true);
+        let again = told.again.is_none().then_some(now + AGAIN_AFTER);
+        told.again = told.again.or(again);
+        Some(Failed { is_news, again })
+    }
+
+    /// Whether the broker is to be told again as it was planned for `due`.
+    fn is_due(&self, address: &str, due: Instant) -> bool {
+        let mut brokers = self.brokers.lock();
+        brokers.get_mut(address).and_then(|told| told.again.take_if(|again| *again == due)).is_some()
     }
 }
 
@@ -125,13 +168,7 @@ impl Core {
     }
 
     fn send_heartbeat(self: &Arc<Self>, address: &Arc<str>, body: &Bytes) {
-        {
-            let mut brokers = self.heartbeats.brokers.lock();
-            let sent = Instant::now();
-            let new = Told { sent, lost: false, heard: false, failing: false };
-            let told = brokers.entry(Arc::clone(address)).or_insert(new);
-            (told.sent, told.lost) = (sent, false);
-        }
+        self.heartbeats.sent(address, Instant::now());
         let core = Arc::downgrade(self);
         let broker = Arc::clone(address);
         let request = Request::new(RequestCode::HEART_BEAT, &()).with_body(body);
@@ -145,13 +182,7 @@ impl Core {
     }
 
     fn heartbeat_taken(&self, address: &Arc<str>) {
-        let first = match self.heartbeats.brokers.lock().get_mut(address) {
-            Some(told) => {
-                told.failing = false;
-                !std::mem::replace(&mut told.heard, true)
-            }
-            None => false,
-        };
+        let first = self.heartbeats.taken(address);
         if first {
             info!("broker {address} knows this client");
             for member in self.members() {
@@ -165,21 +196,73 @@ impl Core {
         if error.kind() == ErrorKind::NotRunning {
             return;
         }
-        let first = match self.heartbeats.brokers.lock().get_mut(address) {
-            Some(told) => !std::mem::replace(&mut told.failing, true),
-            None => return,
-        };
-        if first {
+        let Some(Failed { is_news, again }) = self.heartbeats.failed(address, Instant::now()) else { return };
+        if is_news {
             warn!("broker {address} did not take a heartbeat: {error}");
         }
+        let Some(due) = again else { return };
         let core = Arc::downgrade(self);
         let address = Arc::clone(address);
-        self.timer.after(AGAIN_AFTER, move || {
+        self.timer.at(due, move || {
             if let Some(core) = core.upgrade()
+                && core.heartbeats.is_due(&address, due)
                 && core.routes.broker_addresses(true).contains(&address)
             {
                 core.heartbeat_to(&address);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(30);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Heartbeats within each of these minutes in which none is taken, and lines of the log.
+    fn without_the_broker(heartbeats: &Heartbeats, minutes: u32, start: Instant) -> (Vec<usize>, usize) {
+        let address: Arc<str> = "b".into();
+        let (mut now, mut regular, mut planned) = (start, start, None);
+        let (mut sent, mut lines) = (Vec::new(), 0);
+        while now < start + MINUTE * minutes {
+            let is_due = planned.take_if(|due| *due == now).is_some_and(|due| heartbeats.is_due(&address, due));
+            if is_due || now == regular {
+                heartbeats.sent(&address, now);
+                sent.push(now - start);
+                let failed = heartbeats.failed(&address, now).unwrap();
+                lines += usize::from(failed.is_news);
+                assert!(planned.is_none() || failed.again.is_none(), "two tries are planned");
+                planned = planned.or(failed.again);
+            }
+            regular = if now == regular { now + INTERVAL } else { regular };
+            now = planned.map_or(regular, |due| due.min(regular));
+        }
+        let within = |minute: u32| sent.iter().filter(|at| (MINUTE * minute..MINUTE * (minute + 1)).contains(*at)).count();
+        ((0..minutes).map(within).collect(), lines)
+    }
+
+    #[test]
+    fn ten_minutes_without_a_broker_cost_each_as_few_heartbeats_as_the_first() {
+        let heartbeats = Heartbeats::default();
+        let (sent, lines) = without_the_broker(&heartbeats, 10, Instant::now());
+        // Every 3 s, and every 30 s.
+        assert!(sent.iter().all(|sent| (20..=22).contains(sent)), "{sent:?}");
+        assert_eq!(lines, 1);
+        assert!(heartbeats.told().is_empty());
+        assert!(heartbeats.taken("b"), "the first that is taken is news");
+        assert_eq!(heartbeats.told().len(), 1);
+    }
+
+    #[test]
+    fn a_try_that_was_planned_is_not_made_when_the_broker_has_answered_meanwhile() {
+        let (heartbeats, now) = (Heartbeats::default(), Instant::now());
+        heartbeats.sent(&"b".into(), now);
+        let due = heartbeats.failed("b", now).unwrap().again.unwrap();
+        assert_eq!(heartbeats.failed("b", now), Some(Failed { is_news: false, again: None }));
+        assert!(heartbeats.taken("b"));
+        assert!(!heartbeats.is_due("b", due));
+        assert_eq!(heartbeats.failed("another", now), None);
     }
 }
