@@ -171,6 +171,12 @@ impl Attempts {
         self.pause_until = now.checked_add(FIRST_PAUSE * (1 << shift));
     }
 
+    /// An error that ends the send and is none of an attempt's: as uncertain as what was tried before.
+    pub(super) fn qualified(&self, error: Error) -> Error {
+        let certainty = self.certainty.max(error.certainty());
+        error.with_certainty(certainty)
+    }
+
     /// Everything that was tried, as one error with the last failure's kind; `no_queue` tells why nothing was.
     pub(super) fn take_error(&mut self, now: Instant, topic: &str, no_queue: &str) -> Error {
         let is_late = now >= self.deadline;
@@ -347,6 +353,17 @@ mod tests {
     }
 
     #[test]
+    fn an_end_between_attempts_is_as_uncertain_as_they_were() {
+        let end = || Error::new(ErrorKind::NotRunning, "the client has been shut down");
+        let mut send = Send::new(&["a", "b"]);
+        assert_eq!(send.attempts.qualified(end()).certainty(), Certainty::NotSent);
+        send.try_next().unwrap();
+        send.fail("a", timeout());
+        let error = send.attempts.qualified(end());
+        assert_eq!((error.kind(), error.certainty()), (ErrorKind::NotRunning, Certainty::Unknown));
+    }
+
+    #[test]
     fn a_pinned_send_is_repeated_only_when_nothing_can_be_stored() {
         let now = Instant::now();
         let queues = queues(&["a"], 1);
@@ -377,6 +394,17 @@ mod tests {
         }
         assert!(send.try_next().is_some());
         assert!(send.attempts.failed.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_slept_through_its_deadline_says_that_its_message_may_be_stored() {
+        let mut send = Send::new(&["a", "b"]);
+        send.try_next().unwrap();
+        send.now += Duration::from_secs(300);
+        send.fail("a", timeout());
+        assert_eq!(send.try_next(), None);
+        let error = send.attempts.take_error(send.now, "T", "no queue");
+        assert_eq!((error.kind(), error.certainty()), (ErrorKind::Timeout, Certainty::Unknown));
     }
 
     #[test]

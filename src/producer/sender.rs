@@ -108,8 +108,8 @@ impl Sender {
         loop {
             match self.step(send) {
                 Step::Route => {
-                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline())?;
-                    send.route = Some(route);
+                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline());
+                    send.route = Some(route.map_err(|error| send.attempts.qualified(error))?);
                 }
                 Step::Answer { limit } => return Ok(limit),
                 Step::Pause { until } => park_until(until),
@@ -253,7 +253,7 @@ impl Sender {
             Err(error) => (error.phase, Error::from(error)),
         };
         if error.kind() == ErrorKind::NotRunning {
-            return Some(Err(error));
+            return Some(Err(send.attempts.qualified(error)));
         }
         let broker = Arc::clone(&queue.broker_name);
         let begun = send.current.take()?.begun;
@@ -373,7 +373,8 @@ impl<D: Done> AsyncSend<D> {
             Step::Answer { limit } => self.invoke(limit),
             Step::Pause { until } => {
                 let core = Arc::clone(&self.sender.core);
-                core.timer.at(until, move || self.go_on());
+                let paused = Paused(Some(self));
+                core.timer.at(until, move || paused.go_on());
             }
             Step::Over => {
                 let error = self.send.take_error();
@@ -388,7 +389,10 @@ impl<D: Done> AsyncSend<D> {
                 self.send.route = Some(route);
                 self.go_on();
             }
-            Err(error) => self.finish(End::Failed(error)),
+            Err(error) => {
+                let error = self.send.attempts.qualified(error);
+                self.finish(End::Failed(error));
+            }
         }
     }
 
@@ -416,6 +420,27 @@ impl<D: Done> Complete for AsyncSend<D> {
             Some(Ok(receipt)) => self.finish(End::Stored(receipt)),
             Some(Err(error)) => self.finish(End::Failed(error)),
             None => self.go_on(),
+        }
+    }
+}
+
+/// A send that the timer has. A timer that ends drops it, and its end is told all the same.
+struct Paused<D: Done>(Option<Box<AsyncSend<D>>>);
+
+impl<D: Done> Paused<D> {
+    fn go_on(mut self) {
+        if let Some(send) = self.0.take() {
+            send.go_on();
+        }
+    }
+}
+
+impl<D: Done> Drop for Paused<D> {
+    fn drop(&mut self) {
+        if let Some(send) = self.0.take() {
+            let error = Error::new(ErrorKind::NotRunning, "the client was shut down between two attempts");
+            let error = send.send.attempts.qualified(error);
+            send.finish(End::Failed(error));
         }
     }
 }

@@ -168,3 +168,27 @@ fn shutdown_resolves_what_is_in_flight_and_a_dropped_producer_calls_back_too() {
     assert_eq!(outcomes.iter().filter(|stored| *stored).count(), 200);
     assert_eq!(mini.messages(TOPIC).len(), 200);
 }
+
+/// Each waits for its next attempt when its client ends, after one of which nobody knows what became.
+#[test]
+fn a_send_that_waits_for_its_next_attempt_is_called_back_when_its_client_ends() {
+    let mini = mini(1);
+    let producer = producer(&mini).retries(100).start().unwrap();
+    producer.wait_ready(&[TOPIC], PATIENCE).unwrap();
+    let lost = mini.fail(SEND, Fault::close_after().times(1));
+    let busy = mini.fail(SEND, Fault::error(ResponseCode::SYSTEM_BUSY, "busy"));
+    let (told, outcomes) = unbounded();
+    for _ in 0..100 {
+        let told = told.clone();
+        producer.send_async(message(), move |result| told.send(result).unwrap()).unwrap();
+    }
+    drop(told);
+    // By then the pauses are so long that most of them are in one.
+    assert!(mini.wait_for_fault(busy, 600, PATIENCE) && mini.fault_hits(lost) == 1);
+    drop(producer);
+    let errors: Vec<_> = outcomes.iter().map(|result| result.unwrap_err()).collect();
+    assert_eq!(errors.len(), 100);
+    assert!(errors.iter().all(|error| error.kind() == ErrorKind::NotRunning), "{errors:?}");
+    let unknown = errors.iter().filter(|error| error.certainty() == Certainty::Unknown).count();
+    assert!(unknown >= 1, "the one that was stored says that it is not");
+}
