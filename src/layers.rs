@@ -58,6 +58,28 @@ const PURE: &[&str] = &[
     "consumer/retry.rs",
 ];
 
+/// Where the clock on the wall is looked at, which may be moved at any moment, and what for. All waiting goes by the
+/// other one.
+const WALL_CLOCK: &[(&str, &str)] = &[
+    ("client/identity.rs", "the time in ids of messages"),
+    ("consumer/pull_service.rs", "where a queue that the topic gets later begins"),
+    ("consumer/push.rs", "the version of a subscription"),
+    ("mini_broker/clock.rs", "what the mini broker stamps on messages, once at its start"),
+    ("producer/prepare.rs", "when a message was born"),
+];
+
+#[test]
+fn nothing_but_timestamps_goes_by_the_clock_on_the_wall() {
+    let looks = |line: &str| line.contains("SystemTime::now()") || line.contains("wall_clock_millis()");
+    let looking = sources().into_iter().filter(|file| {
+        !["layers", "vectors"].contains(&file.module())
+            && file.code.lines().take_while(|line| *line != "#[cfg(test)]").any(looks)
+    });
+    let mut looking: Vec<_> = looking.map(|file| file.name).collect();
+    looking.sort();
+    assert_eq!(looking, WALL_CLOCK.iter().map(|(file, _)| *file).collect::<Vec<_>>());
+}
+
 #[test]
 fn no_layer_uses_one_above_it() {
     let mut wrong = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::config::ClientConfig;
@@ -10,6 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::message_id::UniqueId;
 
 const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
+/// A clock that is set back by this at most is waited for: until then ids bear the time they had reached.
+const SMALL_STEP_BACK_MILLIS: u64 = 1000;
+/// Of the number in [`Identity::last`].
+const COUNTER_BITS: u32 = 16;
 
 /// A client's id and the source of unique message ids.
 ///
@@ -21,9 +25,13 @@ pub(crate) struct Identity {
     /// Told by the system of a fork: asking for the process id costs more than all else that a send asks the system for.
     fork: forkguard::Guard,
     address: IpAddr,
-    /// Stand where the Java client has its process id and the hash of its class loader.
-    random: (u16, u32),
-    counter: AtomicU32,
+    /// Stands where the Java client has its process id.
+    random: u16,
+    /// Stands where the Java client has the hash of its class loader. Another one when the clock was set back, since ids
+    /// of the time that comes again could be the same.
+    discriminator: AtomicU32,
+    /// Time, in milliseconds since 1970, and number of the last id.
+    last: AtomicU64,
     /// When the month began of which the last id was made.
     month_start: AtomicI64,
 }
@@ -43,8 +51,9 @@ impl Identity {
             client_id: config.client_id.clone().unwrap_or_else(made_up),
             fork,
             address,
-            random: (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f])),
-            counter: AtomicU32::new(0),
+            random: u16::from_be_bytes([a, b]),
+            discriminator: AtomicU32::new(u32::from_be_bytes([c, d, e, f])),
+            last: AtomicU64::new(0),
             month_start: AtomicI64::new(0),
         })
     }
@@ -56,18 +65,38 @@ impl Identity {
 
     /// Where a round over queues begins, so that not all clients begin at the same one.
     pub(crate) fn random_start(&self) -> usize {
-        usize::from(self.random.0)
+        usize::from(self.random)
     }
 
     /// A new message id for a message made at `now`, in milliseconds since 1970.
     pub(crate) fn next_unique_id(&self, now: i64) -> UniqueId {
-        let [_, _, high, low] = self.counter.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let (millis, counter) = self.next_moment(now);
         UniqueId {
             ip: self.address,
-            process_id: self.random.0,
-            discriminator: self.random.1,
-            millis_of_month: self.millis_of_month(now),
-            counter: u16::from_be_bytes([high, low]),
+            process_id: self.random,
+            // Behind the moment: whoever sees one of a time that comes again sees the new value too.
+            discriminator: self.discriminator.load(Ordering::Acquire),
+            millis_of_month: self.millis_of_month(millis),
+            counter,
+        }
+    }
+
+    /// A time and a number that no other id has together with the discriminator. The number runs on from id to id, so
+    /// that it differs also where the time of a month comes again.
+    fn next_moment(&self, now: i64) -> (i64, u16) {
+        let mut last = self.last.load(Ordering::Acquire);
+        loop {
+            let (next, set_back) = successor(last, u64::try_from(now).unwrap_or(0));
+            if set_back {
+                self.discriminator.fetch_add(1, Ordering::AcqRel);
+            }
+            match self.last.compare_exchange_weak(last, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let [.., high, low] = next.to_be_bytes();
+                    return (i64::try_from(next >> COUNTER_BITS).unwrap_or(0), u16::from_be_bytes([high, low]));
+                }
+                Err(other) => last = other,
+            }
         }
     }
 
@@ -83,6 +112,17 @@ impl Identity {
         let start = month_start(now);
         self.month_start.store(start, Ordering::Relaxed);
         u32::try_from(now - start).unwrap_or(0)
+    }
+}
+
+/// What follows a time and number at `now`, and whether the clock was set back.
+fn successor(last: u64, now: u64) -> (u64, bool) {
+    // Where the numbers of a millisecond are used up, this is in the next one.
+    let next = last + 1;
+    let ahead = (next >> COUNTER_BITS).checked_sub(now);
+    match ahead {
+        Some(0..=SMALL_STEP_BACK_MILLIS) => (next, false),
+        _ => (now << COUNTER_BITS | next & ((1 << COUNTER_BITS) - 1), ahead.is_some()),
     }
 }
 
@@ -145,7 +185,6 @@ mod tests {
 
     #[test]
     fn an_id_tells_the_moment_within_the_month() {
-        let client = identity();
         // 2025-09-15 10:00:00 UTC, then the first and the last moment of a leap day, then the next month.
         for (now, millis) in [
             (1_757_930_400_000, 1_245_600_000),
@@ -153,8 +192,33 @@ mod tests {
             (1_709_251_199_999, 29 * MILLIS_PER_DAY - 1),
             (1_709_251_200_000, 0),
         ] {
-            assert_eq!(i64::from(client.next_unique_id(now).millis_of_month), millis);
+            assert_eq!(i64::from(identity().next_unique_id(now).millis_of_month), millis);
         }
+    }
+
+    #[test]
+    fn ids_stay_unique_when_the_clock_is_set_back_or_ahead_and_tell_its_time() {
+        const HOUR: i64 = 60 * 60 * 1000;
+        let (client, start) = (identity(), 1_757_930_400_000);
+        let mut ids = HashSet::new();
+        let mut shift = 0;
+        for step in [0, -HOUR, HOUR, -HOUR, HOUR, -100, 50] {
+            // The time that was there before comes again, with thousands of ids in each millisecond.
+            shift += step;
+            for now in (0..20).flat_map(|millis| std::iter::repeat_n(start + shift + millis, 1_000)) {
+                let id = client.next_unique_id(now);
+                let ahead = i64::from(id.millis_of_month) - (now - month_start(now));
+                assert!((0..=1000).contains(&ahead), "{ahead} ms ahead of the clock");
+                assert!(ids.insert(id.to_string()), "{id} was there before");
+            }
+        }
+    }
+
+    #[test]
+    fn ids_stay_unique_when_more_are_made_in_a_millisecond_than_it_has_numbers() {
+        let (client, now) = (identity(), wall_clock_millis());
+        let ids: HashSet<_> = (0..200_000).map(|_| client.next_unique_id(now).to_string()).collect();
+        assert_eq!(ids.len(), 200_000);
     }
 
     #[test]
