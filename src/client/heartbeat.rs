@@ -18,6 +18,7 @@ use crate::name_map::NameMap;
 use crate::remoting::Request;
 use crate::wire::RequestCode;
 use crate::wire::body::{self, HeartbeatData};
+use crate::wire::version::release_name;
 
 /// A broker that did not take a heartbeat is told again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -39,6 +40,8 @@ struct Told {
     heard: bool,
     /// The last heartbeat failed, which has been logged.
     failing: bool,
+    /// What it last told of itself in an answer.
+    version: Option<i32>,
     /// When it is told again: one time only, however many heartbeats fail until then.
     again: Option<Instant>,
 }
@@ -62,16 +65,21 @@ impl Heartbeats {
     /// A heartbeat goes out.
     fn sent(&self, address: &Arc<str>, now: Instant) {
         let mut brokers = self.brokers.lock();
-        let new = Told { sent: now, lost: false, heard: false, failing: false, again: None };
+        let new = Told { sent: now, lost: false, heard: false, failing: false, version: None, again: None };
         let told = brokers.entry(Arc::clone(address)).or_insert(new);
         (told.sent, told.lost) = (now, false);
     }
 
+    /// The version that a broker last told.
+    pub(crate) fn version(&self, address: &str) -> Option<i32> {
+        self.brokers.lock().get(address)?.version
+    }
+
     /// A heartbeat was taken; whether this is the first on its connection.
-    fn taken(&self, address: &str) -> bool {
+    fn taken(&self, address: &str, version: i32) -> bool {
         let mut brokers = self.brokers.lock();
         let Some(told) = brokers.get_mut(address) else { return false };
-        (told.failing, told.again) = (false, None);
+        (told.failing, told.again, told.version) = (false, None, Some(version));
         !std::mem::replace(&mut told.heard, true)
     }
 
@@ -175,16 +183,16 @@ impl Core {
         self.call(address, request, self.request_deadline(), move |answer| {
             let Some(core) = core.upgrade() else { return };
             match answer {
-                Ok(_) => core.heartbeat_taken(&broker),
+                Ok(answer) => core.heartbeat_taken(&broker, answer.version),
                 Err(error) => core.heartbeat_failed(&broker, &error),
             }
         });
     }
 
-    fn heartbeat_taken(&self, address: &Arc<str>) {
-        let first = self.heartbeats.taken(address);
+    fn heartbeat_taken(&self, address: &Arc<str>, version: i32) {
+        let first = self.heartbeats.taken(address, version);
         if first {
-            info!("broker {address} knows this client");
+            info!("broker {address}, which runs {}, knows this client", release_name(version));
             for member in self.members() {
                 member.heartbeat_heard(address);
             }
@@ -239,7 +247,8 @@ mod tests {
             regular = if now == regular { now + INTERVAL } else { regular };
             now = planned.map_or(regular, |due| due.min(regular));
         }
-        let within = |minute: u32| sent.iter().filter(|at| (MINUTE * minute..MINUTE * (minute + 1)).contains(*at)).count();
+        let within =
+            |minute: u32| sent.iter().filter(|at| (MINUTE * minute..MINUTE * (minute + 1)).contains(*at)).count();
         ((0..minutes).map(within).collect(), lines)
     }
 
@@ -251,8 +260,9 @@ mod tests {
         assert!(sent.iter().all(|sent| (20..=22).contains(sent)), "{sent:?}");
         assert_eq!(lines, 1);
         assert!(heartbeats.told().is_empty());
-        assert!(heartbeats.taken("b"), "the first that is taken is news");
-        assert_eq!(heartbeats.told().len(), 1);
+        assert_eq!(heartbeats.version("b"), None);
+        assert!(heartbeats.taken("b", 407), "the first that is taken is news");
+        assert_eq!((heartbeats.told().len(), heartbeats.version("b")), (1, Some(407)));
     }
 
     #[test]
@@ -261,7 +271,7 @@ mod tests {
         heartbeats.sent(&"b".into(), now);
         let due = heartbeats.failed("b", now).unwrap().again.unwrap();
         assert_eq!(heartbeats.failed("b", now), Some(Failed { is_news: false, again: None }));
-        assert!(heartbeats.taken("b"));
+        assert!(heartbeats.taken("b", 407));
         assert!(!heartbeats.is_due("b", due));
         assert_eq!(heartbeats.failed("another", now), None);
     }

@@ -14,7 +14,7 @@ pub(crate) mod rpc;
 pub(crate) mod timer;
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::env;
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -74,6 +74,18 @@ impl Client {
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.core().identity.client_id
+    }
+
+    /// The versions of the brokers that this client sends heartbeats to, as they told them in their last answers: by
+    /// broker name and address, as numbers of the Java client's `MQVersion`.
+    /// [`release_name`](crate::wire::version::release_name) tells the release. A broker that has not answered yet is
+    /// not there.
+    #[must_use]
+    pub fn broker_versions(&self) -> BTreeMap<String, BTreeMap<String, i32>> {
+        let version = |address: &Arc<str>| Some((address.to_string(), self.core().heartbeats.version(address)?));
+        let brokers = self.core().routes.addresses_by_name().into_iter();
+        let told = brokers.map(|(name, addresses)| (name.to_string(), addresses.iter().filter_map(version).collect()));
+        told.filter(|(_, versions): &(_, BTreeMap<_, _>)| !versions.is_empty()).collect()
     }
 
     /// Sends a request of the caller's own making to a name server or broker and waits for its answer, for what this
@@ -223,7 +235,7 @@ pub(crate) struct Core {
     pub(crate) timer: Timer,
     pub(crate) callbacks: Callbacks,
     pub(crate) threads: Threads,
-    heartbeats: Heartbeats,
+    pub(crate) heartbeats: Heartbeats,
     members: RwLock<HashMap<MemberKey, Arc<dyn Member>>>,
     changes: Changes,
     /// The threads that the consumers of this client share, while there is a consumer.

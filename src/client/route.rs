@@ -3,7 +3,7 @@
 //! A look-up is asynchronous and shared: whoever asks for the same topic meanwhile waits for the same answer. It runs on
 //! `rmq-remoting` (its replies) and on whichever thread began it; nothing here blocks but [`Routes::wait`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,6 +159,17 @@ impl Routes {
         let known = self.known.read();
         let addresses = known.values().flat_map(|route| &route.brokers).flat_map(|broker| &broker.addresses);
         addresses.filter(|(id, _)| with_slaves || *id == MASTER_ID).map(|(_, address)| Arc::clone(address)).collect()
+    }
+
+    /// The addresses of all brokers in known routes, by their names.
+    pub(crate) fn addresses_by_name(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
+        let known = self.known.read();
+        let mut by_name: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for broker in known.values().flat_map(|route| &route.brokers) {
+            let addresses = broker.addresses.iter().map(|(_, address)| Arc::clone(address));
+            by_name.entry(Arc::clone(&broker.name)).or_default().extend(addresses);
+        }
+        by_name
     }
 
     /// The master of a broker by its name, from any topic's route.

@@ -21,6 +21,7 @@ use crate::wire::body::{SUBSCRIBE_ALL, SubscriptionData};
 use crate::wire::name::{
     DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_group, check_topic, is_system_group, retry_topic,
 };
+use crate::wire::version::release_name;
 
 use super::allocate::AllocateStrategy;
 use super::consume_service::Pool;
@@ -188,14 +189,19 @@ impl PushConsumer {
         queues
     }
 
-    /// Why a queue is, or is not, consumed at this moment: a sentence for people. `None` for a queue that is not this
-    /// consumer's.
+    /// Why a queue is, or is not, consumed at this moment, and which release its broker runs: a sentence for people.
+    /// `None` for a queue that is not this consumer's.
     #[must_use]
     pub fn explain(&self, queue: &MessageQueue) -> Option<String> {
         let (words, said) = bounded(1);
-        let (consumer, queue) = (Arc::clone(&self.consumer), queue.clone());
-        self.consumer.pull.send(PullEvent::Explain { consumer, queue, words }).ok()?;
-        said.recv_timeout(Duration::from_secs(1)).ok().flatten()
+        let (consumer, asked) = (Arc::clone(&self.consumer), queue.clone());
+        self.consumer.pull.send(PullEvent::Explain { consumer, queue: asked, words }).ok()?;
+        let text = said.recv_timeout(Duration::from_secs(1)).ok().flatten()?;
+        let master = self.core().routes.master_of(&queue.broker_name);
+        Some(match master.and_then(|master| self.core().heartbeats.version(&master)) {
+            Some(version) => format!("{text}; {} runs {}", queue.broker_name, release_name(version)),
+            None => text,
+        })
     }
 
     /// Pulls nothing more until [`resume`](Self::resume). The queues stay this consumer's, and what was pulled already is

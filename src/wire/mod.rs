@@ -25,6 +25,7 @@ pub mod name;
 pub mod pop;
 pub mod recall;
 pub mod sys_flag;
+pub mod version;
 
 mod binary_header;
 mod ext_fields;
