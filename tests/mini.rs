@@ -101,15 +101,17 @@ struct MiniCluster {
 
 impl MiniCluster {
     fn start(profile: &Profile, release: Release) -> Self {
-        let mini = MiniBroker::builder()
+        let builder = MiniBroker::builder()
             .release(release)
             .name_servers(profile.name_servers)
             .brokers(profile.brokers)
             .auto_create_topics(profile.auto_create_topics)
             .max_message_size(profile.max_message_size)
-            .delay_levels(profile.delay_levels.split(' ').map(delay))
-            .start()
-            .expect("a mini broker");
+            .delay_levels(profile.delay_levels.split(' ').map(delay));
+        // Brokers that are killed forget offsets as the real ones do.
+        let builder =
+            if profile.isolated { builder.offset_write_interval(Duration::from_millis(500)) } else { builder };
+        let mini = builder.start().expect("a mini broker");
         let name_servers = mini.name_servers().iter().map(|address| address.parse().expect("an address")).collect();
         let brokers = mini
             .broker_names()

@@ -78,10 +78,10 @@ impl Broker {
             name,
             address,
             condition: Condition::Up,
+            offsets: Offsets::written_every(settings.offset_write_interval.map(millis)),
             settings,
             store,
             groups: BTreeMap::new(),
-            offsets: Offsets::default(),
             parked: Vec::new(),
             delayed: BTreeMap::new(),
             turns: 0,
@@ -277,18 +277,30 @@ fn without_last_separator(properties: &Properties) -> Properties {
     Properties::from_encoded(encoded.slice(..kept)).unwrap_or_default()
 }
 
-/// Consumed offsets by group, topic and queue.
+type ByGroup = BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>;
+
+/// Consumed offsets by group, topic and queue, and what is written down of them.
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
-    by_group: BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>,
+    by_group: ByGroup,
+    /// In milliseconds; without it nothing is ever lost.
+    write_interval: Option<i64>,
+    written: ByGroup,
+    next_write: i64,
 }
 
 impl Offsets {
+    /// Offsets that are written down every so many milliseconds.
+    fn written_every(write_interval: Option<i64>) -> Self {
+        Self { write_interval, ..Self::default() }
+    }
+
     pub(super) fn find(&self, group: &str, topic: &str, queue_id: i32) -> Option<i64> {
         self.by_group.get(group)?.get(topic)?.get(&queue_id).copied()
     }
 
-    pub(super) fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64) {
+    pub(super) fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, now: i64) {
+        self.write_what_is_due(now);
         let topics = self.by_group.entry(group.to_owned()).or_default();
         topics.entry(topic.to_owned()).or_default().insert(queue_id, offset);
     }
@@ -297,5 +309,47 @@ impl Offsets {
         if let Some(queues) = self.by_group.get_mut(group).and_then(|topics| topics.get_mut(topic)) {
             queues.remove(&queue_id);
         }
+    }
+
+    /// The broker dies: what is not written down is gone.
+    pub(super) fn die(&mut self, now: i64) {
+        if self.write_interval.is_some() {
+            self.write_what_is_due(now);
+            self.by_group.clone_from(&self.written);
+        }
+    }
+
+    /// Nothing changes between two calls: what was due since the last one would have been written as it is now.
+    fn write_what_is_due(&mut self, now: i64) {
+        let Some(interval) = self.write_interval else { return };
+        if self.next_write == 0 {
+            self.next_write = now.saturating_add(interval);
+        } else if self.next_write <= now {
+            self.written.clone_from(&self.by_group);
+            let late = now.saturating_sub(self.next_write).checked_rem(interval).unwrap_or(0);
+            self.next_write = now.saturating_sub(late).saturating_add(interval);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_dies_has_the_offsets_that_it_had_written() {
+        let mut offsets = Offsets::written_every(Some(500));
+        for (offset, now) in [(1, 1000), (2, 1499), (3, 1501)] {
+            offsets.commit("g", "t", 0, offset, now);
+        }
+        offsets.die(1999);
+        assert_eq!(offsets.find("g", "t", 0), Some(2), "written at 1500");
+        offsets.commit("g", "t", 0, 4, 1999);
+        offsets.die(2000);
+        assert_eq!(offsets.find("g", "t", 0), Some(4), "written at 2000");
+        let mut kept = Offsets::written_every(None);
+        kept.commit("g", "t", 0, 1, 1000);
+        kept.die(1000);
+        assert_eq!(kept.find("g", "t", 0), Some(1));
     }
 }

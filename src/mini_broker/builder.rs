@@ -50,6 +50,7 @@ impl MiniBrokerBuilder {
                 max_message_size: 4 * 1024 * 1024,
                 raw_route_json: false,
                 delay_levels: DELAY_LEVELS.map(Duration::from_secs).to_vec(),
+                offset_write_interval: None,
             },
         }
     }
@@ -119,6 +120,13 @@ impl MiniBrokerBuilder {
     /// The delay of each level, the first of which is level 1. Default 1 s to 2 h in 18 levels (`messageDelayLevel`).
     pub fn delay_levels(mut self, levels: impl IntoIterator<Item = Duration>) -> Self {
         self.settings.delay_levels = levels.into_iter().collect();
+        self
+    }
+
+    /// How often a broker writes down how far groups have consumed (`flushConsumerOffsetInterval`): one that is stopped
+    /// forgets what it has confirmed since, as a real one that is killed. By default nothing is forgotten.
+    pub fn offset_write_interval(mut self, interval: Duration) -> Self {
+        self.settings.offset_write_interval = Some(interval);
         self
     }
 

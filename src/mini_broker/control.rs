@@ -182,8 +182,8 @@ impl MiniBroker {
     /// When there is no such broker.
     pub fn set_committed_offset(&self, group: &str, queue: &MessageQueue, offset: Option<i64>) {
         let (group, topic, queue_id) = (group.to_owned(), Arc::clone(&queue.topic), queue.queue_id);
-        self.with_broker(&queue.broker_name, move |broker, _| match offset {
-            Some(offset) => broker.offsets.commit(&group, &topic, queue_id, offset),
+        self.with_broker(&queue.broker_name, move |broker, now| match offset {
+            Some(offset) => broker.offsets.commit(&group, &topic, queue_id, offset, now),
             None => broker.offsets.forget(&group, &topic, queue_id),
         });
     }
@@ -254,7 +254,7 @@ impl MiniBroker {
     }
 
     /// Stops a broker: its connections break and new ones are refused; the route has it no more. What it has stored
-    /// stays.
+    /// stays, but for offsets with an [interval of writing](super::MiniBrokerBuilder::offset_write_interval).
     ///
     /// # Panics
     ///

@@ -36,7 +36,7 @@
 //! * **Slaves, replication, acting masters**: every broker is a master; `suggestWhichBrokerId` is 0.
 //! * **Disks**: no flush, no expiry by age ([`MiniBroker::set_min_offset`] stands in), no loss when a broker stops: its
 //!   messages *and* offsets are there when it starts again, while a real broker that is killed forgets the offsets of
-//!   the last five seconds.
+//!   the last five seconds ([`MiniBrokerBuilder::offset_write_interval`] makes it so).
 //! * **Heartbeat expiry and idle connections**: a real broker forgets a member after 120 s of silence. Here time can
 //!   jump, and would make everybody silent at once; a member goes when its connection does.
 //! * **TLS, ACL, VIP ports, the HAProxy header**: they come with the client's side of them.

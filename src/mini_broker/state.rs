@@ -73,6 +73,8 @@ pub(super) struct Settings {
     /// Route answers in fastjson's own dialect, whatever the client asks for.
     pub(super) raw_route_json: bool,
     pub(super) delay_levels: Vec<Duration>,
+    /// How often offsets are written down; `None` for at once.
+    pub(super) offset_write_interval: Option<Duration>,
 }
 
 /// One of the servers, by its place among its kind.
@@ -303,7 +305,12 @@ impl State {
                 self.name_servers.get_mut(index).into_iter().for_each(|server| server.condition = condition);
             }
             Node::Broker(index) => {
-                self.brokers.get_mut(index).into_iter().for_each(|broker| broker.condition = condition);
+                if let Some(broker) = self.brokers.get_mut(index) {
+                    if condition == Condition::Down {
+                        broker.offsets.die(now);
+                    }
+                    broker.condition = condition;
+                }
             }
         }
         if condition == Condition::Up {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
-use rocketmq_sync::mini_broker::Fault;
+use rocketmq_sync::mini_broker::{Fault, MiniBroker};
 use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, PushConsumer};
 
@@ -76,6 +76,41 @@ fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_cons
     assert!(mini.wait_for_requests(RequestCode::PULL_MESSAGE, pulls + 1, PATIENCE));
     eventually("the offset is what was consumed", || mini.committed_offset("workers", &queue) == Some(0));
     consumer.shutdown(PATIENCE);
+}
+
+/// A broker that dies before it has written down the offsets that it confirmed.
+#[test]
+fn offsets_that_a_broker_forgets_when_it_dies_are_sent_once_more() {
+    let mini = MiniBroker::builder().offset_write_interval(Duration::from_secs(60 * 60)).start().unwrap();
+    mini.create_topic(TOPIC, 1);
+    let queue = MessageQueue::new(TOPIC, "broker-a", 0);
+    let member = |delivered: Sender<i64>| {
+        let builder = PushConsumer::builder("workers")
+            .name_servers(mini.name_servers())
+            .consume_from(ConsumeFromWhere::First)
+            .offset_interval(Duration::from_millis(50))
+            .subscribe(TOPIC, FilterExpression::all());
+        builder.each(move |message: &MessageExt| delivered.send(message.queue_offset)).start().unwrap()
+    };
+    let (delivered, deliveries) = unbounded();
+    let consumer = member(delivered);
+    for offset in 0..10 {
+        assert_eq!(mini.store(&queue, &message()), offset);
+    }
+    assert!(mini.wait_for_committed_offset("workers", &queue, 10, PATIENCE));
+    mini.stop_broker("broker-a");
+    assert_eq!(mini.committed_offset("workers", &queue), None, "the broker has forgotten nothing");
+    mini.start_broker("broker-a").unwrap();
+    assert!(mini.wait_for_committed_offset("workers", &queue, 10, PATIENCE), "nothing new is consumed");
+    assert!(consumer.shutdown(PATIENCE).is_clean());
+    drop(consumer);
+    assert_eq!(deliveries.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+
+    let (delivered, deliveries) = unbounded();
+    let next = member(delivered);
+    mini.store(&queue, &message());
+    assert_eq!(deliveries.recv_timeout(PATIENCE), Ok(10), "what was consumed comes again");
+    assert!(next.shutdown(PATIENCE).is_clean());
 }
 
 #[test]

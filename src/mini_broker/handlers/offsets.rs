@@ -48,7 +48,7 @@ pub(super) fn update(broker: &mut Broker, request: &Request) -> Handled {
             return Err(Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, format!("Topic {topic} not exist!")));
         }
     }
-    broker.offsets.commit(group, topic, header.queue_id, header.commit_offset);
+    broker.offsets.commit(group, topic, header.queue_id, header.commit_offset, request.now);
     Ok(Answer::success().into())
 }
 

@@ -68,7 +68,8 @@ pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
         filter,
     };
     if header.sys_flag & COMMIT_OFFSET != 0 {
-        broker.offsets.commit(header.consumer_group, header.topic, header.queue_id, header.commit_offset);
+        let PullMessageRequest { consumer_group, topic, queue_id, commit_offset, .. } = header;
+        broker.offsets.commit(consumer_group, topic, queue_id, commit_offset, request.now);
     }
     let found = read(broker, &wanted);
     if found.status.code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & SUSPEND != 0 {
