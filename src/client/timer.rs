@@ -128,6 +128,8 @@ fn run(inbox: &Receiver<Scheduled>, stopped: &Receiver<()>) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
 
     use super::*;
     use crate::worker::StdThreads;
@@ -147,6 +149,41 @@ mod tests {
         }
         drop(sender);
         assert_eq!(done.iter().collect::<Vec<_>>(), [10, 20, 30]);
+    }
+
+    /// What a client plans for its duties: the next time is an interval after the last one ran.
+    fn every(timer: &Timer, interval: Duration, runs: Arc<AtomicUsize>) {
+        let again = timer.clone();
+        timer.after(interval, move || {
+            runs.fetch_add(1, SeqCst);
+            every(&again, interval, runs);
+        });
+    }
+
+    /// Runs `last` when so many jobs have been planned and run one after the other.
+    fn after_hops(timer: &Timer, hops: usize, last: impl FnOnce() + Send + 'static) {
+        let next = timer.clone();
+        timer.after(Duration::ZERO, move || if hops == 0 { last() } else { after_hops(&next, hops - 1, last) });
+    }
+
+    /// The thread stands still for ten intervals, as in a suspend of the process.
+    #[test]
+    fn a_duty_whose_time_has_passed_many_times_does_not_make_up_for_that() {
+        let (timer, _thread) = start();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let interval = Duration::from_millis(100);
+        every(&timer, interval, Arc::clone(&runs));
+        let (sender, done) = unbounded();
+        let again = timer.clone();
+        timer.after(Duration::ZERO, move || {
+            let (before, end) = (runs.load(SeqCst), Instant::now() + interval * 10);
+            while Instant::now() < end {
+                std::thread::park_timeout(interval);
+            }
+            after_hops(&again, 30, move || sender.send(runs.load(SeqCst) - before).unwrap());
+        });
+        let runs = done.recv().unwrap();
+        assert!((1..5).contains(&runs), "{runs} runs");
     }
 
     #[test]

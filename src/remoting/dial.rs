@@ -182,6 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn ten_minutes_of_failures_cost_a_dial_a_second_and_the_last_wait_is_short() {
+        let start = Instant::now();
+        let (mut now, mut backoff, mut lines) = (start, Backoff::default(), 0);
+        let mut minutes = [0_u32; 10];
+        while let Some(minute) = minutes.get_mut(usize::try_from((now - start).as_secs() / 60).unwrap()) {
+            *minute += 1;
+            let failures = backoff.failed(now, u64::from(*minute) * 151);
+            lines += usize::from(failures.is_power_of_two());
+            let until = backoff.until(now).unwrap();
+            assert!(until - now <= LONGEST_BACKOFF);
+            now = until;
+        }
+        assert!(minutes.iter().skip(1).all(|dials| (30..=60).contains(dials)), "{minutes:?}");
+        assert!(lines <= 10, "{lines} lines");
+        assert!(!backoff.is_forgotten(now));
+    }
+
+    #[test]
     fn the_next_address_is_tried_when_one_refuses() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

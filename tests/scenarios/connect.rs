@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::MiniBroker;
-use rocketmq_sync::{Message, Producer, Resolve};
+use rocketmq_sync::{Message, MessageQueue, Producer, Resolve};
 
+use super::deliveries::{Deliveries, end, taking_member};
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
-use super::{Cluster, unique};
+use super::{Broker, Cluster, Server, eventually, unique};
 
 /// Nobody listens there.
 const DEAD_ADDRESS: &str = "127.0.0.1:1";
@@ -111,4 +112,24 @@ impl Resolve for Resolved {
         self.names.lock().expect("no panic").insert(host_and_port.to_owned());
         Ok(host_and_port.replace("broker.invalid", "127.0.0.1").to_socket_addrs()?.collect())
     }
+}
+
+/// By their answers to heartbeats, and in the words about a queue.
+pub(crate) fn brokers_tell_which_release_they_run(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("Release"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let consumer = taking_member(cluster, &group, &topic, &deliveries, "consumer");
+    let (release, version) = match cluster.server() {
+        Server::Apache4 => ("4.9.7", 407),
+        Server::Apache5 | Server::Mini => ("5.5.0", 513),
+    };
+    let told = |broker: &Broker| (broker.name.clone(), [(broker.address.to_string(), version)].into());
+    let expected = cluster.brokers().iter().map(told).collect();
+    eventually("all have told it", || consumer.client().broker_versions() == expected);
+    for broker in cluster.brokers() {
+        let queue = MessageQueue::new(topic.as_str(), broker.name.as_str(), 0);
+        let words = consumer.explain(&queue).expect("a queue of its own");
+        assert!(words.ends_with(&format!("{} runs {release}", broker.name)), "{words}");
+    }
+    end([consumer]);
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, PushConsumer};
 
 use super::deliveries::{self, send_all, text};
+use super::proxy::Proxy;
 use super::scene::{Dice, is_soak};
 use super::{Cluster, eventually, unique};
 
@@ -67,9 +68,11 @@ fn covers(handled: &[Handled], process: &Process, sent: &BTreeSet<String>) -> bo
 /// The body of the test [`TEST`]: consumes until it is killed, where it is asked to.
 pub(crate) fn consume_if_asked() {
     let Ok(task) = env::var(TASK) else { return };
-    let [name_servers, topic, group] = task.split(' ').collect::<Vec<_>>()[..] else { panic!("no task: {task}") };
+    let [name_servers, map, topic, group] = task.split(' ').collect::<Vec<_>>()[..] else { panic!("no task: {task}") };
+    let map: BTreeMap<String, String> = map.split(';').filter_map(|pair| pair.split_once('=')).map(owned).collect();
     let _consumer = PushConsumer::builder(group)
         .name_servers([name_servers])
+        .address_map(move |address| map.get(address).cloned().unwrap_or_else(|| address.to_owned()))
         .offset_interval(Duration::from_millis(100))
         .consume_from(ConsumeFromWhere::First)
         .consume_threads(4)
@@ -88,6 +91,10 @@ pub(crate) fn consume_if_asked() {
         .expect("a consumer");
     // Should nobody kill it.
     thread::park_timeout(Duration::from_secs(300));
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
 }
 
 /// A message that a process has handled.
@@ -115,7 +122,7 @@ impl Handled {
 }
 
 /// A consumer in a process of its own.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<Handled>>>,
     reader: Option<thread::JoinHandle<()>>,
@@ -123,9 +130,19 @@ struct Process {
 
 impl Process {
     fn start(cluster: &dyn Cluster, topic: &str, group: &str) -> Self {
+        Self::begin(&format!("{} - {topic} {group}", cluster.name_server_list()))
+    }
+
+    /// One that reaches the servers through a proxy.
+    pub(crate) fn start_behind(proxy: &Proxy, topic: &str, group: &str) -> Self {
+        let map: Vec<_> = proxy.brokers().iter().map(|link| format!("{}={}", link.server(), link.address())).collect();
+        Self::begin(&format!("{} {} {topic} {group}", proxy.addresses().join(";"), map.join(";")))
+    }
+
+    fn begin(task: &str) -> Self {
         let mut child = Command::new(env::current_exe().expect("this executable"))
             .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
-            .env(TASK, format!("{} {topic} {group}", cluster.name_server_list()))
+            .env(TASK, task)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -142,8 +159,28 @@ impl Process {
         Self { child, lines, reader: Some(reader) }
     }
 
-    fn handled(&self) -> usize {
+    /// How many messages it has handled.
+    pub(crate) fn handled(&self) -> usize {
         self.lines.lock().len()
+    }
+
+    /// What it has handled.
+    pub(crate) fn bodies(&self) -> BTreeSet<String> {
+        self.lines.lock().iter().map(|handled| handled.body.clone()).collect()
+    }
+
+    /// Gives it no more time, as a suspend does, until [`Self::go_on`].
+    pub(crate) fn stand_still(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
     }
 
     /// Kills it; returns what it had handled.

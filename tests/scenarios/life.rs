@@ -1,11 +1,14 @@
 //! Starting and ending producers and consumers.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use parking_lot::Mutex;
 use rocketmq_sync::{
     Client, ConsumeFromWhere, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
     StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter,
@@ -195,11 +198,21 @@ pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_late
 #[derive(Clone, Default)]
 pub(crate) struct CountedThreads {
     living: Arc<AtomicUsize>,
+    /// Where the system tells of each, below its folder of processes.
+    places: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl CountedThreads {
     pub(crate) fn running(&self) -> usize {
         self.living.load(Ordering::SeqCst)
+    }
+
+    /// How long those that live were on a processor. Only Linux tells.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let places = self.places.lock();
+        let told = places.iter().filter_map(|place| fs::read_to_string(place.join("schedstat")).ok());
+        let nanos = told.filter_map(|told| told.split(' ').next()?.parse::<u64>().ok());
+        Duration::from_nanos(nanos.sum())
     }
 }
 
@@ -213,10 +226,12 @@ impl ThreadStarter for CountedThreads {
         }
         self.living.fetch_add(1, Ordering::SeqCst);
         let alive = Alive(Arc::clone(&self.living));
+        let places = Arc::clone(&self.places);
         StdThreads.start(
             spec,
             Box::new(move || {
                 let _alive = alive;
+                places.lock().extend(fs::read_link("/proc/thread-self").map(|place| Path::new("/proc").join(place)));
                 body();
             }),
         )

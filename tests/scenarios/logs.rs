@@ -27,6 +27,10 @@ pub(crate) fn about(name: &str) -> Lines {
 }
 
 impl Lines {
+    pub(crate) fn count(&self) -> usize {
+        self.0.lines.lock().len()
+    }
+
     /// Whether a line has these words in it.
     pub(crate) fn has(&self, words: &str) -> bool {
         self.0.lines.lock().iter().any(|line| line.contains(words))

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a run that went well tells how much it had to stand")]
 
+pub(crate) mod clocks;
 mod cluster;
 pub(crate) mod connect;
 pub(crate) mod connections;
@@ -22,6 +23,7 @@ mod logs;
 pub(crate) mod lookups;
 pub(crate) mod members;
 pub(crate) mod offset;
+pub(crate) mod outage;
 mod proxy;
 pub(crate) mod raw;
 pub(crate) mod retry;
@@ -130,7 +132,12 @@ macro_rules! for_each_scenario {
         $test! { members::queues_that_come_and_go_cost_no_message on STANDARD }
         $test! { members::a_new_queue_is_read_from_its_first_message on STANDARD }
         $test! { shutdown::a_shutdown_at_any_moment_from_any_thread_ends_everything on STANDARD }
+        $test! { shutdown::a_shutdown_among_late_and_lost_answers_ends_everything on STANDARD }
         $test! { crash::a_consumer_process_that_is_killed_again_and_again_loses_nothing on STANDARD }
+        $test! { outage::an_outage_of_all_servers_costs_little_and_traffic_is_back_within_seconds on STANDARD }
+        $test! { clocks::a_clock_an_hour_behind_costs_no_subscription on STANDARD }
+        $test! { clocks::a_member_that_stood_still_is_replaced_and_comes_back on STANDARD }
+        $test! { connect::brokers_tell_which_release_they_run on STANDARD }
         $test! { kills::three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send on TRIPLE }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }

@@ -167,6 +167,11 @@ impl Link {
         self.address
     }
 
+    /// Where the server itself is.
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.upstream
+    }
+
     /// From now on; waits until it is so.
     pub(crate) fn set(&self, mode: Mode) {
         self.shared.tell(|board| board.links[self.number].wanted = mode);

@@ -24,8 +24,7 @@ pub(crate) fn a_broker_that_is_added_removed_and_back_costs_no_message(cluster: 
         builder.start().expect("a client")
     });
     let consumed = Arc::new(Consumed::default());
-    let consumers =
-        clients.each_ref().map(|client| start_consumer(client, &group, &topic, Arc::clone(&consumed)));
+    let consumers = clients.each_ref().map(|client| start_consumer(client, &group, &topic, Arc::clone(&consumed)));
     let producer = Producer::builder(unique("P")).client(&clients[0]).send_timeout(PATIENCE).start();
     let load = Load { producer: producer.expect("a producer"), consumers, topic, consumed };
 

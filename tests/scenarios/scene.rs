@@ -27,11 +27,16 @@ pub(crate) struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// One client with a producer and a consumer of a new topic; the consumer has all its queues.
     pub(crate) fn new(cluster: &'a dyn Cluster, options: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        let proxy = Proxy::before(cluster);
+        let client = options(storm::client(proxy.addresses()).address_map(proxy.address_map()));
+        Self::with(cluster, proxy, client)
+    }
+
+    /// The same with a client that reaches the servers through this proxy.
+    pub(crate) fn with(cluster: &'a dyn Cluster, proxy: Proxy, client: ClientBuilder) -> Self {
         let (topic, group) = (unique("Fault"), unique("G"));
         cluster.create_topic(&topic, QUEUES);
         cluster.create_group(&group);
-        let proxy = Proxy::before(cluster);
-        let client = options(storm::client(proxy.addresses()).address_map(proxy.address_map()));
         let client = client.start().expect("a client");
         let consumed = Arc::new(Consumed::default());
         let consumer = storm::start_consumer(&client, &group, &topic, Arc::clone(&consumed));

@@ -341,6 +341,11 @@ impl Member {
         self.windows.iter().map(|(queue, (_, window))| (queue, window.borrow().committable()))
     }
 
+    /// Queues whose offset no broker is known to have.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.offsets.unconfirmed().len()
+    }
+
     pub(super) fn explain(&self, now: Instant) -> Vec<String> {
         let rows = self.table.queues().filter_map(|queue| self.table.explain(queue, now));
         let windows =

@@ -11,6 +11,7 @@
 
 mod broker;
 mod member;
+mod outage;
 mod random;
 mod world;
 
