@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -167,6 +168,14 @@ impl Process {
     /// What it has handled.
     pub(crate) fn bodies(&self) -> BTreeSet<String> {
         self.lines.lock().iter().map(|handled| handled.body.clone()).collect()
+    }
+
+    /// Its bytes in memory. Only Linux tells.
+    pub(crate) fn memory(&self) -> usize {
+        let told = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = told.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok())
+            .map_or(0, |kilobytes| kilobytes * 1024)
     }
 
     /// Gives it no more time, as a suspend does, until [`Self::go_on`].

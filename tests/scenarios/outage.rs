@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 
 use rocketmq_sync::{Certainty, Message, MessageQueue, Resolve};
 
+use super::crash::Process;
 use super::life::CountedThreads;
 use super::logs::{self, Lines};
 use super::proxy::{Mode, Proxy};
 use super::scene::{Scene, is_soak};
 use super::storm::{self, PATIENCE, end_at_the_end};
-use super::{Broker, Cluster, eventually};
+use super::{Broker, Cluster, eventually, unique};
 
 /// A message that is sent when nobody is there.
 const IN_VAIN: &str = "in vain";
 
-/// Name servers and brokers refuse every dial for a while, in which somebody tries to send now and then.
+/// Name servers and brokers refuse every dial for a while, in which somebody tries to send now and then. A consumer in a
+/// process of its own shows what that takes of memory.
 pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_seconds(cluster: &dyn Cluster) {
     let time = Duration::from_secs(if is_soak() { 600 } else { 10 });
     let (threads, dials) = (CountedThreads::default(), Dials::default());
@@ -31,21 +33,24 @@ pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_s
         .resolver(dials.clone())
         .thread_starter(threads.clone());
     let scene = Scene::with(cluster, proxy, client);
-    send_to_each_broker(&scene, "before");
+    let group = unique("G");
+    cluster.create_group(&group);
+    let process = Process::start_behind(&scene.proxy, &scene.topic, &group);
+    send_to_each_broker(&scene, &process, "before");
     scene.await_membership();
     let said: Vec<_> =
         scene.proxy.links().iter().map(|link| logs::about(&Dials::named(&link.address().to_string()))).collect();
 
     scene.proxy.links().iter().for_each(|link| link.set(Mode::Refuse));
     let halves = [(); 2].map(|()| {
-        let before = Effort::so_far(&dials, &threads, &said);
+        let before = Effort::so_far(&dials, &threads, &said, &process);
         let end = Instant::now() + time / 2;
         while Instant::now() < end {
             let error = scene.producer.send(&Message::new(scene.topic.as_str(), IN_VAIN)).expect_err("all are away");
             assert_eq!(error.certainty(), Certainty::NotSent, "{error}");
             thread::park_timeout(Duration::from_millis(500));
         }
-        Effort::so_far(&dials, &threads, &said) - before
+        Effort::so_far(&dials, &threads, &said, &process) - before
     });
     println!("{time:?} without servers: {halves:?}");
     let [first, second] = halves;
@@ -55,10 +60,11 @@ pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_s
     assert!(second.dials <= scene.proxy.links().len() * (seconds + 2), "{second:?}");
     assert!(second.lines <= first.lines, "{first:?}, then {second:?}");
     assert!(second.processor <= time / 2 / 10, "{second:?}");
+    assert!(second.memory <= 1024 * 1024, "{second:?}");
 
     scene.proxy.links().iter().for_each(|link| link.set(Mode::Pass));
     let back = Instant::now();
-    send_to_each_broker(&scene, "after");
+    send_to_each_broker(&scene, &process, "after");
     scene.await_membership();
     println!("back after {:?}", back.elapsed());
     // The longest wait is one of 5 s; a machine under heavy load takes its time.
@@ -69,13 +75,16 @@ pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_s
 }
 
 /// Until each has stored a message, and all of them are consumed.
-fn send_to_each_broker(scene: &Scene<'_>, what: &str) {
+fn send_to_each_broker(scene: &Scene<'_>, process: &Process, what: &str) {
     for broker in scene.cluster.brokers() {
         let queue = MessageQueue::new(scene.topic.as_str(), broker.name.as_str(), 0);
         let message = Message::new(scene.topic.as_str(), format!("{what} to {}", broker.name));
         eventually("the broker stores it", || scene.producer.send_to(&message, &queue).is_ok());
     }
-    let is_consumed = |broker: &Broker| scene.consumed.has(&format!("{what} to {}", broker.name));
+    let is_consumed = |broker: &Broker| {
+        let body = format!("{what} to {}", broker.name);
+        scene.consumed.has(&body) && process.bodies().contains(&body)
+    };
     eventually("it is consumed", || scene.cluster.brokers().iter().all(is_consumed));
 }
 
@@ -87,12 +96,14 @@ struct Effort {
     lines: usize,
     /// Time of its threads on a processor, where the system tells.
     processor: Duration,
+    /// Of the other process, in bytes.
+    memory: usize,
 }
 
 impl Effort {
-    fn so_far(dials: &Dials, threads: &CountedThreads, said: &[Lines]) -> Self {
+    fn so_far(dials: &Dials, threads: &CountedThreads, said: &[Lines], process: &Process) -> Self {
         let lines = said.iter().map(Lines::count).sum();
-        Self { dials: dials.count(), lines, processor: threads.processor_time() }
+        Self { dials: dials.count(), lines, processor: threads.processor_time(), memory: process.memory() }
     }
 }
 
@@ -104,6 +115,7 @@ impl std::ops::Sub for Effort {
             dials: self.dials - before.dials,
             lines: self.lines - before.lines,
             processor: self.processor.saturating_sub(before.processor),
+            memory: self.memory.saturating_sub(before.memory),
         }
     }
 }
