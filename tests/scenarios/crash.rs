@@ -91,7 +91,7 @@ pub(crate) fn consume_if_asked() {
         .start()
         .expect("a consumer");
     // Should nobody kill it.
-    thread::park_timeout(Duration::from_secs(300));
+    thread::park_timeout(Duration::from_secs(30 * 60));
 }
 
 fn owned((key, value): (&str, &str)) -> (String, String) {

@@ -28,10 +28,18 @@ pub(super) struct Carrier {
     next: usize,
 }
 
-/// Where a link is to be reached; nobody listens there while it refuses.
+#[cfg(target_os = "linux")]
+type Reserved = std::os::fd::OwnedFd;
+#[cfg(not(target_os = "linux"))]
+type Reserved = std::convert::Infallible;
+
+/// Where a link is to be reached.
 struct Door {
     address: SocketAddr,
+    /// Nobody listens there while it refuses.
     listener: Option<TcpListener>,
+    /// Keeps the port meanwhile, or whoever is given it next would be dialled in the server's place.
+    _reserved: Option<Reserved>,
 }
 
 /// A client's connection and the one to its server.
@@ -103,7 +111,7 @@ impl Carrier {
     fn listen(&mut self, number: usize, address: SocketAddr) -> io::Result<Door> {
         let mut listener = TcpListener::bind(address)?;
         self.poll.registry().register(&mut listener, Token(number * 2), Interest::READABLE)?;
-        Ok(Door { address: listener.local_addr()?, listener: Some(listener) })
+        Ok(Door { address: listener.local_addr()?, listener: Some(listener), _reserved: None })
     }
 
     fn follow_orders(&mut self) {
@@ -124,10 +132,13 @@ impl Carrier {
     fn change(&mut self, number: usize, wanted: Mode) -> bool {
         if wanted == Mode::Refuse {
             self.perform(number, Act::Reset);
+            let address = self.doors[number].address;
             self.doors[number].listener = None;
+            self.doors[number]._reserved = reserved(address);
             return true;
         }
         if self.doors[number].listener.is_none() {
+            self.doors[number]._reserved = None;
             let Ok(door) = self.listen(number, self.doors[number].address) else { return false };
             self.doors[number] = door;
         }
@@ -374,6 +385,24 @@ impl Side {
             let _ = nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once);
         }
     }
+}
+
+/// A socket that has the port and does not listen, where the system can be asked for one that no child inherits.
+#[cfg(target_os = "linux")]
+fn reserved(address: SocketAddr) -> Option<Reserved> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
+    use std::os::fd::AsRawFd;
+
+    let SocketAddr::V4(address) = address else { return None };
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true).ok()?;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(address)).ok()?;
+    Some(socket)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserved(_: SocketAddr) -> Option<Reserved> {
+    None
 }
 
 fn decoded(frame: &[u8]) -> RemotingCommand {
