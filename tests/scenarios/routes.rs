@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rocketmq_sync::{Certainty, Message, MessageQueue, Producer, PushConsumer};
 
 use super::deliveries::{await_balance, end};
-use super::scene::members;
+use super::scene::{is_soak, members};
 use super::storm::{Consumed, Outcomes, PATIENCE, QUEUES, client, end_at_the_end, settle, start_consumer, storm_while};
 use super::{Cluster, eventually, unique};
 
@@ -35,12 +35,14 @@ pub(crate) fn a_broker_that_is_added_removed_and_back_costs_no_message(cluster: 
         load.is_not_at_second();
         cluster.create_topic_on(SECOND, &load.topic, (QUEUES, QUEUES), 6);
         load.has_taken_second(outcomes);
-        cluster.kill_broker(SECOND);
-        load.await_shares_on(1);
-        load.goes_on_at(FIRST, outcomes);
-        load.is_not_at_second();
-        cluster.restart_broker(SECOND);
-        load.has_taken_second(outcomes);
+        for _ in 0..if is_soak() { 10 } else { 1 } {
+            cluster.kill_broker(SECOND);
+            load.await_shares_on(1);
+            load.goes_on_at(FIRST, outcomes);
+            load.is_not_at_second();
+            cluster.restart_broker(SECOND);
+            load.has_taken_second(outcomes);
+        }
     });
     let failed = outcomes.failed(Certainty::NotSent) + outcomes.failed(Certainty::Unknown);
     assert_eq!(failed, 0, "there was always a broker that works: {}", outcomes.summary());
