@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 
 use self::carrier::Carrier;
+use super::scene::Dice;
 use super::{Cluster, eventually};
 
 const WAKE: Token = Token(usize::MAX);
@@ -88,6 +89,7 @@ pub(crate) struct Requests<'a> {
     fields: Vec<(&'static str, String)>,
     server: Option<usize>,
     every: usize,
+    seed: Option<u64>,
 }
 
 /// A fault, which ends when this is dropped.
@@ -149,7 +151,7 @@ impl Proxy {
 
     /// Requests with one of these codes; with none, all.
     pub(crate) fn on(&self, codes: &[RequestCode]) -> Requests<'_> {
-        Requests { proxy: self, codes: codes.to_vec(), fields: Vec::new(), server: None, every: 1 }
+        Requests { proxy: self, codes: codes.to_vec(), fields: Vec::new(), server: None, every: 1, seed: None }
     }
 }
 
@@ -232,12 +234,18 @@ impl Requests<'_> {
         self
     }
 
+    /// Only one in so many, as the dice of this seed fall.
+    pub(crate) fn one_in(mut self, requests: usize, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self.every(requests)
+    }
+
     /// Begins the fault.
     #[must_use]
     pub(crate) fn meet(self, effect: Effect) -> Fault {
-        let Self { proxy, codes, fields, server, every } = self;
+        let Self { proxy, codes, fields, server, every, seed } = self;
         let (seen, hits) = Default::default();
-        let rule = Arc::new(Rule { codes, fields, server, every, effect, seen, hits });
+        let rule = Arc::new(Rule { codes, fields, server, every, seed, effect, seen, hits });
         proxy.shared.board.lock().rules.push(Arc::clone(&rule));
         Fault { rule, shared: Arc::clone(&proxy.shared) }
     }
@@ -317,6 +325,7 @@ struct Rule {
     fields: Vec<(&'static str, String)>,
     server: Option<usize>,
     every: usize,
+    seed: Option<u64>,
     effect: Effect,
     /// Requests that fit.
     seen: AtomicUsize,
@@ -329,7 +338,14 @@ impl Rule {
         let fits = (self.codes.is_empty() || self.codes.contains(&request.request_code()))
             && self.server.is_none_or(|server| server == link)
             && self.fields.iter().all(|(name, value)| request.ext_fields.get(name) == Some(value.as_str()));
-        fits && (self.seen.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(self.every)
+        fits && self.falls(self.seen.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn falls(&self, number: usize) -> bool {
+        match self.seed {
+            None => number.is_multiple_of(self.every),
+            Some(seed) => Dice::of(seed.wrapping_add(number as u64)).below(self.every as u64) == 0,
+        }
     }
 
     fn hit(&self) {

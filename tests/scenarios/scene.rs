@@ -130,6 +130,15 @@ impl Dice {
         Self(seed)
     }
 
+    /// The sequence of a seed, which has nothing in common with that of the next one.
+    pub(crate) fn of(seed: u64) -> Self {
+        // splitmix64
+        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Self(mixed ^ (mixed >> 31) | 1)
+    }
+
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         // xorshift64

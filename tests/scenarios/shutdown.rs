@@ -49,9 +49,13 @@ pub(crate) fn a_shutdown_among_late_and_lost_answers_ends_everything(cluster: &d
                 let proxy = Proxy::before(cluster);
                 let mut dice = Dice::cast();
                 for life in 0..lives {
-                    let lost = proxy.on(&SMALL).every(some(&mut dice, 2, 8)).meet(Effect::SwallowReply);
+                    let lost =
+                        proxy.on(&SMALL).one_in(some(&mut dice, 2, 8), dice.below(u64::MAX)).meet(Effect::SwallowReply);
                     let delay = Duration::from_millis(dice.below(400));
-                    let late = proxy.on(&[]).every(some(&mut dice, 1, 4)).meet(Effect::DelayReply(delay));
+                    let late = proxy
+                        .on(&[])
+                        .one_in(some(&mut dice, 1, 4), dice.below(u64::MAX))
+                        .meet(Effect::DelayReply(delay));
                     live(cluster, Some(&proxy), topic, &mut dice, Way::ALL[(first + life) % Way::ALL.len()]);
                     hits.fetch_add(lost.hits().min(late.hits()), Ordering::SeqCst);
                 }
