@@ -143,11 +143,14 @@ mod tests {
         let (timer, _thread) = start();
         let (sender, done) = unbounded();
         let now = Instant::now();
+        // The thread is busy until all are planned.
+        let (planned, wait) = unbounded::<()>();
+        timer.at(now, move || assert!(wait.recv().is_err()));
         for milliseconds in [30, 10, 20] {
             let sender = sender.clone();
             timer.at(now + Duration::from_millis(milliseconds), move || sender.send(milliseconds).unwrap());
         }
-        drop(sender);
+        drop((sender, planned));
         assert_eq!(done.iter().collect::<Vec<_>>(), [10, 20, 30]);
     }
 

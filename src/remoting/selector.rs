@@ -105,12 +105,17 @@ impl Selector {
         mailbox.set_asleep(true);
         let has_work = !self.commands.is_empty() || !self.unfinished.is_empty() || mailbox.is_stopping();
         let timeout = if has_work { Some(Duration::ZERO) } else { self.time_to_next_due() };
-        if let Err(error) = self.poll.poll(events, timeout)
+        let mut polled = self.poll.poll(events, timeout);
+        if polled.as_ref().is_err_and(|error| error.kind() == IoErrorKind::Interrupted) {
+            // The process may have been stopped for long: what came meanwhile is read before deadlines are watched.
+            polled = self.poll.poll(events, Some(Duration::ZERO));
+        }
+        mailbox.set_asleep(false);
+        if let Err(error) = polled
             && error.kind() != IoErrorKind::Interrupted
         {
             warn!("polling failed: {error}");
         }
-        mailbox.set_asleep(false);
     }
 
     fn time_to_next_due(&self) -> Option<Duration> {

@@ -111,7 +111,7 @@ fn after_a_panic_of_the_resolver_the_next_dial_is_resolved() {
 fn a_resolver_that_hangs_holds_up_nobody_else_and_no_deadline() {
     let (release, hangs) = unbounded();
     let resolver = resolver([Answer::Hangs(hangs), Answer::Addresses(vec![socket_address(&echo_peer())])]);
-    let (remoting, _thread) = start(RemotingConfig { connect_timeout: Duration::from_millis(300), ..with(&resolver) });
+    let (remoting, _thread) = start(RemotingConfig { connect_timeout: Duration::from_secs(2), ..with(&resolver) });
     let error = ping(&remoting, &name(), within(50)).unwrap_err();
     assert_eq!((error.kind, error.phase), (ErrorKind::Timeout, Phase::Connect));
     assert_eq!(error.certainty, Certainty::NotSent);
@@ -216,12 +216,12 @@ fn an_outage_costs_few_dials_and_ends_with_the_first_that_succeeds() {
     let resolver = resolver([dead]);
     let told = Arc::new(Told::default());
     let (remoting, _thread) = start_with(with(&resolver), Arc::clone(&told) as _);
-    let end = within(1000);
+    let begun = Instant::now();
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let remoting = remoting.clone();
             spawn(move || {
-                while Instant::now() < end {
+                while begun.elapsed() < Duration::from_secs(1) {
                     assert!(ping(&remoting, &name(), soon()).is_err());
                 }
             })
@@ -231,7 +231,9 @@ fn an_outage_costs_few_dials_and_ends_with_the_first_that_succeeds() {
         caller.join().unwrap();
     }
     let dials = resolver.asked.load(Ordering::SeqCst);
-    assert!((2..=9).contains(&dials), "{dials} dials");
+    // On a machine that is busy the callers may end late.
+    let most = 9 * begun.elapsed().as_secs();
+    assert!((2..=most).contains(&(dials as u64)), "{dials} of {most} dials");
     assert_eq!(told.disconnected.load(Ordering::SeqCst), dials);
     assert!(!remoting.is_reachable(&name()));
     *resolver.answers.lock() = [Answer::Addresses(vec![socket_address(&echo_peer())])].into();

@@ -312,7 +312,14 @@ fn synchronous_callers_that_give_up_before_the_silence_ends_do_not_hide_it() {
     let (remoting, _thread) = start(impatient());
     let (address, swallowed) = half_open_peer();
     // Each caller writes for itself and is gone long before the peer has been silent for too long.
-    eventually("the silent connection is replaced", || ping(&remoting, &address, within(5)).is_ok());
+    let mut connections = Vec::new();
+    eventually("the silent connection is replaced", || {
+        let _ = ping(&remoting, &address, within(5));
+        connections.extend(current(&remoting, &address));
+        connections.dedup_by(|later, earlier| Arc::ptr_eq(later, earlier));
+        connections.len() > 1
+    });
+    ping(&remoting, &address, soon()).unwrap();
     let swallowed = swallowed.recv_timeout(PATIENCE).unwrap();
     assert_eq!(swallowed.iter().filter(|request| is_probe(request)).count(), 1);
 }

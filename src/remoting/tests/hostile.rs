@@ -54,18 +54,19 @@ fn wire_06_a_peer_that_sends_garbage_at_once_is_dialled_less_and_less() {
         let _ = dials.send(number);
         wire.swallow();
     });
-    let end = within(1000);
+    let begun = Instant::now();
     let mut failures = 0;
-    while Instant::now() < end {
+    while begun.elapsed() < Duration::from_secs(1) {
         let error = ping(&remoting, &hostile, soon()).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Protocol);
         failures += 1;
     }
-    // 25 to 50 ms, then 50 to 100, then 100 to 200 ...
+    // A connection that is lost before its request was handed to it is dialled without a failure.
     eventually("every dial of a failure is told", || dialled.len() >= failures);
     let dials = dialled.len();
-    assert_eq!(dials, failures);
-    assert!((2..=8).contains(&dials), "{dials}");
+    // 25 to 50 ms, then 50 to 100, then 100 to 200 ... On a machine that is busy the loop may end late.
+    let most = 8 * begun.elapsed().as_secs();
+    assert!((2..=most).contains(&(dials as u64)), "{dials} of {most}");
 }
 
 #[test]
