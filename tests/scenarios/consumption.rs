@@ -30,7 +30,8 @@ pub(crate) fn lost_and_late_pull_replies_leave_no_queue_unread(cluster: &dyn Clu
     let pulls = || scene.proxy.on(&[PULL]).with("topic", &scene.topic);
     let lost = pulls().every(100).meet(Effect::SwallowReply);
     let late = pulls().every(10).meet(Effect::DelayReply(Duration::from_millis(500)));
-    let outcomes = scene.storm_until(vec![lost, late], if is_soak() { 50 } else { 2 });
+    // Each lost reply costs its queue 30 s.
+    let outcomes = scene.storm_until(vec![lost, late], if is_soak() { 6 } else { 2 });
     scene.end(&outcomes);
 }
 
