@@ -51,13 +51,18 @@ impl Link {
     /// other connections and the replies wait.
     pub(super) fn write(&mut self) -> io::Result<Written> {
         let Stage::Open(open) = &mut self.stage else { return Ok(Written::AllItCan) };
-        let Some(mut batch) = self.connection.next_batch() else { return open.flush().map(|()| Written::AllItCan) };
-        let written = batch.write(&mut *open.transport, &open.socket).and_then(|()| open.transport.flush(&open.socket));
-        self.connection.put_back(batch);
+        let written = match self.connection.next_batch() {
+            None => open.transport.flush(&open.socket).map(|()| Written::AllItCan),
+            Some(mut batch) => {
+                let written = batch.write(&mut *open.transport, &open.socket);
+                let written = written.and_then(|()| open.transport.flush(&open.socket));
+                self.connection.put_back(batch);
+                written.map(|()| Written::ABatch)
+            }
+        };
         match written {
-            Ok(()) => Ok(Written::ABatch),
-            Err(error) if is_full(&error) => Ok(Written::AllItCan),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == IoErrorKind::WouldBlock => Ok(Written::AllItCan),
+            other => other,
         }
     }
 
@@ -82,17 +87,4 @@ impl Link {
         };
         self.due = self.connection.plan(own, silence_counts);
     }
-}
-
-impl OpenLink {
-    fn flush(&mut self) -> io::Result<()> {
-        match self.transport.flush(&self.socket) {
-            Err(error) if is_full(&error) => Ok(()),
-            other => other,
-        }
-    }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    error.kind() == IoErrorKind::WouldBlock
 }

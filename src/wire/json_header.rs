@@ -354,20 +354,15 @@ impl Reader<'_> {
 
     /// What was found, as text.
     fn get(&self, span: &Range<usize>) -> &str {
-        self.text.get(span.clone()).or_else(|| self.unescaped.get(self.behind_text(span)?)).unwrap_or_default()
+        std::str::from_utf8(self.bytes(span)).unwrap_or_default()
     }
 
     /// The same as bytes, which is less work.
     #[inline]
     fn bytes(&self, span: &Range<usize>) -> &[u8] {
-        let unescaped = || self.unescaped.as_bytes().get(self.behind_text(span)?);
-        self.text.as_bytes().get(span.clone()).or_else(unescaped).unwrap_or_default()
-    }
-
-    #[cold]
-    fn behind_text(&self, span: &Range<usize>) -> Option<Range<usize>> {
         let end = self.text.len();
-        Some(span.start.checked_sub(end)?..span.end.checked_sub(end)?)
+        let unescaped = || self.unescaped.as_bytes().get(span.start.checked_sub(end)?..span.end.checked_sub(end)?);
+        self.text.as_bytes().get(span.clone()).or_else(unescaped).unwrap_or_default()
     }
 
     fn parse<'t, T: Deserialize<'t>>(&mut self, json: &'t str) -> Result<T, Bad> {

@@ -8,7 +8,7 @@
 mod carrier;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -43,9 +43,8 @@ pub(crate) struct Link {
 }
 
 /// What a link does with everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    #[default]
     Pass,
     /// Nobody listens, and open connections are reset.
     Refuse,
@@ -106,7 +105,7 @@ impl Proxy {
         let servers: Vec<_> = name_servers.chain(brokers).collect();
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), WAKE).expect("a waker");
-        let boards = servers.iter().map(|(_, upstream)| LinkBoard { upstream: *upstream, ..LinkBoard::default() });
+        let boards = servers.iter().map(|(_, upstream)| LinkBoard::to(*upstream));
         let board = Board { links: boards.collect(), ..Board::default() };
         let shared = Arc::new(Shared { board: Mutex::new(board), waker });
         let mut carrier = Carrier::new(poll, Arc::clone(&shared));
@@ -287,17 +286,10 @@ struct LinkBoard {
     swallowed: usize,
 }
 
-impl Default for LinkBoard {
-    fn default() -> Self {
-        Self {
-            upstream: (Ipv4Addr::LOCALHOST, 0).into(),
-            wanted: Mode::Pass,
-            mode: Mode::Pass,
-            acts: Vec::new(),
-            connections: 0,
-            accepted: 0,
-            swallowed: 0,
-        }
+impl LinkBoard {
+    fn to(upstream: SocketAddr) -> Self {
+        let (wanted, mode) = (Mode::Pass, Mode::Pass);
+        Self { upstream, wanted, mode, acts: Vec::new(), connections: 0, accepted: 0, swallowed: 0 }
     }
 }
 

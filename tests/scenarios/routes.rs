@@ -6,7 +6,9 @@ use rocketmq_sync::{Certainty, Message, MessageQueue, Producer, PushConsumer};
 
 use super::deliveries::{await_balance, end};
 use super::scene::{is_soak, members};
-use super::storm::{Consumed, Outcomes, PATIENCE, QUEUES, client, end_at_the_end, settle, start_consumer, storm_while};
+use super::storm::{
+    Consumed, Outcomes, PATIENCE, QUEUES, direct_client, end_at_the_end, settle, start_consumer, storm_while,
+};
 use super::{Cluster, eventually, unique};
 
 const FIRST: &str = "broker-a";
@@ -19,10 +21,7 @@ pub(crate) fn a_broker_that_is_added_removed_and_back_costs_no_message(cluster: 
     cluster.create_topic_on(FIRST, &topic, (QUEUES, QUEUES), 6);
     eventually("the topic has a route", || cluster.route(&topic).is_some());
     cluster.create_group(&group);
-    let clients = [(); 2].map(|()| {
-        let builder = client(cluster.name_servers().iter().map(ToString::to_string));
-        builder.start().expect("a client")
-    });
+    let clients = [(); 2].map(|()| direct_client(cluster));
     let consumed = Arc::new(Consumed::default());
     let consumers = clients.each_ref().map(|client| start_consumer(client, &group, &topic, Arc::clone(&consumed)));
     let producer = Producer::builder(unique("P")).client(&clients[0]).send_timeout(PATIENCE).start();

@@ -18,9 +18,7 @@ use super::{Cluster, Server, eventually, unique};
 
 /// Lives of random length, ended in one of the ways there are.
 pub(crate) fn a_shutdown_at_any_moment_from_any_thread_ends_everything(cluster: &dyn Cluster) {
-    let topic = unique("Ends");
-    cluster.create_topic(&topic, 2);
-    send_all(&deliveries::producer(cluster), &topic, (0..40).map(|number| format!("body {number}")));
+    let topic = filled_topic(cluster);
     let lives = if is_soak() { 50 } else { 10 };
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -37,9 +35,7 @@ pub(crate) fn a_shutdown_at_any_moment_from_any_thread_ends_everything(cluster: 
 
 /// The same while answers come late and some never: whatever could not be done is in the report, and nothing else.
 pub(crate) fn a_shutdown_among_late_and_lost_answers_ends_everything(cluster: &dyn Cluster) {
-    let topic = unique("Ends");
-    cluster.create_topic(&topic, 2);
-    send_all(&deliveries::producer(cluster), &topic, (0..40).map(|number| format!("body {number}")));
+    let topic = filled_topic(cluster);
     let lives = if is_soak() { 50 } else { 3 };
     let hits = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -63,6 +59,13 @@ pub(crate) fn a_shutdown_among_late_and_lost_answers_ends_everything(cluster: &d
         }
     });
     assert!(hits.into_inner() >= lives, "hardly anything was lost or late");
+}
+
+fn filled_topic(cluster: &dyn Cluster) -> String {
+    let topic = unique("Ends");
+    cluster.create_topic(&topic, 2);
+    send_all(&deliveries::producer(cluster), &topic, (0..40).map(|number| format!("body {number}")));
+    topic
 }
 
 /// All requests but pulls, whose loss would be noticed after half a minute only.

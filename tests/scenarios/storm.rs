@@ -38,33 +38,30 @@ pub(crate) fn heavy_storm_while(
     padding: usize,
     change: impl FnOnce(&Outcomes),
 ) -> Outcomes {
-    let outcomes = Outcomes::default();
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let storm = Storm { producer, topic, outcomes: &outcomes, over: &over, padding };
-        for _ in 0..8 {
-            scope.spawn(move || storm.send_and_wait());
-        }
-        if let Some(queue) = queue {
-            scope.spawn(move || storm.send_to(&queue));
-        }
-        scope.spawn(move || storm.send_with_callbacks());
-        scope.spawn(move || storm.send_tracked());
-        let _stop = StopAtEnd(&over);
-        change(&outcomes);
-    });
-    assert_eq!(outcomes.open(), 0, "sends without an outcome");
-    outcomes
+    let waiting = std::iter::repeat_n(Way::Waiting, 8);
+    let ways = waiting.chain(queue.map(Way::ToQueue)).chain([Way::WithCallbacks, Way::Tracked]);
+    storm(producer, topic, padding, ways, change)
 }
 
 /// Sixteen threads that send and wait.
 pub(crate) fn sixteen_threads_while(producer: &Producer, topic: &str, change: impl FnOnce(&Outcomes)) -> Outcomes {
+    storm(producer, topic, 0, std::iter::repeat_n(Way::Waiting, 16), change)
+}
+
+/// A thread sends in each of these ways until `change` has ended.
+fn storm(
+    producer: &Producer,
+    topic: &str,
+    padding: usize,
+    ways: impl Iterator<Item = Way>,
+    change: impl FnOnce(&Outcomes),
+) -> Outcomes {
     let outcomes = Outcomes::default();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let storm = Storm { producer, topic, outcomes: &outcomes, over: &over, padding: 0 };
-        for _ in 0..16 {
-            scope.spawn(move || storm.send_and_wait());
+        let storm = Storm { producer, topic, outcomes: &outcomes, over: &over, padding };
+        for way in ways {
+            scope.spawn(move || storm.send(way));
         }
         let _stop = StopAtEnd(&over);
         change(&outcomes);
@@ -83,6 +80,11 @@ pub(crate) fn settle(cluster: &dyn Cluster, topic: &str, outcomes: &Outcomes, co
     assert!(ghosts.is_empty(), "reported as not sent, and stored: {ghosts:?}");
     let strangers = consumed.bodies().into_iter().filter(|body| !outcomes.knows(body)).count();
     assert_eq!(strangers, 0);
+}
+
+/// One that reaches the servers themselves.
+pub(crate) fn direct_client(cluster: &dyn Cluster) -> Client {
+    client(cluster.name_servers().iter().map(ToString::to_string)).start().expect("a client")
 }
 
 /// Intervals short enough that a test need not wait for the next look at the routes.
@@ -156,6 +158,15 @@ fn queues_of(cluster: &dyn Cluster) -> Vec<(String, i32)> {
     brokers.flat_map(|broker| (0..QUEUES.cast_signed()).map(|queue| (broker.name.clone(), queue))).collect()
 }
 
+/// How one thread of a storm sends.
+#[derive(Clone)]
+enum Way {
+    Waiting,
+    ToQueue(MessageQueue),
+    WithCallbacks,
+    Tracked,
+}
+
 /// The senders of a storm.
 #[derive(Clone, Copy)]
 struct Storm<'a> {
@@ -167,6 +178,15 @@ struct Storm<'a> {
 }
 
 impl Storm<'_> {
+    fn send(self, way: Way) {
+        match way {
+            Way::Waiting => self.send_and_wait(),
+            Way::ToQueue(queue) => self.send_to(&queue),
+            Way::WithCallbacks => self.send_with_callbacks(),
+            Way::Tracked => self.send_tracked(),
+        }
+    }
+
     fn send_and_wait(self) {
         while self.goes_on() {
             let (number, message) = self.next();
