@@ -98,7 +98,7 @@ impl Completions {
     }
 
     pub(super) fn place(&self, token: u64, permit: Permit) -> Place {
-        Place { shared: Arc::clone(&self.shared), token, _permit: permit }
+        Place { shared: Some(Arc::clone(&self.shared)), token, _permit: permit }
     }
 }
 
@@ -110,15 +110,16 @@ impl fmt::Debug for Completions {
 
 /// Where one send's result will stand.
 pub(super) struct Place {
-    shared: Arc<Shared>,
+    /// `None` once it stands there: a queue that everybody has dropped does not keep itself alive.
+    shared: Option<Arc<Shared>>,
     token: u64,
     /// Until the result is taken.
     _permit: Permit,
 }
 
 impl Done for Place {
-    fn done(send: Box<AsyncSend<Self>>) {
-        let shared = Arc::clone(&send.done().shared);
+    fn done(mut send: Box<AsyncSend<Self>>) {
+        let Some(shared) = send.done().shared.take() else { return };
         let somebody_waits = {
             let mut queue = shared.queue.lock();
             queue.finished.push(send);
@@ -180,6 +181,18 @@ mod tests {
         assert_eq!(completions.take(&mut taken, Instant::now()), 0);
         assert_eq!(taken.iter().map(|completed| completed.token).collect::<Vec<_>>(), [7, 8, 9]);
         assert!(taken.iter().all(|completed| completed.result.is_err()));
+        assert_eq!(producer.in_flight(), 0);
+    }
+
+    /// Else the results would keep the queue, and the queue the results, for ever.
+    #[test]
+    fn a_queue_that_nobody_has_any_more_frees_what_was_not_taken() {
+        let (producer, completions) = (lost(), Completions::new());
+        finish(&producer, 7, &completions);
+        let taken = completions.clone();
+        drop(completions);
+        assert_eq!(producer.in_flight(), 1);
+        drop(taken);
         assert_eq!(producer.in_flight(), 0);
     }
 

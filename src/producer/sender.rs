@@ -343,8 +343,8 @@ impl<D> AsyncSend<D> {
     }
 
     /// What waits for it.
-    pub(super) fn done(&self) -> &D {
-        &self.done
+    pub(super) fn done(&mut self) -> &mut D {
+        &mut self.done
     }
 
     /// What waited for it, and how it ended.
