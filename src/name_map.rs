@@ -31,12 +31,9 @@ impl Hasher for NameHasher {
         for word in words {
             self.mix(u64::from_le_bytes(*word));
         }
-        let mut last = [0; 8];
-        for (place, byte) in last.iter_mut().zip(rest) {
-            *place = *byte;
-        }
+        let last = rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         // With the length, or a name with a zero at its end would be the name without it.
-        self.mix(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
+        self.mix(last ^ (bytes.len() as u64) << 56);
     }
 
     fn write_u8(&mut self, _end: u8) {

@@ -67,12 +67,12 @@ impl ExtFields {
 
     /// Fields that were found in `text` and, by positions behind it, in `more`.
     pub(super) fn found(text: &str, more: &str, spans: Vec<FieldSpan>) -> Self {
-        let mut fields = Self { text: String::new(), spans };
-        if !fields.spans.is_empty() {
-            fields.text.reserve_exact(text.len() + more.len());
-            fields.text.push_str(text);
-            fields.text.push_str(more);
+        if spans.is_empty() {
+            return Self::new();
         }
+        let mut fields = Self { text: String::with_capacity(text.len() + more.len()), spans };
+        fields.text.push_str(text);
+        fields.text.push_str(more);
         fields
     }
 

@@ -101,17 +101,23 @@ fn put_decimal(out: &mut Vec<u8>, value: i32) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// What stands between the quotes of a string. Runs of plain bytes are copied at once; the separators of the properties
-/// are the usual exception.
+/// What stands between the quotes of a string. Eight bytes are copied and looked at together; the separators of the
+/// properties are what is usually special among them.
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let mut start = 0;
-    loop {
-        let end = end_of_plain(bytes, start);
-        out.extend_from_slice(bytes.get(start..end).unwrap_or_default());
-        let Some(special) = bytes.get(end) else { return };
-        put_escaped(out, *special);
-        start = end + 1;
+    let mut rest = text.as_bytes();
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        out.extend_from_slice(word);
+        let place = first_special(*word);
+        let Some(&special) = word.get(place) else {
+            rest = behind;
+            continue;
+        };
+        out.truncate(out.len() - (word.len() - place));
+        put_escaped(out, special);
+        rest = rest.get(place + 1..).unwrap_or_default();
+    }
+    for &byte in rest {
+        if matches!(byte, b'"' | b'\\' | ..b' ') { put_escaped(out, byte) } else { out.push(byte) }
     }
 }
 
@@ -132,11 +138,10 @@ fn end_of_plain(bytes: &[u8], start: usize) -> usize {
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         let word = rest.first_chunk().copied().unwrap_or_else(|| padded(rest));
-        let marks = special_marks(u64::from_le_bytes(word));
-        if marks != 0 {
-            return at + marks.trailing_zeros() as usize / 8;
+        match first_special(word) {
+            8 => at += 8,
+            place => return at + place,
         }
-        at += 8;
     }
 }
 
@@ -147,16 +152,21 @@ fn padded(rest: &[u8]) -> [u8; 8] {
     word
 }
 
-/// Eight bytes at once: the lowest top bit that is set marks the first special byte. (A subtraction can borrow from the
-/// byte above a special one, so that only the lowest mark means something. The top bits of `word`, which those of the
-/// differences from ASCII bytes equal, keep other characters from being marked.)
+/// Which of eight bytes is the first special one; 8 when none is.
+///
+/// In the differences a byte's top bit tells that it is special: flipping the second bit puts the quote right behind the
+/// control characters and leaves these where they are. (A subtraction can borrow from the byte above a special one, so
+/// that only the lowest mark means something. Characters that are not ASCII have a top bit of their own, and no mark.)
 #[inline]
-fn special_marks(word: u64) -> u64 {
+fn first_special(word: [u8; 8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
+    let word = u64::from_le_bytes(word);
     let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit));
-    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, b' ') | equal(b'"') | equal(b'\\')) & !word & TOPS
+    let control_or_quote = below(word ^ (ONES * 2), (b'"' ^ 2) + 1);
+    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+    let marks = (control_or_quote | backslash) & !word & TOPS;
+    marks.trailing_zeros() as usize / 8
 }
 
 /// Walks over JSON text. Positions are always those of ASCII bytes, so that slices end at characters.
