@@ -99,15 +99,16 @@ impl Prepared {
         }
     }
 
-    /// The id under which the receipt names it. Lies in the properties' own memory, unless that is too large to be kept.
-    pub(super) fn into_message_id(self) -> String {
-        let Self { mut properties, message_id, .. } = self;
+    /// What the receipt names it by: its topic and its id. The id lies in the properties' own memory, unless that is too
+    /// large to be kept.
+    pub(super) fn into_topic_and_id(self) -> (Arc<str>, String) {
+        let Self { topic, mut properties, message_id, .. } = self;
         if properties.capacity() > KEPT_PROPERTIES {
-            return properties.get(message_id).unwrap_or_default().to_owned();
+            return (topic, properties.get(message_id).unwrap_or_default().to_owned());
         }
         properties.truncate(message_id.end);
         properties.drain(..message_id.start);
-        properties
+        (topic, properties)
     }
 
     /// Bytes that it holds until it is resolved.
@@ -236,12 +237,12 @@ mod tests {
         let first = prepare(&message).unwrap();
         let properties = Properties::from_encoded(first.properties.clone().into()).unwrap();
         let again = Message::from_parts("T".into(), "x".into(), 0, properties);
-        let id = first.into_message_id();
+        let id = first.into_topic_and_id().1;
         assert_eq!(id.len(), 32);
-        assert_ne!(prepare(&message).unwrap().into_message_id(), id);
-        assert_eq!(prepare(&again).unwrap().into_message_id(), id);
+        assert_ne!(prepare(&message).unwrap().into_topic_and_id().1, id);
+        assert_eq!(prepare(&again).unwrap().into_topic_and_id().1, id);
         let long = message.with_property("a", "v".repeat(KEPT_PROPERTIES));
-        let id = prepare(&long).unwrap().into_message_id();
+        let id = prepare(&long).unwrap().into_topic_and_id().1;
         assert_eq!((id.len(), id.capacity()), (32, 32));
     }
 }

@@ -1,6 +1,7 @@
 //! What a send that was stored returns, and how a broker's answer becomes it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::client::rpc::unreadable;
 use crate::error::{Certainty, Error, Result};
@@ -91,10 +92,10 @@ impl Receipt {
         })
     }
 
-    /// The result of a message with this id that was sent to `queue`, or to any of its broker.
-    pub(super) fn into_result(self, msg_id: String, queue: MessageQueue) -> SendResult {
+    /// The result of a message with this id that was sent to this broker.
+    pub(super) fn into_result(self, msg_id: String, topic: Arc<str>, broker_name: Arc<str>) -> SendResult {
         let Self { status, offset_msg_id, queue_id, queue_offset, region_id, trace_on } = self;
-        let queue = MessageQueue { queue_id, ..queue };
+        let queue = MessageQueue { topic, broker_name, queue_id };
         SendResult { status, msg_id, offset_msg_id, queue, queue_offset, region_id, trace_on }
     }
 }

@@ -51,8 +51,8 @@ pub(super) struct Send {
     attempts: Attempts,
     route: Option<Arc<TopicRoute>>,
     current: Option<Current>,
-    /// It is stored, but less safely than wanted: what it ends with when no other attempt does better.
-    stored: Option<Box<(Receipt, MessageQueue)>>,
+    /// It is stored, but less safely than wanted: what it ends with, on which broker, when no other attempt does better.
+    stored: Option<Box<(Receipt, Arc<str>)>>,
 }
 
 /// The attempt under way.
@@ -120,7 +120,7 @@ impl Sender {
 
     /// Sends without waiting; `done` is told when the send is over.
     pub(super) fn send_async<D: Done>(self: &Arc<Self>, send: Send, done: D) {
-        Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open }).go_on();
+        Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open }).go_on(self);
     }
 
     /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
@@ -244,7 +244,7 @@ impl Sender {
                 }
                 Ok(receipt) => {
                     let error = Error::refused(response.response_code(), response.remark.as_deref(), address);
-                    stored = Some(Box::new((receipt, queue.clone())));
+                    stored = Some(Box::new((receipt, Arc::clone(&queue.broker_name))));
                     (Phase::Answered, error.with_certainty(Certainty::Stored))
                 }
                 Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
@@ -294,14 +294,15 @@ impl Send {
     /// What the caller is told at the end: of a message that is stored, where; the failure of a later attempt to store it
     /// more safely changes nothing of that.
     fn end(mut self, verdict: Result<Receipt>) -> Result<SendResult> {
-        let here = self.queue().map(|target| target.queue.clone());
-        let stored = match (verdict, here) {
-            (Ok(receipt), Some(queue)) => Ok((receipt, queue)),
+        let broker_name = self.queue().map(|target| Arc::clone(&target.queue.broker_name));
+        let stored = match (verdict, broker_name) {
+            (Ok(receipt), Some(name)) => Ok((receipt, name)),
             (Err(error), _) => self.stored.take().map(|stored| *stored).ok_or(error),
             (Ok(_), None) => Err(self.take_error()),
         };
-        let (receipt, queue) = stored?;
-        Ok(receipt.into_result(self.prepared.into_message_id(), queue))
+        let (receipt, broker_name) = stored?;
+        let (topic, msg_id) = self.prepared.into_topic_and_id();
+        Ok(receipt.into_result(msg_id, topic, broker_name))
     }
 
     /// What its failed attempts add up to.
@@ -361,20 +362,25 @@ impl<D> AsyncSend<D> {
 }
 
 impl<D: Done> AsyncSend<D> {
-    fn go_on(mut self: Box<Self>) {
-        match self.sender.step(&mut self.send) {
+    /// Goes on after a wait.
+    fn resume(self: Box<Self>) {
+        let sender = Arc::clone(&self.sender);
+        self.go_on(&sender);
+    }
+
+    /// Takes the next step. `sender` is its own, lent: the send itself moves to where the step leads.
+    fn go_on(mut self: Box<Self>, sender: &Sender) {
+        match sender.step(&mut self.send) {
             Step::Route => {
-                let sender = Arc::clone(&self.sender);
                 let topic = Arc::clone(&self.send.prepared.topic);
                 let deadline = self.send.attempts.deadline();
                 let waiter = Box::new(move |route| self.routed(route));
                 sender.core.routes.look_up_to_publish(&topic, deadline, waiter);
             }
-            Step::Answer { limit } => self.invoke(limit),
+            Step::Answer { limit } => self.invoke(sender, limit),
             Step::Pause { until } => {
-                let core = Arc::clone(&self.sender.core);
                 let paused = Paused(Some(self));
-                core.timer.at(until, move || paused.go_on());
+                sender.core.timer.at(until, move || paused.resume());
             }
             Step::Over => {
                 let error = self.send.take_error();
@@ -387,7 +393,7 @@ impl<D: Done> AsyncSend<D> {
         match route {
             Ok(route) => {
                 self.send.route = Some(route);
-                self.go_on();
+                self.resume();
             }
             Err(error) => {
                 let error = self.send.attempts.qualified(error);
@@ -396,13 +402,14 @@ impl<D: Done> AsyncSend<D> {
         }
     }
 
-    fn invoke(self: Box<Self>, limit: Instant) {
-        let Some(queue) = self.send.queue() else { return self.go_on() };
-        let remoting = self.sender.core.remoting.clone();
-        let encoded =
-            self.sender.request(&self.send, queue, |address, request| remoting.encode(address, request, false));
+    fn invoke(self: Box<Self>, sender: &Sender, limit: Instant) {
+        let Some((queue, Current { begun, .. })) = self.send.queue().zip(self.send.current) else {
+            return self.go_on(sender);
+        };
+        let remoting = &sender.core.remoting;
+        let encoded = sender.request(&self.send, queue, |address, request| remoting.encode(address, request, false));
         match encoded {
-            Ok(request) => remoting.invoke_encoded(&request, limit, Completion::of(self)),
+            Ok(request) => remoting.invoke_encoded(request, limit, Completion::of(self), begun),
             Err(error) => self.complete(Err(error)),
         }
     }
@@ -419,7 +426,7 @@ impl<D: Done> Complete for AsyncSend<D> {
         match sender.verdict(send, outcome) {
             Some(Ok(receipt)) => self.finish(End::Stored(receipt)),
             Some(Err(error)) => self.finish(End::Failed(error)),
-            None => self.go_on(),
+            None => self.resume(),
         }
     }
 }
@@ -428,9 +435,9 @@ impl<D: Done> Complete for AsyncSend<D> {
 struct Paused<D: Done>(Option<Box<AsyncSend<D>>>);
 
 impl<D: Done> Paused<D> {
-    fn go_on(mut self) {
+    fn resume(mut self) {
         if let Some(send) = self.0.take() {
-            send.go_on();
+            send.resume();
         }
     }
 }

@@ -45,7 +45,7 @@ use crate::wire::command::FrameHead;
 use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
 use crate::worker::{Threads, Worker};
 
-/// How often a request is handed to a new connection when the one it was given to closed at that moment.
+/// To how many connections a request is handed that close at that moment, one after the other.
 const HAND_OVERS: usize = 3;
 /// An encoding buffer larger than this is not kept by its thread.
 const KEPT_SCRATCH: usize = 64 * 1024;
@@ -156,12 +156,13 @@ impl Remoting {
     pub(crate) fn invoke(&self, address: &Arc<str>, request: Request<'_>, deadline: Instant) -> Outcome {
         let slot = Slot::of_this_thread();
         let request = self.encode(address, request, false)?;
-        let connection =
-            self.accept(&request, Some(Waiter::Parked(Arc::clone(&slot))), deadline).map_err(|(error, _)| error)?;
+        let opaque = request.opaque;
+        let waiter = Waiter::Parked(Arc::clone(&slot));
+        let connection = self.accept(request, Some(waiter), deadline, Instant::now()).map_err(|(error, _)| error)?;
         if let Some(outcome) = slot.wait_until(Some(deadline)) {
             return outcome;
         }
-        if let Some(error) = connection.abandon(request.opaque) {
+        if let Some(error) = connection.abandon(opaque) {
             return Err(error);
         }
         // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way.
@@ -177,14 +178,20 @@ impl Remoting {
         completion: Completion,
     ) {
         match self.encode(address, request, false) {
-            Ok(request) => self.invoke_encoded(&request, deadline, completion),
+            Ok(request) => self.invoke_encoded(request, deadline, completion, Instant::now()),
             Err(error) => completion.complete(Err(error)),
         }
     }
 
     /// [`Remoting::invoke_async`] for a completion that holds what the request was made of.
-    pub(crate) fn invoke_encoded(&self, request: &EncodedRequest, deadline: Instant, completion: Completion) {
-        if let Err((error, waiter)) = self.accept(request, Some(Waiter::Completion(completion)), deadline)
+    pub(crate) fn invoke_encoded(
+        &self,
+        request: EncodedRequest,
+        deadline: Instant,
+        completion: Completion,
+        now: Instant,
+    ) {
+        if let Err((error, waiter)) = self.accept(request, Some(Waiter::Completion(completion)), deadline, now)
             && let Some(waiter) = waiter
         {
             waiter.complete(Err(error));
@@ -201,7 +208,7 @@ impl Remoting {
         deadline: Instant,
     ) -> std::result::Result<(), CallError> {
         let request = self.encode(address, request, true)?;
-        self.accept(&request, None, deadline).map(|_| ()).map_err(|(error, _)| error)
+        self.accept(request, None, deadline, Instant::now()).map(|_| ()).map_err(|(error, _)| error)
     }
 
     /// Whether a request for `address` could leave at once, as far as is known: it is connected, or was not found
@@ -214,25 +221,24 @@ impl Remoting {
         peers.by_address.get(address).is_none_or(|peer| peer.backoff.until(Instant::now()).is_none())
     }
 
-    /// Hands the request to a connection. An unaccepted waiter comes back with the error.
+    /// Hands the request to its connection, or to another one when that has closed. An unaccepted waiter comes back with
+    /// the error.
     fn accept(
         &self,
-        request: &EncodedRequest,
+        request: EncodedRequest,
         mut waiter: Option<Waiter>,
         deadline: Instant,
+        mut now: Instant,
     ) -> std::result::Result<Arc<Connection>, (CallError, Option<Waiter>)> {
-        let address = &request.address;
-        let mut hand_overs = 0;
-        while hand_overs < HAND_OVERS {
-            let now = Instant::now();
+        let EncodedRequest { mut connection, head, body, opaque } = request;
+        let frame = Frame { head: &head.0, body: &body };
+        let mut closed = 0;
+        loop {
+            let address = connection.address();
             if waiter.is_some() && deadline <= now {
                 return Err((refused(address, ErrorKind::Timeout, "the deadline passed before it was sent"), waiter));
             }
-            let connection = match self.shared.connection_to(address) {
-                Ok(connection) => connection,
-                Err(error) => return Err((error, waiter)),
-            };
-            match connection.submit(&request.frame(), request.opaque, waiter, deadline, now) {
+            match connection.submit(&frame, opaque, waiter, deadline, now) {
                 Submitted::Accepted { announce } => {
                     if announce {
                         self.shared.mailbox.send(Command::Look(connection.token()));
@@ -240,8 +246,16 @@ impl Remoting {
                     return Ok(connection);
                 }
                 Submitted::Closed(returned) => {
+                    closed += 1;
+                    if closed == HAND_OVERS {
+                        let detail = "the connection is closed again and again";
+                        return Err((refused(address, ErrorKind::ConnectionLost, detail), returned));
+                    }
+                    connection = match self.shared.connection_to(address) {
+                        Ok(connection) => connection,
+                        Err(error) => return Err((error, returned)),
+                    };
                     waiter = returned;
-                    hand_overs += 1;
                 }
                 Submitted::Full(returned) => {
                     let can_wait = !returned.as_ref().is_some_and(Waiter::is_completion);
@@ -263,12 +277,12 @@ impl Remoting {
                     }
                 }
             }
+            now = Instant::now();
         }
-        let error = refused(address, ErrorKind::ConnectionLost, "the connection is closed again and again");
-        Err((error, waiter))
     }
 
-    /// Writes a request's head as bytes, so that nothing it was made of is needed any more.
+    /// Writes a request as bytes, so that nothing it was made of is needed any more, for the connection to `address`,
+    /// made if there is none.
     pub(crate) fn encode(
         &self,
         address: &Arc<str>,
@@ -277,41 +291,44 @@ impl Remoting {
     ) -> std::result::Result<EncodedRequest, CallError> {
         let opaque = self.shared.next_opaque();
         let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, oneway);
-        let address = Arc::clone(address);
-        let mut encoded = EncodedRequest { address, head: SCRATCH.take(), body: request.body.clone(), opaque };
-        encoded.head.clear();
-        head.encode(request.header, request.body.len(), &mut encoded.head).map_err(|error| {
+        let mut scratch = Scratch::of_this_thread();
+        head.encode(request.header, request.body.len(), &mut scratch.0).map_err(|error| {
             let detail = format!("the request cannot be encoded: {error}");
-            refused(&encoded.address, ErrorKind::InvalidMessage, &detail)
+            refused(address, ErrorKind::InvalidMessage, &detail)
         })?;
-        Ok(encoded)
+        let connection = self.shared.connection_to(address)?;
+        Ok(EncodedRequest { connection, head: scratch, body: request.body.clone(), opaque })
     }
 }
 
-thread_local! {
-    /// What the thread's last request was encoded into, for its next one.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A request as bytes. On whichever connection it is sent, its opaque is its own.
+/// A request as bytes. On whichever connection it is sent in the end, its opaque is its own.
 pub(crate) struct EncodedRequest {
-    address: Arc<str>,
-    head: Vec<u8>,
+    connection: Arc<Connection>,
+    head: Scratch,
     body: Bytes,
     opaque: i32,
 }
 
-impl EncodedRequest {
-    fn frame(&self) -> Frame<'_> {
-        Frame { head: &self.head, body: &self.body }
+/// The memory in which a thread encodes one request after the other.
+struct Scratch(Vec<u8>);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scratch {
+    fn of_this_thread() -> Self {
+        let mut bytes = SCRATCH.take();
+        bytes.clear();
+        Self(bytes)
     }
 }
 
-impl Drop for EncodedRequest {
+impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.head.capacity() <= KEPT_SCRATCH {
+        if self.0.capacity() <= KEPT_SCRATCH {
             // A thread that ends has no place for it any more.
-            let _ = SCRATCH.try_with(|scratch| scratch.replace(std::mem::take(&mut self.head)));
+            let _ = SCRATCH.try_with(|scratch| scratch.replace(std::mem::take(&mut self.0)));
         }
     }
 }
