@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::client::rpc::unreadable;
-use crate::error::{Certainty, Error, Result};
 use crate::message::MessageQueue;
 use crate::wire::header::SendMessageResponse;
-use crate::wire::{RemotingCommand, ResponseCode};
+use crate::wire::{self, RemotingCommand, ResponseCode};
 
 /// How safely a message is stored. In every case it *is* stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,14 +69,9 @@ pub(super) struct Receipt {
 }
 
 impl Receipt {
-    /// Reads the answer to a send.
-    pub(super) fn read(response: &RemotingCommand, address: &str) -> Result<Self> {
-        let code = response.response_code();
-        let Some(status) = SendStatus::of(code) else {
-            return Err(Error::refused(code, response.remark.as_deref(), address));
-        };
-        let header = SendMessageResponse::from_fields(&response.ext_fields)
-            .map_err(|error| unreadable(address, &error).with_certainty(Certainty::Stored))?;
+    /// Reads the answer to a send that was stored so.
+    pub(super) fn read(status: SendStatus, response: &RemotingCommand) -> Result<Self, wire::Error> {
+        let header = SendMessageResponse::from_fields(&response.ext_fields)?;
         Ok(Self {
             status,
             offset_msg_id: header.msg_id.to_owned(),

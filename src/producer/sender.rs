@@ -16,13 +16,14 @@ use super::prepare::Prepared;
 use super::result::{Receipt, SendResult, SendStatus};
 use crate::client::Core;
 use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
+use crate::client::rpc::unreadable;
 use crate::error::{Certainty, Error, ErrorKind, Phase, Result};
 use crate::message::{Message, MessageQueue};
 use crate::name_map::NameMap;
 use crate::remoting::{Complete, Completion, Outcome, Request};
-use crate::wire::RequestCode;
 use crate::wire::header::SendMessageRequestV2;
 use crate::wire::name::CREATE_TOPIC_KEY;
+use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
 
 /// Sends messages in the name of one producer group.
 pub(crate) struct Sender {
@@ -61,6 +62,8 @@ struct Current {
     /// Of the queue in the route.
     index: usize,
     begun: Instant,
+    /// The topic does not exist yet.
+    creates_topic: bool,
 }
 
 /// What a send waits for.
@@ -182,7 +185,8 @@ impl Sender {
         let reachable = |queue: &PublishQueue| self.core.remoting.is_reachable(&queue.address);
         match send.attempts.next(now, queues, self.turn(&route.topic), reachable) {
             Next::Try { index, limit } => {
-                send.current = Some(Current { index: choice.start + index, begun: now });
+                let creates_topic = route.to_be_created;
+                send.current = Some(Current { index: choice.start + index, begun: now, creates_topic });
                 Step::Answer { limit }
             }
             Next::Pause { until } => Step::Pause { until },
@@ -232,45 +236,54 @@ impl Sender {
 
     /// What the outcome of an attempt means: the end of the send, or `None` when it goes on.
     fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<Receipt>> {
-        let PublishQueue { queue, address } = send.queue()?;
-        let mut stored = None;
-        let (phase, error) = match outcome {
-            Ok(response) => match Receipt::read(&response, address) {
-                Ok(receipt)
-                    if receipt.status == SendStatus::Ok || !self.retry_codes.contains(response.response_code()) =>
-                {
-                    self.stored(send);
-                    return Some(Ok(receipt));
-                }
-                Ok(receipt) => {
-                    let error = Error::refused(response.response_code(), response.remark.as_deref(), address);
-                    stored = Some(Box::new((receipt, Arc::clone(&queue.broker_name))));
-                    (Phase::Answered, error.with_certainty(Certainty::Stored))
-                }
-                Err(error) if SendStatus::of(response.response_code()).is_some() => return Some(Err(error)),
-                Err(error) => (Phase::Answered, error),
-            },
-            Err(error) => (error.phase, Error::from(error)),
-        };
+        match outcome {
+            // Nearly every outcome. It leaves the route alone, whose counter is busy with the sends that begin meanwhile.
+            Ok(response) if response.response_code() == ResponseCode::SUCCESS => {
+                Some(self.stored(send, SendStatus::Ok, &response))
+            }
+            Ok(response) => self.answered(send, &response),
+            Err(error) => self.failed(send, error.phase, error.into(), None),
+        }
+    }
+
+    /// The broker did not store the message, or less safely than it should.
+    fn answered(&self, send: &mut Send, response: &RemotingCommand) -> Option<Result<Receipt>> {
+        let code = response.response_code();
+        let error = Error::refused(code, response.remark.as_deref(), send.address());
+        let Some(status) = SendStatus::of(code) else { return self.failed(send, Phase::Answered, error, None) };
+        match self.stored(send, status, response) {
+            Ok(receipt) if self.retry_codes.contains(code) => {
+                self.failed(send, Phase::Answered, error.with_certainty(Certainty::Stored), Some(receipt))
+            }
+            verdict => Some(verdict),
+        }
+    }
+
+    /// A topic that the message created has a route of its own from now on.
+    fn stored(&self, send: &Send, status: SendStatus, response: &RemotingCommand) -> Result<Receipt> {
+        if send.current.is_some_and(|current| current.creates_topic) {
+            self.core.refresh_suspected_route(&send.prepared.topic);
+        }
+        Receipt::read(status, response)
+            .map_err(|error| unreadable(send.address(), &error).with_certainty(Certainty::Stored))
+    }
+
+    /// Whether there is another attempt is told by the next step, unless the client has ended.
+    fn failed(&self, send: &mut Send, phase: Phase, error: Error, stored: Option<Receipt>) -> Option<Result<Receipt>> {
         if error.kind() == ErrorKind::NotRunning {
             return Some(Err(send.attempts.qualified(error)));
         }
-        let broker = Arc::clone(&queue.broker_name);
+        let broker = Arc::clone(&send.queue()?.queue.broker_name);
         let begun = send.current.take()?.begun;
         // The route may be what is wrong: a broker that moved, a topic that was deleted there.
         self.core.refresh_suspected_route(&send.prepared.topic);
         send.route = None;
-        send.stored = stored.or_else(|| send.stored.take());
+        if let Some(receipt) = stored {
+            send.stored = Some(Box::new((receipt, Arc::clone(&broker))));
+        }
         let failure = Failure { broker, begun, phase, error };
         send.attempts.failed(Instant::now(), failure, &self.retry_codes);
         None
-    }
-
-    /// A topic that the message created has a route of its own from now on.
-    fn stored(&self, send: &Send) {
-        if send.route.as_ref().is_some_and(|route| route.to_be_created) {
-            self.core.refresh_suspected_route(&send.prepared.topic);
-        }
     }
 }
 
@@ -289,6 +302,11 @@ impl Send {
     /// Where the attempt under way goes.
     fn queue(&self) -> Option<&PublishQueue> {
         self.route.as_ref()?.publish.get(self.current?.index)
+    }
+
+    /// The address of the broker that it goes to.
+    fn address(&self) -> &str {
+        self.queue().map_or("", |target| &target.address)
     }
 
     /// What the caller is told at the end: of a message that is stored, where; the failure of a later attempt to store it
