@@ -18,8 +18,9 @@ pub(crate) fn fields(pairs: &[(&str, &str)]) -> ExtFields {
     fields
 }
 
-/// The header that creates or changes a topic, with so many queues to read and to write.
-pub(crate) fn topic_settings(topic: &str, read: u32, write: u32, permission: u32) -> ExtFields {
+/// The header that creates or changes a topic, with so many queues to read and to write. That it is ordered means
+/// something to those only who ask for it.
+pub(crate) fn topic_settings(topic: &str, read: u32, write: u32, permission: u32, ordered: bool) -> ExtFields {
     fields(&[
         ("topic", topic),
         ("defaultTopic", "TBW102"),
@@ -28,7 +29,7 @@ pub(crate) fn topic_settings(topic: &str, read: u32, write: u32, permission: u32
         ("perm", &permission.to_string()),
         ("topicFilterType", "SINGLE_TAG"),
         ("topicSysFlag", "0"),
-        ("order", "false"),
+        ("order", &ordered.to_string()),
     ])
 }
 

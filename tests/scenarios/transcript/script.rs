@@ -49,7 +49,7 @@ pub(super) fn auto_create(recorder: &mut Recorder) {
 
 fn topics(recorder: &mut Recorder, cluster: &dyn Cluster) {
     let create = |topic: &str, queues: u32, permission: u32| {
-        let settings = topic_settings(topic, queues, queues, permission);
+        let settings = topic_settings(topic, queues, queues, permission, false);
         RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_TOPIC, &settings)
     };
     recorder.ask("create a topic", Broker, create(TOPIC, 1, 6));
