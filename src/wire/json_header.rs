@@ -462,6 +462,7 @@ mod tests {
             "{\"code\":1.0,\"opaque\":2}",
             "{\"code\":1:,\"opaque\":2}",
             "{\"code\":2147483648,\"opaque\":2}",
+            "{\"code\":99999999999999999999,\"opaque\":2}",
             "{code:1,\"opaque\":2}",
             "{\"code\":1,\"opaque\":2,\"extFields\":{\"a\":{}}}",
             "{\"code\":1,\"opaque\":2,\"extFields\":[]}",
@@ -473,6 +474,14 @@ mod tests {
         ] {
             assert!(read_text(header).is_err(), "{header}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = |field| Err(Error::MissingField { field });
+        assert_eq!(read_text("{}"), missing("code"));
+        assert_eq!(read_text("{\"opaque\":1}"), missing("code"));
+        assert_eq!(read_text("{\"code\":1}"), missing("opaque"));
     }
 
     #[test]
