@@ -77,7 +77,8 @@
 //!
 //! Producers, consumers and clients may be used from any number of threads at once: every call takes `&self`. Signals are
 //! blocked in the library's threads; a host that must make threads itself gives a [`ThreadStarter`]. There is no global
-//! state but a counter of the process's forks. In a forked child the parent's clients fail with [`ErrorKind::Forked`]; new ones work.
+//! state but a counter of the process's forks. In a forked child the parent's clients fail with [`ErrorKind::Forked`]; new
+//! ones work.
 //!
 //! # Features
 //!

@@ -62,7 +62,7 @@ struct Current {
     /// Of the queue in the route.
     index: usize,
     begun: Instant,
-    /// The topic does not exist yet.
+    /// The topic does not exist yet. The route says so too, but is not looked at when all went well.
     creates_topic: bool,
 }
 
@@ -249,17 +249,22 @@ impl Sender {
     /// The broker did not store the message, or less safely than it should.
     fn answered(&self, send: &mut Send, response: &RemotingCommand) -> Option<Result<Receipt>> {
         let code = response.response_code();
-        let error = Error::refused(code, response.remark.as_deref(), send.address());
-        let Some(status) = SendStatus::of(code) else { return self.failed(send, Phase::Answered, error, None) };
+        let refused = |send: &Send| Error::refused(code, response.remark.as_deref(), send.address());
+        let Some(status) = SendStatus::of(code) else {
+            let error = refused(send);
+            return self.failed(send, Phase::Answered, error, None);
+        };
         match self.stored(send, status, response) {
             Ok(receipt) if self.retry_codes.contains(code) => {
-                self.failed(send, Phase::Answered, error.with_certainty(Certainty::Stored), Some(receipt))
+                let error = refused(send).with_certainty(Certainty::Stored);
+                self.failed(send, Phase::Answered, error, Some(receipt))
             }
             verdict => Some(verdict),
         }
     }
 
-    /// A topic that the message created has a route of its own from now on.
+    /// Reads what the broker says of a message that it stored. A topic that the message created has a route of its own
+    /// from now on.
     fn stored(&self, send: &Send, status: SendStatus, response: &RemotingCommand) -> Result<Receipt> {
         if send.current.is_some_and(|current| current.creates_topic) {
             self.core.refresh_suspected_route(&send.prepared.topic);
@@ -268,7 +273,7 @@ impl Sender {
             .map_err(|error| unreadable(send.address(), &error).with_certainty(Certainty::Stored))
     }
 
-    /// Whether there is another attempt is told by the next step, unless the client has ended.
+    /// Notes the failure. Whether there is another attempt is told by the next step, unless the client has ended.
     fn failed(&self, send: &mut Send, phase: Phase, error: Error, stored: Option<Receipt>) -> Option<Result<Receipt>> {
         if error.kind() == ErrorKind::NotRunning {
             return Some(Err(send.attempts.qualified(error)));
