@@ -80,7 +80,8 @@ impl Consumer {
         let published = Published { consumer: Arc::clone(self), window, position, publishing };
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
         let limit = self.options.retry_limit.times();
-        self.publisher.publish_again(&copy, message.sys_flag, (reconsume_times, limit), deadline, published);
+        let reconsume = (reconsume_times, limit);
+        self.publisher.publish_again(&copy, message.sys_flag, reconsume, &message.broker_name, deadline, published);
     }
 
     /// The message as it is published: body, flag and properties as they came, but for what says that it is a retry.

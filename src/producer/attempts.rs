@@ -75,6 +75,8 @@ pub(super) struct Attempts {
     /// The queue is given: another broker is no choice, and only what was surely not sent may be repeated there, or
     /// messages would change their order.
     pinned: bool,
+    /// A broker that failed the caller before: the other ones come first.
+    avoided: Option<Arc<str>>,
     failed: Vec<Attempt>,
     certainty: Certainty,
     last_error: Option<Error>,
@@ -89,6 +91,7 @@ impl Attempts {
             left: retries.saturating_add(1),
             go_aways: 0,
             pinned,
+            avoided: None,
             failed: Vec::new(),
             certainty: Certainty::NotSent,
             last_error: None,
@@ -97,14 +100,19 @@ impl Attempts {
         }
     }
 
+    /// The same with a broker that is asked last.
+    pub(super) fn avoiding(self, broker: &Arc<str>) -> Self {
+        Self { avoided: Some(Arc::clone(broker)), ..self }
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// The next step, with the queues of the topic's present route, of which `first` is the one whose turn it is.
     ///
-    /// Prefers, in this order: brokers that have not failed this send and can be reached; others that can be reached,
-    /// but not the last one; whatever there is.
+    /// Prefers, in this order: brokers that have not failed this send, nor are to be avoided, and can be reached; others
+    /// that can be reached, but not the last one; whatever there is.
     pub(super) fn next(
         &mut self,
         now: Instant,
@@ -119,8 +127,10 @@ impl Attempts {
             let turn = (0..queues.len()).map(|step| first.wrapping_add(step) % queues.len());
             turn.into_iter().find(|&index| queues.get(index).is_some_and(wanted))
         };
-        let untried =
-            |queue: &PublishQueue| !self.failed.iter().any(|attempt| *attempt.broker == *queue.queue.broker_name);
+        let untried = |queue: &PublishQueue| {
+            let broker = &queue.queue.broker_name;
+            self.avoided.as_ref() != Some(broker) && !self.failed.iter().any(|attempt| *attempt.broker == **broker)
+        };
         let not_last =
             |queue: &PublishQueue| self.failed.last().is_none_or(|attempt| *attempt.broker != *queue.queue.broker_name);
         let fresh = choose(&|queue| untried(queue) && is_reachable(queue)).or_else(|| choose(&untried));
@@ -301,6 +311,23 @@ mod tests {
             visited.push(broker);
         }
         assert_eq!(visited, ["a", "b", "a"]);
+    }
+
+    #[test]
+    fn a_broker_to_be_avoided_is_tried_when_the_others_have_failed() {
+        for (brokers, expected) in [(&["a", "b", "c"][..], ["b", "c", "a"]), (&["a", "b"], ["b", "a", "b"])] {
+            let mut send = Send::new(brokers);
+            send.attempts = send.attempts.avoiding(&"a".into());
+            let mut visited = Vec::new();
+            while let Some((broker, _)) = send.try_next() {
+                send.fail(&broker, refused());
+                visited.push(broker);
+            }
+            assert_eq!(visited, expected);
+        }
+        let mut send = Send::new(&["a"]);
+        send.attempts = send.attempts.avoiding(&"a".into());
+        assert_eq!(send.try_next().unwrap().0, "a");
     }
 
     #[test]

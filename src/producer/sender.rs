@@ -127,17 +127,21 @@ impl Sender {
     }
 
     /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
-    /// be compressed. `reconsume` has the deliveries so far and the most there may be.
+    /// be compressed; if possible not on its own broker, which did not take it back. `reconsume` has the deliveries so far
+    /// and the most there may be.
     pub(crate) fn publish_again<D: Done>(
         self: &Arc<Self>,
         message: &Message,
         sys_flag: i32,
         reconsume: (Option<i32>, i32),
+        broker: &Arc<str>,
         deadline: Instant,
         done: D,
     ) {
         let prepared = Prepared::again(message, sys_flag, reconsume, &self.core.identity);
-        self.send_async(self.begin(prepared, Target::InTurn, deadline), done);
+        let mut send = self.begin(prepared, Target::InTurn, deadline);
+        send.attempts = send.attempts.avoiding(broker);
+        self.send_async(send, done);
     }
 
     /// Hands the message to the connection of a broker that can be reached; there is no answer.
