@@ -100,9 +100,9 @@ impl Attempts {
         }
     }
 
-    /// The same with a broker that is asked last.
-    pub(super) fn avoiding(self, broker: &Arc<str>) -> Self {
-        Self { avoided: Some(Arc::clone(broker)), ..self }
+    /// Tries this broker only when no other one is untried.
+    pub(super) fn avoid(&mut self, broker: &Arc<str>) {
+        self.avoided = Some(Arc::clone(broker));
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -317,7 +317,7 @@ mod tests {
     fn a_broker_to_be_avoided_is_tried_when_the_others_have_failed() {
         for (brokers, expected) in [(&["a", "b", "c"][..], ["b", "c", "a"]), (&["a", "b"], ["b", "a", "b"])] {
             let mut send = Send::new(brokers);
-            send.attempts = send.attempts.avoiding(&"a".into());
+            send.attempts.avoid(&"a".into());
             let mut visited = Vec::new();
             while let Some((broker, _)) = send.try_next() {
                 send.fail(&broker, refused());
@@ -326,7 +326,7 @@ mod tests {
             assert_eq!(visited, expected);
         }
         let mut send = Send::new(&["a"]);
-        send.attempts = send.attempts.avoiding(&"a".into());
+        send.attempts.avoid(&"a".into());
         assert_eq!(send.try_next().unwrap().0, "a");
     }
 

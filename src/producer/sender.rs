@@ -140,7 +140,7 @@ impl Sender {
     ) {
         let prepared = Prepared::again(message, sys_flag, reconsume, &self.core.identity);
         let mut send = self.begin(prepared, Target::InTurn, deadline);
-        send.attempts = send.attempts.avoiding(broker);
+        send.attempts.avoid(broker);
         self.send_async(send, done);
     }
 
