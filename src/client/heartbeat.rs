@@ -3,6 +3,7 @@
 //!
 //! Nothing here blocks. A broker knows a member by its *connection*: after a new one it has to be told again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,11 @@ impl Heartbeats {
         brokers.iter().filter(|(_, told)| told.heard).map(|(address, _)| Arc::clone(address)).collect()
     }
 
+    /// Forgets all brokers but these.
+    pub(super) fn retain(&self, addresses: &BTreeSet<Arc<str>>) {
+        self.brokers.lock().retain(|address, _| addresses.contains(address));
+    }
+
     /// A heartbeat goes out.
     fn sent(&self, address: &Arc<str>, now: Instant) {
         let mut brokers = self.brokers.lock();
@@ -105,7 +111,7 @@ impl Core {
     pub(crate) fn heartbeat_to_all(self: &Arc<Self>) {
         let Some((body, with_slaves)) = self.heartbeat_body() else { return };
         let addresses = self.routes.broker_addresses(with_slaves);
-        self.heartbeats.brokers.lock().retain(|address, _| addresses.contains(address));
+        self.heartbeats.retain(&addresses);
         for address in addresses {
             self.send_heartbeat(&address, &body);
         }

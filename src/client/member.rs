@@ -18,6 +18,9 @@ pub(crate) trait Member: Send + Sync {
     /// Topics whose routes are kept fresh for it.
     fn topics(&self) -> Vec<Arc<str>>;
 
+    /// Comes before each refresh of routes: topics that it has not used for long need not be kept fresh any more.
+    fn forget_idle_topics(&self) {}
+
     /// The route of some topic is new or has changed.
     fn route_changed(&self, _route: &Arc<TopicRoute>) {}
 

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod heartbeat;
 pub(crate) mod identity;
 pub(crate) mod inbound;
+mod lookup;
 pub(crate) mod member;
 pub(crate) mod route;
 pub(crate) mod rpc;
@@ -136,6 +137,7 @@ impl Client {
         let core = Arc::new_cyclic(|core: &Weak<Core>| Core {
             routes: Arc::new(Routes::new(
                 remoting.clone(),
+                timer.clone(),
                 config.name_servers.clone(),
                 config.address_map.clone(),
                 Box::new(TellMembers { core: Weak::clone(core) }),
@@ -358,14 +360,27 @@ impl Core {
         });
     }
 
-    /// Asks anew for the routes of all topics in use.
+    /// Asks anew for the routes of all topics in use, and forgets what belonged to others.
     fn refresh_routes(self: &Arc<Self>) {
-        let mut topics: Vec<Arc<str>> = self.members().iter().flat_map(|member| member.topics()).collect();
-        topics.sort();
-        topics.dedup();
-        for topic in topics {
-            self.refresh_route(&topic);
+        let members = self.members();
+        for member in &members {
+            member.forget_idle_topics();
         }
+        let topics: BTreeSet<Arc<str>> = members.iter().flat_map(|member| member.topics()).collect();
+        self.forget_all_but(&topics);
+        for topic in &topics {
+            self.refresh_route(topic);
+        }
+    }
+
+    /// Forgets routes of topics that no member uses any more, and brokers that only they named: those get no heartbeats
+    /// and are not dialled again.
+    fn forget_all_but(&self, topics: &BTreeSet<Arc<str>>) {
+        let now = Instant::now();
+        self.routes.forget_all_but(topics);
+        self.heartbeats.retain(&self.routes.broker_addresses(true));
+        self.suspected.lock().retain(|_, last| now.duration_since(*last) < SUSPICION_INTERVAL);
+        self.remoting.forget_unused(now);
     }
 
     /// Asks anew for a route that may be what made a request fail; not more often than makes sense.
@@ -384,7 +399,7 @@ impl Core {
     /// Asks anew for one route, in the background.
     pub(crate) fn refresh_route(self: &Arc<Self>, topic: &Arc<str>) {
         let core = Arc::downgrade(self);
-        self.routes.look_up(
+        self.routes.refresh(
             topic,
             self.request_deadline(),
             Box::new(move |_| {

@@ -1,34 +1,33 @@
-//! Topic routes: which brokers and queues a topic has, asked of the name servers in turn, kept and refreshed.
+//! Topic routes: which brokers and queues a topic has, kept and refreshed while somebody uses the topic.
 //!
-//! A look-up is asynchronous and shared: whoever asks for the same topic meanwhile waits for the same answer. It runs on
-//! `rmq-remoting` (its replies) and on whichever thread began it; nothing here blocks but [`Routes::wait`].
+//! A look-up is asynchronous and shared (`lookup.rs`). It goes on on `rmq-remoting` and `rmq-timer`, and begins on
+//! whichever thread asks; nothing here blocks but [`Routes::wait`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::bounded;
-use log::{debug, info, warn};
+use log::{debug, info};
 use parking_lot::{Mutex, RwLock};
 
 use super::config::AddressMap;
+use super::lookup::{Joined, LookUps, Question};
+use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::MessageQueue;
 use crate::name_map::NameMap;
-use crate::remoting::{Completion, Outcome, Remoting, Request};
-use crate::wire::body::{BrokerData, MASTER_ID, TopicRouteData};
-use crate::wire::header::GetRouteInfoRequest;
+use crate::remoting::Remoting;
+use crate::wire::body::{MASTER_ID, TopicRouteData};
 use crate::wire::name::CREATE_TOPIC_KEY;
-use crate::wire::{RequestCode, ResponseCode};
 
 /// Queues that a topic gets that is created so. (Java: `defaultTopicQueueNums`)
 pub(crate) const AUTO_CREATE_QUEUES: i32 = 4;
 
-/// One name server gets this share of what is left of a look-up's time while there are others to ask.
-const SHARE_OF_TIME: u32 = 3;
-const SHORTEST_SHARE: Duration = Duration::from_millis(200);
+/// Brokers that a topic has left are remembered, so that offsets of its queues there can still be stored; so many of them.
+const FORMER_BROKERS: usize = 16;
 
 /// Where a topic's queues are, made for looking things up; never changed, only replaced.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,47 +116,83 @@ pub(crate) trait RouteWatcher: Send + Sync {
 }
 
 /// Runs with a look-up's answer.
-type RouteWaiter = Box<dyn FnOnce(Result<Arc<TopicRoute>>) + Send>;
+pub(crate) type RouteWaiter = Box<dyn FnOnce(Result<Arc<TopicRoute>>) + Send>;
 
 /// The routes that one client knows, and the way to more.
 pub(crate) struct Routes {
     remoting: Remoting,
+    timer: Timer,
     name_servers: Vec<Arc<str>>,
     /// The name server that answered last.
     current: AtomicUsize,
     address_map: Option<Arc<AddressMap>>,
-    known: RwLock<NameMap<Arc<TopicRoute>>>,
-    looked_up: Mutex<NameMap<Vec<RouteWaiter>>>,
+    known: RwLock<NameMap<Known>>,
+    looked_up: Mutex<LookUps>,
+    /// Topics that do not exist and are sent to, while the name servers are asked for what they would be created with;
+    /// each with what is told when they would not be.
+    creating: Mutex<Vec<(Arc<str>, Error)>>,
     watcher: Box<dyn RouteWatcher>,
+}
+
+/// A route, and what it was before.
+struct Known {
+    route: Arc<TopicRoute>,
+    /// Brokers that an earlier route named and this one does not.
+    former: Vec<Broker>,
+    /// A caller has asked for it since routes were last forgotten.
+    is_asked_for: AtomicBool,
+}
+
+impl Known {
+    fn note_use(&self) {
+        // Nearly always noted already: a look disturbs no other thread's cache.
+        if !self.is_asked_for.load(Ordering::Relaxed) {
+            self.is_asked_for.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The topic's brokers of this name, the present one first.
+    fn brokers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Broker> {
+        self.route.brokers.iter().chain(&self.former).filter(move |broker| *broker.name == *name)
+    }
+
+    fn replaced_by(&self, route: &TopicRoute) -> Vec<Broker> {
+        let before = self.route.brokers.iter().chain(&self.former);
+        before.filter(|broker| route.broker(&broker.name).is_none()).take(FORMER_BROKERS).cloned().collect()
+    }
 }
 
 impl Routes {
     pub(crate) fn new(
         remoting: Remoting,
+        timer: Timer,
         name_servers: Vec<Arc<str>>,
         address_map: Option<Arc<AddressMap>>,
         watcher: Box<dyn RouteWatcher>,
     ) -> Self {
         Self {
             remoting,
+            timer,
             name_servers,
             current: AtomicUsize::new(0),
             address_map,
             known: RwLock::default(),
             looked_up: Mutex::default(),
+            creating: Mutex::default(),
             watcher,
         }
     }
 
     /// The route that is known; may be out of date by the route interval.
     pub(crate) fn known(&self, topic: &str) -> Option<Arc<TopicRoute>> {
-        self.known.read().get(topic).cloned()
+        self.known.read().get(topic).map(|known| Arc::clone(&known.route))
     }
 
     /// The addresses of all brokers in known routes, masters only or slaves too.
     pub(crate) fn broker_addresses(&self, with_slaves: bool) -> BTreeSet<Arc<str>> {
         let known = self.known.read();
-        let addresses = known.values().flat_map(|route| &route.brokers).flat_map(|broker| &broker.addresses);
+        let brokers = known.values().flat_map(|known| &known.route.brokers);
+        let addresses = brokers.flat_map(|broker| &broker.addresses);
         addresses.filter(|(id, _)| with_slaves || *id == MASTER_ID).map(|(_, address)| Arc::clone(address)).collect()
     }
 
@@ -165,40 +200,50 @@ impl Routes {
     pub(crate) fn addresses_by_name(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
         let known = self.known.read();
         let mut by_name: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        for broker in known.values().flat_map(|route| &route.brokers) {
+        for broker in known.values().flat_map(|known| &known.route.brokers) {
             let addresses = broker.addresses.iter().map(|(_, address)| Arc::clone(address));
             by_name.entry(Arc::clone(&broker.name)).or_default().extend(addresses);
         }
         by_name
     }
 
-    /// The master of a broker by its name, from any topic's route.
-    pub(crate) fn master_of(&self, broker_name: &str) -> Option<Arc<str>> {
+    /// The master of a queue's broker, by the route of the queue's topic alone: brokers of two clusters may have one name.
+    pub(crate) fn master_of(&self, queue: &MessageQueue) -> Option<Arc<str>> {
         let known = self.known.read();
-        known.values().find_map(|route| route.broker(broker_name)?.master().cloned())
+        known.get(&queue.topic)?.brokers(&queue.broker_name).find_map(Broker::master).cloned()
     }
 
-    /// The names of the brokers whose master is at `address`, by any topic's route.
-    pub(crate) fn brokers_at(&self, address: &str) -> BTreeSet<Arc<str>> {
+    /// The names of the brokers of these topics whose master is at `address`.
+    pub(crate) fn brokers_at(&self, address: &str, topics: &[Arc<str>]) -> BTreeSet<Arc<str>> {
         let known = self.known.read();
-        let brokers = known.values().flat_map(|route| &route.brokers);
+        let of_topics = topics.iter().filter_map(|topic| known.get(topic));
+        let brokers = of_topics.flat_map(|known| known.route.brokers.iter().chain(&known.former));
         let here = brokers.filter(|broker| broker.master().is_some_and(|master| **master == *address));
         here.map(|broker| Arc::clone(&broker.name)).collect()
+    }
+
+    /// Forgets the routes of topics that are not among those `in_use` and that nobody has asked for since the last time.
+    pub(crate) fn forget_all_but(&self, in_use: &BTreeSet<Arc<str>>) {
+        self.known.write().retain(|topic, known| {
+            let is_asked_for = std::mem::take(known.is_asked_for.get_mut());
+            is_asked_for || in_use.contains(topic)
+        });
     }
 
     /// A known route to publish to, else the answer of the name servers, waited for until `deadline`. A topic that does
     /// not exist has the queues that it would be created with, where brokers create topics.
     pub(crate) fn wait(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant) -> Result<Arc<TopicRoute>> {
-        if let Some(route) = self.known(topic).filter(|route| !route.publish.is_empty()) {
-            return Ok(route);
+        if let Some(known) = self.known.read().get(topic).filter(|known| !known.route.publish.is_empty()) {
+            known.note_use();
+            return Ok(Arc::clone(&known.route));
         }
         let (answer, answered) = bounded(1);
         self.look_up_to_publish(topic, deadline, Box::new(move |route| drop(answer.send(route))));
         answered.recv_deadline(deadline).unwrap_or_else(|_| Err(self.unheard(topic)))
     }
 
-    /// What a caller is told whose deadline passes before the look-up ends, which may be that of another caller.
-    fn unheard(&self, topic: &str) -> Error {
+    /// What a caller is told whose deadline passes before the look-up ends.
+    pub(super) fn unheard(&self, topic: &str) -> Error {
         let servers = self.name_servers.join(";");
         let detail = format!("the deadline passed before a name server of {servers} told the route of topic {topic}");
         Error::new(ErrorKind::NameServer, detail)
@@ -206,73 +251,131 @@ impl Routes {
 
     /// Asks for a route to publish to.
     pub(crate) fn look_up_to_publish(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, waiter: RouteWaiter) {
-        let routes = Arc::clone(self);
-        let wanted = Arc::clone(topic);
-        self.look_up(
-            topic,
-            deadline,
-            Box::new(move |route| match route {
-                Err(error) if error.kind() == ErrorKind::NoRoute => {
-                    routes.look_up_to_create(&wanted, deadline, error, waiter)
-                }
-                route => waiter(route),
-            }),
-        );
+        self.look_up(topic, true, deadline, waiter);
     }
 
-    /// Asks the name servers for the route of `topic`, or joins the others who wait for it already.
-    pub(crate) fn look_up(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, waiter: RouteWaiter) {
-        {
-            let mut looked_up = self.looked_up.lock();
-            let waiters = looked_up.entry(Arc::clone(topic)).or_default();
-            waiters.push(waiter);
-            if waiters.len() > 1 {
-                return;
+    /// Asks anew for the route of a topic. One that does not exist yet gets anew what it would be created with, if
+    /// somebody has sent to it: else the broker that was to create it could move and not be found.
+    pub(crate) fn refresh(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, waiter: RouteWaiter) {
+        let is_guessed = self.known.read().get(topic).is_some_and(|known| known.route.to_be_created);
+        self.look_up(topic, is_guessed, deadline, waiter);
+    }
+
+    fn look_up(self: &Arc<Self>, topic: &Arc<str>, to_publish: bool, deadline: Instant, waiter: RouteWaiter) {
+        let Joined { is_first, watch } =
+            self.looked_up.lock().join(topic, to_publish, deadline, Instant::now(), waiter);
+        if let Some(due) = watch {
+            self.watch(topic, due);
+        }
+        if is_first {
+            self.ask(topic, deadline);
+        }
+    }
+
+    /// Tells those whose deadline passes before the answer is there.
+    fn watch(self: &Arc<Self>, topic: &Arc<str>, due: Instant) {
+        let routes = Arc::downgrade(self);
+        let topic = Arc::clone(topic);
+        self.timer.at(due, move || {
+            let Some(routes) = routes.upgrade() else { return };
+            let (late, next) = routes.looked_up.lock().expire(&topic, due, Instant::now());
+            tell(late, &Err(routes.unheard(&topic)));
+            if let Some(next) = next {
+                routes.watch(&topic, next);
             }
-        }
-        let routes = Arc::clone(self);
-        let answered = Box::new(move |lookup: &Lookup, data| routes.answered(lookup, data));
-        Lookup::new(self, topic, deadline, answered).ask();
+        });
     }
 
-    fn answered(&self, lookup: &Lookup, data: Result<TopicRouteData>) {
-        let topic = &lookup.topic;
-        let result = data.map(|data| self.keep(TopicRoute::new(topic, &data, self.address_map.as_deref())));
-        let waiters = self.looked_up.lock().remove(topic).unwrap_or_default();
-        for waiter in waiters {
-            waiter(result.clone());
+    fn ask(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant) {
+        let routes = Arc::clone(self);
+        let answered = Box::new(move |question: &Question, data| routes.answered(question, data));
+        Question::new(self, topic, deadline, answered).ask();
+    }
+
+    fn answered(self: &Arc<Self>, question: &Question, data: Result<TopicRouteData>) {
+        let topic = &question.topic;
+        match data {
+            Ok(data) => self.found(TopicRoute::new(topic, &data, self.address_map.as_deref())),
+            Err(error) if error.kind() == ErrorKind::NoRoute => {
+                let ended = self.looked_up.lock().end_if_nobody_sends(topic);
+                match ended {
+                    Some(waiters) => tell(waiters, &Err(error)),
+                    None => self.ask_how_it_would_be_created(question, error),
+                }
+            }
+            Err(error) => self.failed(topic, question.deadline, &error),
         }
     }
 
-    fn look_up_to_create(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, unknown: Error, waiter: RouteWaiter) {
-        let routes = Arc::clone(self);
-        let wanted = Arc::clone(topic);
-        let answered = Box::new(move |_: &Lookup, data: Result<TopicRouteData>| {
-            waiter(match data {
+    /// The topic does not exist, and somebody wants to send to it. All topics of which that is so share one question.
+    fn ask_how_it_would_be_created(self: &Arc<Self>, question: &Question, unknown: Error) {
+        let is_first = {
+            let mut creating = self.creating.lock();
+            creating.push((Arc::clone(&question.topic), unknown));
+            creating.len() == 1
+        };
+        if is_first {
+            let routes = Arc::clone(self);
+            let answered = Box::new(move |question: &Question, data| routes.would_be_created(question, &data));
+            Question::new(self, &Arc::from(CREATE_TOPIC_KEY), question.deadline, answered).ask();
+        }
+    }
+
+    fn would_be_created(self: &Arc<Self>, question: &Question, data: &Result<TopicRouteData>) {
+        let creating = std::mem::take(&mut *self.creating.lock());
+        for (topic, unknown) in creating {
+            match data {
                 Ok(data) => {
-                    debug!("topic {wanted} does not exist yet; the first message will create it");
-                    let route = TopicRoute::to_be_created(&wanted, data, routes.address_map.as_deref());
-                    Ok(routes.keep(route))
+                    debug!("topic {topic} does not exist yet; the first message will create it");
+                    self.found(TopicRoute::to_be_created(&topic, data.clone(), self.address_map.as_deref()));
                 }
                 // Nobody creates topics: what was wrong is still that the topic does not exist.
-                Err(error) if error.kind() == ErrorKind::NoRoute => Err(unknown),
-                Err(error) => Err(error),
-            });
-        });
-        Lookup::new(self, &Arc::from(CREATE_TOPIC_KEY), deadline, answered).ask();
+                Err(error) if error.kind() == ErrorKind::NoRoute => {
+                    self.forget_guess(&topic);
+                    let waiters = self.looked_up.lock().end(&topic);
+                    tell(waiters, &Err(unknown));
+                }
+                Err(error) => self.failed(&topic, question.deadline, error),
+            }
+        }
     }
 
-    /// Keeps a route that is new or has changed; a route is only ever replaced by another one, never by a failure.
+    fn found(&self, route: TopicRoute) {
+        let route = self.keep(route);
+        let waiters = self.looked_up.lock().end(&route.topic);
+        tell(waiters, &Ok(route));
+    }
+
+    /// A question has failed. Where its time was up, which was that of whoever asked it, others may have time left.
+    fn failed(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, error: &Error) {
+        let now = Instant::now();
+        if error.kind() != ErrorKind::NameServer || now < deadline {
+            let waiters = self.looked_up.lock().end(topic);
+            return tell(waiters, &Err(error.clone()));
+        }
+        let (late, again) = self.looked_up.lock().out_of_time(topic, now);
+        tell(late, &Err(error.clone()));
+        if let Some(deadline) = again {
+            self.ask(topic, deadline);
+        }
+    }
+
+    /// Keeps a route that is new or has changed; the route of a topic that exists is only ever replaced by another one,
+    /// never by a failure.
     fn keep(&self, route: TopicRoute) -> Arc<TopicRoute> {
         let route = Arc::new(route);
         {
             let mut known = self.known.write();
-            match known.get(&route.topic) {
-                Some(old) if *old == route => return Arc::clone(old),
+            let old = known.get(&route.topic);
+            if let Some(old) = old
                 // A topic that exists is not forgotten because a name server has not heard of it yet.
-                Some(old) if route.to_be_created && !old.to_be_created => return Arc::clone(old),
-                _ => known.insert(Arc::clone(&route.topic), Arc::clone(&route)),
-            };
+                && (*old.route == *route || (route.to_be_created && !old.route.to_be_created))
+            {
+                return Arc::clone(&old.route);
+            }
+            let former = old.map_or_else(Vec::new, |old| old.replaced_by(&route));
+            let is_asked_for = AtomicBool::new(true);
+            known.insert(Arc::clone(&route.topic), Known { route: Arc::clone(&route), former, is_asked_for });
         }
         info!(
             "route of {}: {} queues to write, {} to read, on {} brokers",
@@ -284,149 +387,42 @@ impl Routes {
         self.watcher.route_changed(&route);
         route
     }
+
+    /// Nobody would create the topic any more.
+    fn forget_guess(&self, topic: &str) {
+        let mut known = self.known.write();
+        if known.get(topic).is_some_and(|known| known.route.to_be_created) {
+            known.remove(topic);
+        }
+    }
+
+    pub(super) fn remoting(&self) -> &Remoting {
+        &self.remoting
+    }
+
+    pub(super) fn name_servers(&self) -> &[Arc<str>] {
+        &self.name_servers
+    }
+
+    /// The index of the name server that answered last.
+    pub(super) fn current_server(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn prefer_server(&self, index: usize) {
+        self.current.store(index, Ordering::Relaxed);
+    }
+}
+
+/// Hands a look-up's answer to those who waited for it. Not to be called under a lock.
+fn tell(waiters: Vec<RouteWaiter>, answer: &Result<Arc<TopicRoute>>) {
+    for waiter in waiters {
+        waiter(answer.clone());
+    }
 }
 
 impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Routes").field("name_servers", &self.name_servers).finish_non_exhaustive()
     }
-}
-
-type Answered = Box<dyn FnOnce(&Lookup, Result<TopicRouteData>) + Send>;
-
-/// One question to the name servers, in turn until one knows.
-///
-/// A server that does not answer costs at most a share of the time; that a topic does not exist counts only when every
-/// server that answers says so.
-struct Lookup {
-    remoting: Remoting,
-    name_servers: Vec<Arc<str>>,
-    routes: Arc<Routes>,
-    topic: Arc<str>,
-    deadline: Instant,
-    first: usize,
-    asked: usize,
-    unknown: Option<Error>,
-    failed: Option<Error>,
-    answered: Option<Answered>,
-}
-
-impl Lookup {
-    fn new(routes: &Arc<Routes>, topic: &Arc<str>, deadline: Instant, answered: Answered) -> Box<Self> {
-        Box::new(Self {
-            remoting: routes.remoting.clone(),
-            name_servers: routes.name_servers.clone(),
-            routes: Arc::clone(routes),
-            topic: Arc::clone(topic),
-            deadline,
-            first: routes.current.load(Ordering::Relaxed),
-            asked: 0,
-            unknown: None,
-            failed: None,
-            answered: Some(answered),
-        })
-    }
-
-    fn ask(self: Box<Self>) {
-        let now = Instant::now();
-        if self.asked == self.name_servers.len() || now >= self.deadline {
-            return self.give_up();
-        }
-        let Some(server) = self.name_servers.get(self.current()).cloned() else {
-            return self.give_up();
-        };
-        let left = self.deadline - now;
-        // Time is kept for whoever comes next: another server, or the look-up of what an unknown topic would get.
-        let others = self.asked + 1 < self.name_servers.len() || self.unknown.is_some();
-        let limit = if others { now + (left / SHARE_OF_TIME).max(SHORTEST_SHARE).min(left) } else { self.deadline };
-        let remoting = self.remoting.clone();
-        let topic = Arc::clone(&self.topic);
-        let header = GetRouteInfoRequest { topic: &topic, accept_standard_json_only: Some(true) };
-        let request = Request::new(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header);
-        let completion = Completion::new({
-            let server = Arc::clone(&server);
-            move |outcome| self.heard(&server, outcome)
-        });
-        remoting.invoke_async(&server, request, limit, completion);
-    }
-
-    fn heard(mut self: Box<Self>, server: &Arc<str>, outcome: Outcome) {
-        match read_answer(server, outcome) {
-            Ok(data) => {
-                self.prefer_current();
-                return self.finish(Ok(data));
-            }
-            Err(error) if error.kind() == ErrorKind::NoRoute => {
-                // It answers, which those before it did not.
-                if self.unknown.is_none() {
-                    self.prefer_current();
-                }
-                self.unknown = Some(error);
-            }
-            // The client was shut down: nobody else needs to be asked.
-            Err(error) if error.kind() == ErrorKind::NotRunning => return self.finish(Err(error)),
-            Err(error) => self.failed = Some(error),
-        }
-        self.asked += 1;
-        self.ask();
-    }
-
-    /// The index of the server that is being asked.
-    fn current(&self) -> usize {
-        (self.first + self.asked) % self.name_servers.len().max(1)
-    }
-
-    /// Later look-ups begin with the server that is being asked.
-    fn prefer_current(&self) {
-        self.routes.current.store(self.current(), Ordering::Relaxed);
-    }
-
-    fn give_up(mut self: Box<Self>) {
-        let error = match (self.unknown.take(), self.failed.take()) {
-            (Some(unknown), _) => {
-                Error::new(ErrorKind::NoRoute, format!("topic {} has no route: {}", self.topic, unknown.detail()))
-            }
-            (None, Some(failed)) => Error::new(
-                ErrorKind::NameServer,
-                format!("no name server of {} answered; the last: {failed}", self.name_servers.join(";")),
-            ),
-            (None, None) => self.routes.unheard(&self.topic),
-        };
-        self.finish(Err(error));
-    }
-
-    fn finish(mut self: Box<Self>, result: Result<TopicRouteData>) {
-        if let Some(answered) = self.answered.take() {
-            answered(&self, result);
-        }
-    }
-}
-
-/// A name server's answer: a route that has brokers, or why there is none.
-fn read_answer(server: &Arc<str>, outcome: Outcome) -> Result<TopicRouteData> {
-    let response = outcome.map_err(Error::from)?;
-    match response.response_code() {
-        ResponseCode::SUCCESS => {}
-        code @ ResponseCode::TOPIC_NOT_EXIST => {
-            let refusal = Error::refused(code, response.remark.as_deref(), server);
-            return Err(Error::new(ErrorKind::NoRoute, refusal.detail()).with_address(server));
-        }
-        code => return Err(Error::refused(code, response.remark.as_deref(), server)),
-    }
-    let data = TopicRouteData::decode(&response.body).map_err(|error| {
-        warn!("name server {server} sent a route that cannot be read: {error}");
-        Error::new(ErrorKind::Protocol, format!("the route cannot be read: {error}")).with_address(server)
-    })?;
-    if !leads_somewhere(&data) {
-        return Err(Error::new(ErrorKind::NoRoute, "the route has no broker").with_address(server));
-    }
-    Ok(data)
-}
-
-/// Whether there is a queue on a broker that has an address. Anything else is not believed, and so replaces no route.
-fn leads_somewhere(data: &TopicRouteData) -> bool {
-    data.queue_datas.iter().any(|queues| {
-        let is_its_broker = |broker: &&BrokerData| broker.broker_name == queues.broker_name;
-        data.broker_datas.iter().find(is_its_broker).is_some_and(|broker| !broker.broker_addrs.is_empty())
-    })
 }

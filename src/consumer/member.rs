@@ -14,6 +14,7 @@ use log::{debug, warn};
 use parking_lot::{Mutex, RwLock};
 
 use crate::client::Core;
+use crate::client::config::ClientConfig;
 use crate::client::member::{Member, MemberKey};
 use crate::client::route::TopicRoute;
 use crate::message::MessageQueue;
@@ -76,6 +77,7 @@ pub(super) struct Consumer {
     pub(super) offsets: Mutex<OffsetStore>,
     /// Which topics' queues have been shared out at least once.
     pub(super) decided: Mutex<NameMap<Result<usize, String>>>,
+    pub(super) retry_search: Mutex<Search>,
     pub(super) stopping: AtomicBool,
 }
 
@@ -94,10 +96,13 @@ impl Consumer {
 
     /// Each broker that we consume from gives failed messages back through a queue of its own. It makes that queue when
     /// it hears of the group, and tells the name servers later than us: a look at that moment may come too early.
-    fn look_for_retry_queues(&self) {
+    fn look_for_retry_queues(&self, now: Instant) {
         let route = self.core.routes.known(&self.retry_topic);
         let is_known = |broker: &str| route.as_ref().is_some_and(|route| route.broker(broker).is_some());
-        if self.all_windows().iter().any(|window| !is_known(&window.queue.broker_name)) {
+        if self.all_windows().iter().all(|window| is_known(&window.queue.broker_name)) {
+            return self.retry_search.lock().begin_anew();
+        }
+        if self.retry_search.lock().is_due(now, &self.core.config) {
             self.core.refresh_suspected_route(&self.retry_topic);
         }
     }
@@ -137,7 +142,7 @@ impl Consumer {
     pub(super) fn send_offsets(self: &Arc<Self>, commits: Vec<Commit>) {
         for Commit { queue, offset, ticket } in commits {
             let consumer = Arc::clone(self);
-            let Some(address) = self.core.routes.master_of(&queue.broker_name) else {
+            let Some(address) = self.core.routes.master_of(&queue) else {
                 self.offsets.lock().answered(&queue, ticket, false);
                 continue;
             };
@@ -155,6 +160,29 @@ impl Consumer {
                 consumer.core.changed();
             });
         }
+    }
+}
+
+/// The search for retry queues that are missing: ever more rarely, since a broker may never have one, and not at all once
+/// the regular refresh of routes is as frequent.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    wait: Duration,
+    next: Option<Instant>,
+}
+
+impl Search {
+    fn is_due(&mut self, now: Instant, config: &ClientConfig) -> bool {
+        if self.wait >= config.route_interval || self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.wait = (self.wait * 2).max(config.offset_interval);
+        self.next = Some(now + self.wait);
+        true
+    }
+
+    fn begin_anew(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -208,9 +236,10 @@ impl Member for ConsumerMember {
     ///
     /// And a broker that was lost and is back may have died: it forgets what it had confirmed and not yet written.
     fn heartbeat_heard(&self, address: &Arc<str>) {
-        let brokers = self.0.core.routes.brokers_at(address);
+        let brokers = self.0.core.routes.brokers_at(address, &self.topics());
         self.0.offsets.lock().doubt(&brokers);
         debug!("looking for {}", self.0.retry_topic);
+        self.0.retry_search.lock().begin_anew();
         self.0.core.refresh_route(&self.0.retry_topic);
         self.members_changed();
     }
@@ -226,6 +255,24 @@ impl Member for ConsumerMember {
         }
         consumer.send_all_offsets(now);
         consumer.look_after_waiting(now);
-        consumer.look_for_retry_queues();
+        consumer.look_for_retry_queues(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a broker that never has a retry queue would cost a look-up every 5 s for ever.
+    #[test]
+    fn a_retry_queue_that_never_comes_is_looked_for_a_few_times_until_something_happens() {
+        let (mut search, start, config) = (Search::default(), Instant::now(), ClientConfig::default());
+        let looks = |search: &mut Search, rounds: u32| -> Vec<u64> {
+            let times = (0..rounds).map(|round| start + config.offset_interval * round);
+            times.filter(|now| search.is_due(*now, &config)).map(|now| (now - start).as_secs()).collect()
+        };
+        assert_eq!(looks(&mut search, 720), [0, 5, 15, 35], "an hour");
+        search.begin_anew();
+        assert_eq!(looks(&mut search, 2), [0, 5]);
     }
 }

@@ -239,7 +239,7 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
     match action {
         Action::QueryStoredOffset { queue, ticket } => {
             let answer = answer_to(consumer, &queue, ticket, answers);
-            match consumer.core.routes.master_of(&queue.broker_name) {
+            match consumer.core.routes.master_of(&queue) {
                 Some(address) => {
                     consumer.core.query_consumer_offset(&address, &consumer.group, &queue, move |result| {
                         answer(match result {
@@ -326,7 +326,7 @@ fn ask_for_bound(
 ) {
     let answer = answer_to(consumer, queue, ticket, answers);
     let core = &consumer.core;
-    let Some(address) = core.routes.master_of(&queue.broker_name) else {
+    let Some(address) = core.routes.master_of(queue) else {
         return answer(no_master(consumer, queue));
     };
     let then = move |result: Result<i64>| answer(Answer::to_bound_query(result.map_err(|error| failure(&error))));

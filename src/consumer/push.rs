@@ -197,7 +197,7 @@ impl PushConsumer {
         let (consumer, asked) = (Arc::clone(&self.consumer), queue.clone());
         self.consumer.pull.send(PullEvent::Explain { consumer, queue: asked, words }).ok()?;
         let text = said.recv_timeout(Duration::from_secs(1)).ok().flatten()?;
-        let master = self.core().routes.master_of(&queue.broker_name);
+        let master = self.core().routes.master_of(queue);
         Some(match master.and_then(|master| self.core().heartbeats.version(&master)) {
             Some(version) => format!("{text}; {} runs {}", queue.broker_name, release_name(version)),
             None => text,
@@ -523,6 +523,7 @@ impl PushConsumerBuilder {
             windows: RwLock::default(),
             offsets: Mutex::new(OffsetStore::new()),
             decided: Mutex::default(),
+            retry_search: Mutex::default(),
             stopping: AtomicBool::new(false),
             core,
         });

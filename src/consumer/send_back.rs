@@ -36,7 +36,7 @@ impl Consumer {
         let (sending_back, request) = retry::send_back(delay, self.options.retry_limit);
         let consumer = Arc::clone(self);
         let window = Arc::clone(window);
-        let Some(master) = self.core.routes.master_of(&message.broker_name) else {
+        let Some(master) = self.core.routes.master_of(&window.queue) else {
             debug!("no master of {} is known: message {} is published instead", message.broker_name, message.msg_id());
             let (publishing, changes) = sending_back.failed(&message);
             return self.publish(window, position, &message, publishing, &changes);

@@ -319,8 +319,13 @@ impl Producer {
         for topic in topics {
             let _call = self.enter_call()?;
             let route = self.core().routes.wait(&Arc::from(*topic), deadline)?;
+            let is_heard = |address: &str| {
+                // Used at each look, or its broker would be forgotten while it is waited for.
+                self.sender.turn(&route.topic);
+                self.core().is_heard(address)
+            };
             for queue in &route.publish {
-                if !self.core().wait_for(deadline, || self.core().is_heard(&queue.address)) {
+                if !self.core().wait_for(deadline, || is_heard(&queue.address)) {
                     let detail = format!("broker {} has not answered yet", queue.queue.broker_name);
                     return Err(Error::new(ErrorKind::Timeout, detail).with_address(&queue.address));
                 }
@@ -493,6 +498,10 @@ impl Member for ProducerMember {
 
     fn topics(&self) -> Vec<Arc<str>> {
         self.sender.topics()
+    }
+
+    fn forget_idle_topics(&self) {
+        self.sender.forget_idle_topics();
     }
 }
 

@@ -25,14 +25,28 @@ use crate::wire::header::SendMessageRequestV2;
 use crate::wire::name::CREATE_TOPIC_KEY;
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
 
+/// A topic that was not sent to for this many refreshes of routes is forgotten: by default ten minutes, in which a broker
+/// still knows where a producer is.
+const FORGOTTEN_AFTER: u32 = 20;
+
 /// Sends messages in the name of one producer group.
 pub(crate) struct Sender {
     pub(super) core: Arc<Core>,
     group: Arc<str>,
     pub(super) retries: u32,
     retry_codes: RetryCodes,
-    /// Whose turn it is, for each topic.
-    turns: RwLock<NameMap<AtomicUsize>>,
+    /// Whose turn it is, for each topic in use.
+    turns: RwLock<NameMap<Turn>>,
+}
+
+/// The round robin over the queues of one topic.
+#[derive(Debug)]
+struct Turn {
+    /// Counts up for each send.
+    next: AtomicUsize,
+    /// Where it stood when idle topics were last looked for, and how often in a row it stood there.
+    seen: usize,
+    idle_rounds: u32,
 }
 
 /// Where a message goes.
@@ -203,14 +217,24 @@ impl Sender {
         self.turns.read().keys().cloned().collect()
     }
 
-    /// Counts up for each send to a topic.
-    fn turn(&self, topic: &Arc<str>) -> usize {
+    /// Forgets topics that were not sent to for long.
+    pub(super) fn forget_idle_topics(&self) {
+        self.turns.write().retain(|_, turn| {
+            let next = *turn.next.get_mut();
+            turn.idle_rounds = if next == turn.seen { turn.idle_rounds + 1 } else { 0 };
+            turn.seen = next;
+            turn.idle_rounds < FORGOTTEN_AFTER
+        });
+    }
+
+    /// Counts up for each send to a topic, which is in use from now on.
+    pub(super) fn turn(&self, topic: &Arc<str>) -> usize {
         if let Some(turn) = self.turns.read().get(topic) {
-            return turn.fetch_add(1, Ordering::Relaxed);
+            return turn.next.fetch_add(1, Ordering::Relaxed);
         }
         let mut turns = self.turns.write();
-        let start = || AtomicUsize::new(self.core.identity.random_start());
-        turns.entry(Arc::clone(topic)).or_insert_with(start).fetch_add(1, Ordering::Relaxed)
+        let start = || Turn { next: AtomicUsize::new(self.core.identity.random_start()), seen: 0, idle_rounds: 0 };
+        turns.entry(Arc::clone(topic)).or_insert_with(start).next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Hands the request of an attempt to `invoke`.

@@ -130,6 +130,13 @@ struct Peer {
     backoff: Backoff,
 }
 
+impl Peers {
+    /// Brokers come and go under ever new addresses.
+    fn forget_unused(&mut self, now: Instant) {
+        self.by_address.retain(|_, peer| peer.connection.is_some() || !peer.backoff.is_forgotten(now));
+    }
+}
+
 impl Remoting {
     /// Starts the selector. Ends when the returned owner is stopped or dropped.
     pub(crate) fn start(
@@ -219,6 +226,13 @@ impl Remoting {
         }
         let peers = self.shared.peers.lock();
         peers.by_address.get(address).is_none_or(|peer| peer.backoff.until(Instant::now()).is_none())
+    }
+
+    /// Forgets failures of addresses that have not been dialled for long.
+    pub(crate) fn forget_unused(&self, now: Instant) {
+        let mut peers = self.shared.peers.lock();
+        peers.forget_unused(now);
+        self.shared.note_failures(&peers);
     }
 
     /// Hands the request to its connection, or to another one when that has closed. An unaccepted waiter comes back with
@@ -373,8 +387,7 @@ impl Shared {
         {
             peer.connection = None;
         }
-        // Brokers come and go under ever new addresses.
-        peers.by_address.retain(|_, peer| peer.connection.is_some() || !peer.backoff.is_forgotten(now));
+        peers.forget_unused(now);
         self.note_failures(&peers);
     }
 

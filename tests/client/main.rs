@@ -13,6 +13,7 @@ mod heartbeat;
 mod life;
 mod requests;
 mod retry;
+mod routes;
 mod window;
 
 use std::thread;
