@@ -12,11 +12,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &["message", "properties"]),
     ("error", &["wire"]),
     ("name_map", &[]),
+    ("deadline", &[]),
     ("worker", &["error"]),
     ("remoting", &["wire", "error", "name_map", "worker"]),
-    ("client", &["remoting", "wire", "message", "error", "name_map", "worker"]),
-    ("producer", &["client", "remoting", "wire", "properties", "message", "error", "name_map", "worker"]),
-    ("consumer", &["producer", "client", "remoting", "wire", "properties", "message", "error", "name_map", "worker"]),
+    ("client", &["remoting", "wire", "message", "error", "name_map", "deadline", "worker"]),
+    ("producer", &["client", "remoting", "wire", "properties", "message", "error", "name_map", "deadline", "worker"]),
+    (
+        "consumer",
+        &["producer", "client", "remoting", "wire", "properties", "message", "error", "name_map", "deadline", "worker"],
+    ),
     ("mini_broker", &["wire", "properties", "message", "error", "worker"]),
 ];
 

@@ -103,6 +103,7 @@
 
 mod client;
 mod consumer;
+mod deadline;
 mod error;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}

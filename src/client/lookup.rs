@@ -24,7 +24,7 @@ const SHORTEST_SHARE: Duration = Duration::from_millis(200);
 const LONGEST_SHARE: Duration = Duration::from_secs(1);
 /// A question, and a job of the timer for its waiters, ends after this long, whatever deadlines there are; both are
 /// begun anew then.
-const LONGEST_ROUND: Duration = Duration::from_secs(30);
+const LONGEST_ROUND: Duration = Duration::from_secs(10);
 
 /// The look-ups under way, by topic. A pure table; [`Routes`] drives it.
 #[derive(Default)]

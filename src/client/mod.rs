@@ -32,6 +32,7 @@ use self::inbound::Inbound;
 use self::member::{Member, MemberKey};
 use self::route::{RouteWatcher, Routes, TopicRoute};
 use self::timer::{Timer, TimerThread};
+use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name_map::NameMap;
 use crate::remoting::transport::Plain;
@@ -114,7 +115,7 @@ impl Client {
         let core = self.core();
         core.check_process()?;
         let asked = Request::new(request.request_code(), &request.ext_fields).with_body(&request.body);
-        core.remoting.invoke(&Arc::from(address), asked, Instant::now() + timeout).map_err(Error::from)
+        core.remoting.invoke(&Arc::from(address), asked, deadline_after(timeout)).map_err(Error::from)
     }
 
     pub(crate) fn start(mut config: ClientConfig) -> Result<Self> {

@@ -31,8 +31,10 @@ use super::queue_table::{
 
 /// How long a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
-/// How long a pull may take. (Java: `consumerTimeoutMillisWhenSuspend`)
-const PULL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a pull may take: a broker looks every 5 s for held pulls whose time is up, and an answer takes its way. What
+/// has not come by then is lost, and its queue would not be read until it is noticed. (Java:
+/// `consumerTimeoutMillisWhenSuspend`, 30 s)
+const PULL_TIMEOUT: Duration = Duration::from_secs(15 + 5 + 1);
 /// Answers handled before the deadlines of the tables are looked at again.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -523,5 +525,21 @@ fn tell_user(consumer: &Consumer, report: &Report) {
             warn!("{group}: offset {from} of {queue} is outside of {least}..={greatest}; it continues at {to}");
         }
         Report::Overdue { queue, doing } => warn!("{group}: {doing} {queue} got no answer and is repeated"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_pull_reply_is_noticed_soon_after_the_time_that_a_broker_holds_pulls() {
+        let broker_looks_every = Duration::from_secs(5);
+        assert!(
+            BROKER_HOLDS + broker_looks_every < PULL_TIMEOUT,
+            "an answer that is held as long as may be is no failure"
+        );
+        assert!(PULL_TIMEOUT <= BROKER_HOLDS * 3 / 2);
+        assert!(PULL_TIMEOUT < Patience::default().pull, "the net is below the deadline");
     }
 }

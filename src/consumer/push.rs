@@ -14,6 +14,7 @@ use crate::client::config::{ClientConfig, client_options, invalid};
 use crate::client::identity::wall_clock_millis;
 use crate::client::member::MemberKey;
 use crate::client::{Client, ClientChoice, Core};
+use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{MessageExt, MessageQueue};
 use crate::producer::sender::Sender;
@@ -159,7 +160,7 @@ impl PushConsumer {
     /// What is still missing at the deadline, for each topic.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         self.core().check_process()?;
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         if self.core().wait_for(deadline, || self.missing().is_empty()) {
             return Ok(());
         }
@@ -226,7 +227,7 @@ impl PushConsumer {
     ///
     /// May be called from any thread and any number of times. From a listener it only begins the end, and says so.
     pub fn shutdown(&self, timeout: Duration) -> ConsumerReport {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         if self.core().check_process().is_err() {
             return ConsumerReport::default();
         }

@@ -62,10 +62,10 @@ pub(crate) struct Patience {
 
 impl Default for Patience {
     /// The Java client's waits of 1000 ms after a failure and 20 ms after a busy broker, and nets behind the deadlines
-    /// of its requests: 30 s for a pull, 5 s for a question.
+    /// of requests: 21 s for a pull, mostly 3 s for a question.
     fn default() -> Self {
         Self {
-            pull: Duration::from_secs(35),
+            pull: Duration::from_secs(24),
             question: Duration::from_secs(10),
             flow_control: Duration::from_secs(1),
             pause: Duration::from_secs(1),

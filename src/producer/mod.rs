@@ -30,6 +30,7 @@ use crate::client::callbacks::Job;
 use crate::client::config::{ClientConfig, client_options, invalid};
 use crate::client::member::{Member, MemberKey};
 use crate::client::{Client, ClientChoice, Core};
+use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, MessageQueue};
 use crate::wire::ResponseCode;
@@ -164,7 +165,7 @@ impl Producer {
     ///
     /// As [`send`](Self::send).
     pub fn send_within(&self, message: &Message, timeout: Duration) -> Result<SendResult> {
-        self.send_to_target(message, Target::InTurn, Instant::now() + timeout)
+        self.send_to_target(message, Target::InTurn, deadline_after(timeout))
     }
 
     /// Sends to one queue: there is no attempt on another broker, and none at all once the message may be stored, so
@@ -315,7 +316,7 @@ impl Producer {
     ///
     /// What is still missing at the deadline.
     pub fn wait_ready(&self, topics: &[&str], timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         for topic in topics {
             let _call = self.enter_call()?;
             let route = self.core().routes.wait(&Arc::from(*topic), deadline)?;
@@ -349,7 +350,7 @@ impl Producer {
     /// Accepts no more messages, waits until those in flight have their outcome, and tells the brokers. A second call,
     /// and one from another thread, does the same wait again.
     pub fn shutdown(&self, timeout: Duration) -> ProducerReport {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         if self.core().check_process().is_err() {
             return ProducerReport { unresolved: 0, brokers_not_told: Vec::new() };
         }
@@ -370,7 +371,7 @@ impl Producer {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.options.send_timeout
+        deadline_after(self.options.send_timeout)
     }
 
     fn send_to_target(&self, message: &Message, target: Target, deadline: Instant) -> Result<SendResult> {
@@ -629,9 +630,8 @@ impl ProducerBuilder {
 
 impl Options {
     fn check(&self) -> Result<()> {
-        let timeout = self.send_timeout;
-        if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(24 * 60 * 60) {
-            return Err(invalid(format!("send_timeout is {timeout:?}, it must lie between 1 ms and 24 h")));
+        if self.send_timeout < Duration::from_millis(1) {
+            return Err(invalid(format!("send_timeout is {:?}, it must be 1 ms or longer", self.send_timeout)));
         }
         if self.retries > 100 {
             return Err(invalid(format!("retries is {}, it must lie in 0..=100", self.retries)));

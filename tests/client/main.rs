@@ -7,6 +7,7 @@
 
 mod attempts;
 mod consume;
+mod deadlines;
 mod errors;
 mod flow;
 mod heartbeat;

@@ -121,6 +121,7 @@ macro_rules! for_each_scenario {
         $test! { lookups::a_name_that_hangs_holds_up_no_other_server on STANDARD }
         $test! { lookups::a_server_that_moves_to_another_address_is_found on STANDARD }
         $test! { consumption::lost_and_late_pull_replies_leave_no_queue_unread on STANDARD }
+        $test! { consumption::a_queue_whose_pull_reply_is_lost_is_read_again_soon_after_the_hold_time on STANDARD }
         $test! { consumption::failed_messages_that_no_broker_takes_for_a_while_are_not_lost on STANDARD }
         $test! { consumption::off_04_while_offset_queries_fail_nothing_is_consumed_and_then_nothing_is_missed on STANDARD }
         $test! { consumption::off_05_a_new_group_asks_for_the_truth_and_gets_everything on STANDARD }

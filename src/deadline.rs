@@ -1,0 +1,26 @@
+//! Deadlines made of timeouts that users give.
+
+use std::time::{Duration, Instant};
+
+/// Longer than any process lives, and short enough that sums with it are moments all the same.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// The end of a `timeout` that begins now. A timeout of decades, such as [`Duration::MAX`], stands for "for ever".
+pub(crate) fn deadline_after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(FOR_EVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_without_an_end_is_a_deadline_that_never_comes() {
+        let now = Instant::now();
+        let deadline = deadline_after(Duration::MAX);
+        assert!(deadline > now + FOR_EVER / 2);
+        // Layers below add grains and shares of their own.
+        assert!(deadline.checked_add(FOR_EVER).is_some());
+        assert!(deadline_after(Duration::ZERO) <= Instant::now());
+    }
+}
