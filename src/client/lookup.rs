@@ -198,7 +198,7 @@ impl Question {
 
     /// Later questions begin with the server that is being asked.
     fn prefer_current(&self) {
-        self.routes.prefer_server(self.current());
+        self.routes.note_answer(self.current());
     }
 
     fn give_up(mut self: Box<Self>) {

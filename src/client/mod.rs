@@ -363,15 +363,21 @@ impl Core {
 
     /// Asks anew for the routes of all topics in use, and forgets what belonged to others.
     fn refresh_routes(self: &Arc<Self>) {
-        let members = self.members();
-        for member in &members {
-            member.forget_idle_topics();
+        // While the name servers are gone nothing is forgotten: it could not be looked up again.
+        if self.routes.take_answered() || self.topics().is_empty() {
+            for member in self.members() {
+                member.forget_idle_topics();
+            }
+            self.forget_all_but(&self.topics());
         }
-        let topics: BTreeSet<Arc<str>> = members.iter().flat_map(|member| member.topics()).collect();
-        self.forget_all_but(&topics);
-        for topic in &topics {
+        for topic in &self.topics() {
             self.refresh_route(topic);
         }
+    }
+
+    /// The topics that members use.
+    fn topics(&self) -> BTreeSet<Arc<str>> {
+        self.members().iter().flat_map(|member| member.topics()).collect()
     }
 
     /// Forgets routes of topics that no member uses any more, and brokers that only they named: those get no heartbeats

@@ -125,6 +125,8 @@ pub(crate) struct Routes {
     name_servers: Vec<Arc<str>>,
     /// The name server that answered last.
     current: AtomicUsize,
+    /// One has answered since routes were last forgotten.
+    is_answered: AtomicBool,
     address_map: Option<Arc<AddressMap>>,
     known: RwLock<NameMap<Known>>,
     looked_up: Mutex<LookUps>,
@@ -175,6 +177,7 @@ impl Routes {
             timer,
             name_servers,
             current: AtomicUsize::new(0),
+            is_answered: AtomicBool::new(false),
             address_map,
             known: RwLock::default(),
             looked_up: Mutex::default(),
@@ -409,8 +412,15 @@ impl Routes {
         self.current.load(Ordering::Relaxed)
     }
 
-    pub(super) fn prefer_server(&self, index: usize) {
+    /// The name server `index` has answered.
+    pub(super) fn note_answer(&self, index: usize) {
         self.current.store(index, Ordering::Relaxed);
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a name server has answered since this was last asked.
+    pub(super) fn take_answered(&self) -> bool {
+        self.is_answered.swap(false, Ordering::Relaxed)
     }
 }
 

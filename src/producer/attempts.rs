@@ -13,8 +13,6 @@ use crate::wire::ResponseCode;
 
 /// The pause before the only broker is asked again grows from here.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Answers that ask for another connection are followed without counting as attempts, up to this often.
-const MAX_GO_AWAYS: u32 = 3;
 
 /// The broker codes after which a send is tried on another broker. Everything else is told to the caller at once: a
 /// message that is too large or a missing permission is not cured by another broker.
@@ -22,7 +20,8 @@ const MAX_GO_AWAYS: u32 = 3;
 pub(crate) struct RetryCodes(BTreeSet<ResponseCode>);
 
 impl Default for RetryCodes {
-    /// The Java client's `retryResponseCodes` of 5.x, without `NO_PERMISSION`.
+    /// The Java client's `retryResponseCodes` of 5.x, without `NO_PERMISSION`, and without `GO_AWAY`, after which a send
+    /// goes on in any case.
     fn default() -> Self {
         Self(BTreeSet::from([
             ResponseCode::SYSTEM_ERROR,
@@ -71,7 +70,9 @@ pub(super) struct Attempts {
     deadline: Instant,
     /// How many may still be begun.
     left: u32,
-    go_aways: u32,
+    /// Whose turn it was when the send began. Each further attempt begins one queue later: were it to take another turn
+    /// from the topic's counter, senders in step with a broker that refuses would all begin there.
+    start: Option<usize>,
     /// The queue is given: another broker is no choice, and only what was surely not sent may be repeated there, or
     /// messages would change their order.
     pinned: bool,
@@ -89,7 +90,7 @@ impl Attempts {
         Self {
             deadline,
             left: retries.saturating_add(1),
-            go_aways: 0,
+            start: None,
             pinned,
             avoided: None,
             failed: Vec::new(),
@@ -109,32 +110,32 @@ impl Attempts {
         self.deadline
     }
 
-    /// The next step, with the queues of the topic's present route, of which `first` is the one whose turn it is.
+    /// The next step, with the queues of the topic's present route; `turn` is asked once a send for the one whose turn it
+    /// is.
     ///
-    /// Prefers, in this order: brokers that have not failed this send, nor are to be avoided, and can be reached; others
-    /// that can be reached, but not the last one; whatever there is.
+    /// Prefers, in this order: brokers that have not failed this send, nor are to be avoided, those that can be reached
+    /// before others; the one to be avoided; one that can be reached, but not the last one; whatever there is.
     pub(super) fn next(
         &mut self,
         now: Instant,
         queues: &[PublishQueue],
-        first: usize,
+        turn: impl FnOnce() -> usize,
         is_reachable: impl Fn(&PublishQueue) -> bool,
     ) -> Next {
         if self.over || self.left == 0 || now >= self.deadline {
             return Next::GiveUp;
         }
-        let choose = |wanted: &dyn Fn(&PublishQueue) -> bool| {
-            let turn = (0..queues.len()).map(|step| first.wrapping_add(step) % queues.len());
-            turn.into_iter().find(|&index| queues.get(index).is_some_and(wanted))
-        };
-        let untried = |queue: &PublishQueue| {
-            let broker = &queue.queue.broker_name;
-            self.avoided.as_ref() != Some(broker) && !self.failed.iter().any(|attempt| *attempt.broker == **broker)
-        };
+        let first = self.start.get_or_insert_with(turn).wrapping_add(self.failed.len());
+        let choose = |wanted: &dyn Fn(&PublishQueue) -> bool| choose(queues, first, wanted);
+        let not_failed =
+            |queue: &PublishQueue| !self.failed.iter().any(|attempt| *attempt.broker == *queue.queue.broker_name);
+        let untried =
+            |queue: &PublishQueue| self.avoided.as_ref() != Some(&queue.queue.broker_name) && not_failed(queue);
         let not_last =
             |queue: &PublishQueue| self.failed.last().is_none_or(|attempt| *attempt.broker != *queue.queue.broker_name);
         let fresh = choose(&|queue| untried(queue) && is_reachable(queue)).or_else(|| choose(&untried));
         let chosen = fresh
+            .or_else(|| choose(&not_failed))
             .or_else(|| choose(&|queue| not_last(queue) && is_reachable(queue)))
             .or_else(|| choose(&not_last))
             .or_else(|| choose(&|_| true));
@@ -162,11 +163,10 @@ impl Attempts {
         let certainty = error.certainty();
         self.certainty = self.certainty.max(certainty);
         let code = error.broker_code();
-        if code == Some(ResponseCode::GO_AWAY) && self.go_aways < MAX_GO_AWAYS {
-            self.go_aways += 1;
+        let is_departing = |attempt: &Attempt| attempt.broker_code == code && *attempt.broker == *broker;
+        if code == Some(ResponseCode::GO_AWAY) && !self.failed.iter().any(is_departing) {
+            // A broker that departs refuses nothing of this message: once for each, that is no attempt used up.
             self.left += 1;
-            self.last_error = Some(error);
-            return;
         }
         self.failed.push(Attempt {
             broker: broker.to_string(),
@@ -215,8 +215,19 @@ impl Attempts {
     }
 }
 
+/// The queue whose turn it is, if it is `wanted`; else one of those that are, each as often as any other.
+fn choose(queues: &[PublishQueue], first: usize, wanted: impl Fn(&PublishQueue) -> bool) -> Option<usize> {
+    let index = first.checked_rem(queues.len())?;
+    if queues.get(index).is_some_and(&wanted) {
+        return Some(index);
+    }
+    let all_wanted: Vec<_> = (0..queues.len()).filter(|&index| queues.get(index).is_some_and(&wanted)).collect();
+    all_wanted.get(first.checked_rem(all_wanted.len())?).copied()
+}
+
 fn is_retryable(error: &Error, codes: &RetryCodes) -> bool {
     match (error.kind(), error.broker_code()) {
+        (_, Some(ResponseCode::GO_AWAY)) => true,
         (ErrorKind::Permission, Some(code)) => code != ResponseCode::SYSTEM_ERROR && codes.contains(code),
         (_, Some(code)) => codes.contains(code),
         (ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::ConnectionLost | ErrorKind::Timeout, None) => true,
@@ -273,7 +284,7 @@ mod tests {
         /// The broker that is tried next, waiting out a pause.
         fn try_next(&mut self) -> Option<(String, Duration)> {
             loop {
-                match self.attempts.next(self.now, &self.queues, 0, |_| true) {
+                match self.attempts.next(self.now, &self.queues, || 0, |_| true) {
                     Next::Try { index, limit } => {
                         return Some((self.queues[index].queue.broker_name.to_string(), limit - self.now));
                     }
@@ -397,12 +408,12 @@ mod tests {
         let now = Instant::now();
         let queues = queues(&["a"], 1);
         let mut attempts = Attempts::new(2, true, now + Duration::from_secs(3));
-        assert!(matches!(attempts.next(now, &queues, 0, |_| true), Next::Try { .. }));
+        assert!(matches!(attempts.next(now, &queues, || 0, |_| true), Next::Try { .. }));
         attempts.failed(now, failure("a", now, refused()), &RetryCodes::default());
         let later = now + FIRST_PAUSE;
-        assert!(matches!(attempts.next(later, &queues, 0, |_| true), Next::Try { .. }));
+        assert!(matches!(attempts.next(later, &queues, || 0, |_| true), Next::Try { .. }));
         attempts.failed(later, failure("a", later, timeout()), &RetryCodes::default());
-        assert_eq!(attempts.next(later + FIRST_PAUSE * 4, &queues, 0, |_| true), Next::GiveUp);
+        assert_eq!(attempts.next(later + FIRST_PAUSE * 4, &queues, || 0, |_| true), Next::GiveUp);
     }
 
     #[test]
@@ -410,19 +421,107 @@ mod tests {
         let now = Instant::now();
         let queues = queues(&["a", "b"], 2);
         let mut attempts = Attempts::new(2, false, now + Duration::from_secs(3));
-        let next = attempts.next(now, &queues, 0, |queue| &*queue.queue.broker_name == "b");
+        let next = attempts.next(now, &queues, || 0, |queue| &*queue.queue.broker_name == "b");
         assert!(matches!(next, Next::Try { index: 2, .. }), "{next:?}");
+        // And those that are left share what would have been its.
+        let mut times = [0; 4];
+        for turn in 0..40 {
+            let mut attempts = Attempts::new(2, false, now + Duration::from_secs(3));
+            let next = attempts.next(now, &queues, || turn, |queue| &*queue.queue.broker_name == "b");
+            let Next::Try { index, .. } = next else { panic!("{next:?}") };
+            times[index] += 1;
+        }
+        assert_eq!(times, [0, 0, 20, 20]);
     }
 
     #[test]
     fn life_14_go_away_is_followed_and_does_not_count() {
-        let mut send = Send::new(&["a"]);
-        for _ in 0..MAX_GO_AWAYS {
-            send.try_next().unwrap();
-            send.fail("a", code(ResponseCode::GO_AWAY));
+        let mut send = Send::new(&["a", "b", "c"]);
+        let mut visited = Vec::new();
+        while let Some((broker, _)) = send.try_next() {
+            send.fail(&broker, code(ResponseCode::GO_AWAY));
+            visited.push(broker);
         }
-        assert!(send.try_next().is_some());
-        assert!(send.attempts.failed.is_empty());
+        assert_eq!(visited.len(), 6, "each broker once for nothing, and three attempts: {visited:?}");
+        assert!(["a", "b", "c"].iter().all(|broker| visited[..3].contains(&(*broker).to_owned())), "{visited:?}");
+        assert!(visited.windows(2).all(|pair| pair[0] != pair[1]), "{visited:?}");
+        let error = send.attempts.take_error(send.now, "T", "no queue");
+        assert_eq!((error.broker_code(), error.attempts().len()), (Some(ResponseCode::GO_AWAY), 6));
+    }
+
+    #[test]
+    fn a_broker_that_departs_fails_no_send_that_its_neighbour_would_take() {
+        let now = Instant::now();
+        let codes = RetryCodes::of([]);
+        let queues = queues(&["a", "b"], 4);
+        for turn in 0..8 {
+            // Without any retry left to it.
+            let mut attempts = Attempts::new(0, false, now + Duration::from_secs(3));
+            let mut visited = Vec::new();
+            while visited.last().is_none_or(|last| last == "a") {
+                let next = attempts.next(now, &queues, || turn, |_| true);
+                let Next::Try { index, .. } = next else { panic!("{turn}: {next:?} after {visited:?}") };
+                let broker = queues[index].queue.broker_name.to_string();
+                if broker == "a" {
+                    attempts.failed(now, failure("a", now, code(ResponseCode::GO_AWAY)), &codes);
+                }
+                visited.push(broker);
+            }
+            assert!(visited.len() <= 2, "{turn}: {visited:?}");
+        }
+    }
+
+    #[test]
+    fn the_only_broker_that_departs_is_asked_again_after_a_pause() {
+        let mut send = Send::new(&["a"]);
+        let begun = send.now;
+        let mut times = Vec::new();
+        while send.try_next().is_some() {
+            send.fail("a", code(ResponseCode::GO_AWAY));
+            times.push((send.now - begun).as_millis());
+        }
+        assert_eq!(times, [0, 50, 150, 350]);
+    }
+
+    /// Senders that take their steps in any order, each attempt a step, while broker a refuses everything.
+    #[test]
+    fn senders_in_step_begin_at_a_broker_that_refuses_no_more_often_than_at_another() {
+        let queues = queues(&["a", "b"], 4);
+        let now = Instant::now();
+        for (senders, seed) in (1..=9).flat_map(|senders| (0..20).map(move |seed| (senders, seed))) {
+            let mut dice: u64 = seed * 2 + 1;
+            let mut counter = 0;
+            let mut under_way: Vec<Option<Attempts>> = (0..senders).map(|_| None).collect();
+            let (mut begun, mut begun_at_a) = (0_u32, 0_u32);
+            while begun < 4000 {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // Every second seed lets them take their steps one after the other.
+                let whose = if seed % 2 == 0 { begun as usize } else { (dice >> 33) as usize } % under_way.len();
+                for step in 0..under_way.len() {
+                    let send = &mut under_way[(whose + step) % senders];
+                    let is_first = send.is_none();
+                    let attempts = send.get_or_insert_with(|| Attempts::new(2, false, now + Duration::from_secs(3)));
+                    let turn = || {
+                        counter += 1;
+                        counter
+                    };
+                    let Next::Try { index, .. } = attempts.next(now, &queues, turn, |_| true) else { panic!("a try") };
+                    let is_at_a = index < 4;
+                    begun += u32::from(is_first);
+                    begun_at_a += u32::from(is_first && is_at_a);
+                    match is_at_a {
+                        true => attempts.failed(
+                            now,
+                            failure("a", now, code(ResponseCode::SYSTEM_BUSY)),
+                            &RetryCodes::default(),
+                        ),
+                        false => *send = None,
+                    }
+                }
+            }
+            let share = begun_at_a * 100 / begun;
+            assert!((45..=55).contains(&share), "{senders} senders, seed {seed}: {share} % begin at the sick broker");
+        }
     }
 
     #[test]

@@ -322,7 +322,7 @@ impl Producer {
             let route = self.core().routes.wait(&Arc::from(*topic), deadline)?;
             let is_heard = |address: &str| {
                 // Used at each look, or its broker would be forgotten while it is waited for.
-                self.sender.turn(&route.topic);
+                self.sender.note_use(&route.topic);
                 self.core().is_heard(address)
             };
             for queue in &route.publish {

@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -42,10 +42,11 @@ pub(crate) struct Sender {
 /// The round robin over the queues of one topic.
 #[derive(Debug)]
 struct Turn {
-    /// Counts up for each send.
+    /// Counts up for each send to no given queue.
     next: AtomicUsize,
-    /// Where it stood when idle topics were last looked for, and how often in a row it stood there.
-    seen: usize,
+    /// Something was sent since idle topics were last looked for.
+    is_used: AtomicBool,
+    /// How often in a row nothing was.
     idle_rounds: u32,
 }
 
@@ -158,13 +159,19 @@ impl Sender {
         self.send_async(send, done);
     }
 
-    /// Hands the message to the connection of a broker that can be reached; there is no answer.
+    /// Hands the message to the connection of a broker that can be reached; there is no answer, and so no attempt after
+    /// one that was accepted.
     pub(super) fn send_oneway(&self, mut send: Send) -> Result<()> {
-        let limit = self.await_attempt(&mut send)?;
-        let Some(queue) = send.queue() else { return Err(send.take_error()) };
-        let accepted =
-            self.request(&send, queue, |address, request| self.core.remoting.invoke_oneway(address, request, limit));
-        accepted.map_err(Error::from)
+        loop {
+            let limit = self.await_attempt(&mut send)?;
+            let Some(queue) = send.queue() else { continue };
+            let accepted = self
+                .request(&send, queue, |address, request| self.core.remoting.invoke_oneway(address, request, limit));
+            let Err(error) = accepted else { return Ok(()) };
+            if let Some(verdict) = self.failed(&mut send, error.phase, error.into(), None) {
+                return verdict.map(drop);
+            }
+        }
     }
 
     /// Lets `select` choose one of the topic's queues.
@@ -201,7 +208,11 @@ impl Sender {
         let queues = route.publish.get(choice.clone()).unwrap_or_default();
         let now = Instant::now();
         let reachable = |queue: &PublishQueue| self.core.remoting.is_reachable(&queue.address);
-        match send.attempts.next(now, queues, self.turn(&route.topic), reachable) {
+        let turn = || match &send.target {
+            Target::InTurn => self.turn(&route.topic),
+            Target::Queue(_) => self.note_use(&route.topic),
+        };
+        match send.attempts.next(now, queues, turn, reachable) {
             Next::Try { index, limit } => {
                 let creates_topic = route.to_be_created;
                 send.current = Some(Current { index: choice.start + index, begun: now, creates_topic });
@@ -220,21 +231,37 @@ impl Sender {
     /// Forgets topics that were not sent to for long.
     pub(super) fn forget_idle_topics(&self) {
         self.turns.write().retain(|_, turn| {
-            let next = *turn.next.get_mut();
-            turn.idle_rounds = if next == turn.seen { turn.idle_rounds + 1 } else { 0 };
-            turn.seen = next;
+            let is_used = std::mem::take(turn.is_used.get_mut());
+            turn.idle_rounds = if is_used { 0 } else { turn.idle_rounds + 1 };
             turn.idle_rounds < FORGOTTEN_AFTER
         });
     }
 
-    /// Counts up for each send to a topic, which is in use from now on.
-    pub(super) fn turn(&self, topic: &Arc<str>) -> usize {
+    /// Counts up for each send to a topic that may go to any queue.
+    fn turn(&self, topic: &Arc<str>) -> usize {
+        self.with_turn(topic, |turn| turn.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The topic is in use. A send to a given queue takes no turn: where every second send is one, the others would go to
+    /// every second queue only.
+    pub(super) fn note_use(&self, topic: &Arc<str>) -> usize {
+        self.with_turn(topic, |_| 0)
+    }
+
+    fn with_turn(&self, topic: &Arc<str>, take: impl Fn(&Turn) -> usize) -> usize {
+        let take = |turn: &Turn| {
+            // Nearly always noted already: a look disturbs no other thread's cache.
+            if !turn.is_used.load(Ordering::Relaxed) {
+                turn.is_used.store(true, Ordering::Relaxed);
+            }
+            take(turn)
+        };
         if let Some(turn) = self.turns.read().get(topic) {
-            return turn.next.fetch_add(1, Ordering::Relaxed);
+            return take(turn);
         }
-        let mut turns = self.turns.write();
-        let start = || Turn { next: AtomicUsize::new(self.core.identity.random_start()), seen: 0, idle_rounds: 0 };
-        turns.entry(Arc::clone(topic)).or_insert_with(start).next.fetch_add(1, Ordering::Relaxed)
+        let next = || AtomicUsize::new(self.core.identity.random_start());
+        let turn = || Turn { next: next(), is_used: AtomicBool::new(true), idle_rounds: 0 };
+        take(self.turns.write().entry(Arc::clone(topic)).or_insert_with(turn))
     }
 
     /// Hands the request of an attempt to `invoke`.

@@ -268,6 +268,48 @@ fn life_14_a_send_follows_go_away_to_a_fresh_connection() {
 }
 
 #[test]
+fn a_broker_that_departs_fails_no_send_that_its_neighbour_takes() {
+    let mini = mini(2);
+    let departing = mini.fail(SEND, Fault::error(ResponseCode::GO_AWAY, "the broker is going").at("broker-a"));
+    let producer = producer(&mini).retries(0).start().unwrap();
+    for _ in 0..8 {
+        assert_eq!(&*producer.send(&message()).unwrap().queue.broker_name, "broker-b");
+        assert_eq!(&*outcome(&begin(&producer)).unwrap().queue.broker_name, "broker-b");
+    }
+    assert!(mini.fault_hits(departing) >= 4);
+}
+
+#[test]
+fn a_oneway_message_goes_to_another_broker_when_the_first_cannot_be_reached() {
+    let mini = mini(2);
+    // The addresses behind the map are of nobody; dials of them fail.
+    let gone = mini.broker_address("broker-a").to_string();
+    let map = move |address: &str| if address == gone { "127.0.0.1:1".to_owned() } else { address.to_owned() };
+    let producer = producer(&mini).address_map(map).start().unwrap();
+    for _ in 0..8 {
+        producer.send_oneway(&message()).unwrap();
+    }
+    assert!(mini.wait_for_messages(TOPIC, 8, PATIENCE));
+}
+
+/// One thread after the other waits for its answer, and each begins where its turn is.
+#[test]
+fn a_broker_that_refuses_gets_no_more_than_its_share_of_the_first_attempts() {
+    const SENDERS: usize = 8;
+    const SENDS: usize = 40;
+    let mini = mini(2);
+    let busy = mini.fail(SEND, Fault::error(ResponseCode::SYSTEM_BUSY, "busy").at("broker-a"));
+    let producer = producer(&mini).start().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            let sends = || (0..SENDS).for_each(|_| drop(producer.send(&message()).unwrap()));
+            std::thread::Builder::new().spawn_scoped(scope, sends).unwrap();
+        }
+    });
+    assert_eq!(mini.fault_hits(busy), SENDERS * SENDS / 2);
+}
+
+#[test]
 fn a_send_without_an_answer_may_be_stored_and_says_so() {
     let mini = mini(1);
     let lost = mini.fail(SEND, Fault::swallow_reply());
