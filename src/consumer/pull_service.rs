@@ -34,7 +34,7 @@ const BROKER_HOLDS: Duration = Duration::from_secs(15);
 /// How long a pull may take: a broker looks every 5 s for held pulls whose time is up, and an answer takes its way. What
 /// has not come by then is lost, and its queue would not be read until it is noticed. (Java:
 /// `consumerTimeoutMillisWhenSuspend`, 30 s)
-const PULL_TIMEOUT: Duration = Duration::from_secs(15 + 5 + 1);
+pub(super) const PULL_TIMEOUT: Duration = Duration::from_secs(15 + 5 + 1);
 /// Answers handled before the deadlines of the tables are looked at again.
 const EVENTS_PER_TURN: usize = 64;
 

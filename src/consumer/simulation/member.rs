@@ -13,6 +13,7 @@ use crate::consumer::allocate::AllocateStrategy;
 use crate::consumer::fixtures::received;
 use crate::consumer::offset_store::{Commit, CommitTicket, OffsetStore};
 use crate::consumer::process_queue::{Claim, ConsumeRequest, FailedMessage, FlowLimits, Position, ProcessQueue};
+use crate::consumer::pull_service::PULL_TIMEOUT;
 use crate::consumer::queue_table::{
     Action, Answer, Bound, ConsumeFromWhere, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report,
     StartDecision, Ticket,
@@ -52,7 +53,7 @@ impl Request {
     /// How long the caller waits.
     pub(super) fn deadline(&self) -> Duration {
         match self {
-            Self::Pull { .. } => Duration::from_secs(30),
+            Self::Pull { .. } => PULL_TIMEOUT,
             Self::SendBack { .. } => Duration::from_secs(5),
             _ => Duration::from_secs(3),
         }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::consumer::pull_service::PULL_TIMEOUT;
 use crate::consumer::queue_table::{ConsumeFromWhere, PullStatus};
 use crate::consumer::rebalance::{Members, TopicView};
 use crate::message::MessageQueue;
@@ -70,7 +71,7 @@ impl Scene {
         for (at, due) in &mut self.due {
             if let Due::Reply(outcome) = due {
                 outcome.1 = Reply::Lost;
-                *at = if servers == Servers::Refusing { now } else { *at + Duration::from_secs(30) };
+                *at = if servers == Servers::Refusing { now } else { *at + PULL_TIMEOUT };
             }
         }
     }
