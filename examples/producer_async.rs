@@ -76,7 +76,7 @@ fn with_completions(producer: &Producer, topic: &str) -> Outcome {
 
 fn take_all(completions: &Completions) -> Tally {
     let (mut finished, mut batches, mut tally) = (Vec::new(), 0, Tally::default());
-    while tally.sum() < MESSAGES && completions.take(&mut finished, Instant::now() + PATIENCE) > 0 {
+    while tally.sum() < MESSAGES && completions.take(&mut finished, PATIENCE).is_ok_and(|taken| taken > 0) {
         batches += 1;
         for completed in finished.drain(..) {
             // `completed.token` is the number that the send was given.

@@ -179,7 +179,7 @@ impl Side for TrackedSends {
                 self.producer.send_tracked(self.message.clone(), sent, &self.completions)?;
                 sent += 1;
             }
-            let count = self.completions.take(&mut finished, Instant::now() + PATIENCE);
+            let count = self.completions.take(&mut finished, PATIENCE)?;
             if count == 0 {
                 return Err(format!("{} sends did not end", sent - done).into());
             }

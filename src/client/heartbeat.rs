@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use log::{info, warn};
+use crossbeam_channel::Sender;
+use log::{debug, info, warn};
 use parking_lot::Mutex;
 
 use super::Core;
-use super::member::MemberKey;
+use super::member::{MemberId, MemberKey};
 use super::route::TopicRoute;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Certainty, Error, ErrorKind};
 use crate::name_map::NameMap;
 use crate::remoting::Request;
 use crate::wire::RequestCode;
@@ -45,6 +46,31 @@ struct Told {
     version: Option<i32>,
     /// When it is told again: one time only, however many heartbeats fail until then.
     again: Option<Instant>,
+    /// Heartbeats without an outcome.
+    underway: usize,
+    /// Members that a heartbeat on the present connection has named, answered or not: the broker may list them.
+    named: BTreeSet<MemberId>,
+    /// Farewells that wait for the heartbeats under way.
+    farewells: Vec<Farewell>,
+}
+
+/// The end of a member, to be told to one broker with UNREGISTER_CLIENT.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    pub(super) id: MemberId,
+    pub(super) key: MemberKey,
+    /// Deadline of the request.
+    pub(super) answer_by: Instant,
+    /// Gets the broker's address when the broker lists the member no more; `None` when nobody waits for that.
+    pub(super) confirm: Option<Sender<Arc<str>>>,
+}
+
+/// One heartbeat's body, with the members that it names.
+#[derive(Clone)]
+struct Beat {
+    body: Bytes,
+    named: Arc<[(MemberId, MemberKey)]>,
+    with_slaves: bool,
 }
 
 /// What a heartbeat that was not taken leads to.
@@ -56,24 +82,75 @@ struct Failed {
     again: Option<Instant>,
 }
 
+impl Told {
+    fn new(now: Instant) -> Self {
+        Self {
+            sent: now,
+            lost: false,
+            heard: false,
+            failing: false,
+            version: None,
+            again: None,
+            underway: 0,
+            named: BTreeSet::new(),
+            farewells: Vec::new(),
+        }
+    }
+}
+
 impl Heartbeats {
-    /// The brokers that know this client.
-    pub(crate) fn told(&self) -> Vec<Arc<str>> {
+    /// The brokers that may list a member.
+    pub(super) fn naming(&self, id: MemberId) -> Vec<Arc<str>> {
         let brokers = self.brokers.lock();
-        brokers.iter().filter(|(_, told)| told.heard).map(|(address, _)| Arc::clone(address)).collect()
+        let naming = brokers.iter().filter(|(_, told)| told.named.contains(&id));
+        naming.map(|(address, _)| Arc::clone(address)).collect()
     }
 
-    /// Forgets all brokers but these.
+    /// Forgets all brokers but these, and those that may list a member of ours.
     pub(super) fn retain(&self, addresses: &BTreeSet<Arc<str>>) {
-        self.brokers.lock().retain(|address, _| addresses.contains(address));
+        let is_of_interest = |address: &Arc<str>, told: &Told| addresses.contains(address) || !told.named.is_empty();
+        self.brokers.lock().retain(|address, told| is_of_interest(address, told));
     }
 
-    /// A heartbeat goes out.
-    fn sent(&self, address: &Arc<str>, now: Instant) {
+    /// A heartbeat that names `members` goes out.
+    fn sent(&self, address: &Arc<str>, now: Instant, members: impl IntoIterator<Item = MemberId>) {
         let mut brokers = self.brokers.lock();
-        let new = Told { sent: now, lost: false, heard: false, failing: false, version: None, again: None };
-        let told = brokers.entry(Arc::clone(address)).or_insert(new);
+        let told = brokers.entry(Arc::clone(address)).or_insert_with(|| Told::new(now));
         (told.sent, told.lost) = (now, false);
+        told.underway += 1;
+        told.named.extend(members);
+    }
+
+    /// Keeps a farewell while heartbeats are under way: brokers work on requests of one connection side by side, and an
+    /// UNREGISTER_CLIENT that overtakes the heartbeat before it is undone by that. Gives it back if it may be told now.
+    fn postpone(&self, address: &str, farewell: Farewell) -> Option<Farewell> {
+        let mut brokers = self.brokers.lock();
+        match brokers.get_mut(address) {
+            Some(told) if told.underway > 0 => {
+                told.farewells.push(farewell);
+                None
+            }
+            _ => Some(farewell),
+        }
+    }
+
+    /// A heartbeat has its outcome. Returns the farewells that waited for it.
+    fn settled(&self, address: &str, certainty: Option<Certainty>) -> Vec<Farewell> {
+        let mut brokers = self.brokers.lock();
+        let Some(told) = brokers.get_mut(address) else { return Vec::new() };
+        told.underway = told.underway.saturating_sub(1);
+        if told.underway > 0 {
+            return Vec::new();
+        }
+        if certainty == Some(Certainty::NotSent) && !told.heard {
+            told.named.clear();
+        }
+        std::mem::take(&mut told.farewells)
+    }
+
+    /// Whether the broker may list the member; from now on it does not.
+    fn forget_named(&self, address: &str, id: MemberId) -> bool {
+        self.brokers.lock().get_mut(address).is_some_and(|told| told.named.remove(&id))
     }
 
     /// The version that a broker last told.
@@ -109,21 +186,21 @@ impl Heartbeats {
 impl Core {
     /// Tells every broker of every known route.
     pub(crate) fn heartbeat_to_all(self: &Arc<Self>) {
-        let Some((body, with_slaves)) = self.heartbeat_body() else { return };
-        let addresses = self.routes.broker_addresses(with_slaves);
+        let Some(beat) = self.heartbeat() else { return };
+        let addresses = self.routes.broker_addresses(beat.with_slaves);
         self.heartbeats.retain(&addresses);
         for address in addresses {
-            self.send_heartbeat(&address, &body);
+            self.send_heartbeat(&address, &beat);
         }
     }
 
     /// Tells the brokers of a route that have not been told of us yet.
     pub(crate) fn heartbeat_to_new(self: &Arc<Self>, route: &TopicRoute) {
-        let Some((body, with_slaves)) = self.heartbeat_body() else { return };
+        let Some(beat) = self.heartbeat() else { return };
         for broker in &route.brokers {
-            for (_, address) in broker.addresses.iter().filter(|(id, _)| with_slaves || *id == body::MASTER_ID) {
+            for (_, address) in broker.addresses.iter().filter(|(id, _)| beat.with_slaves || *id == body::MASTER_ID) {
                 if !self.heartbeats.brokers.lock().contains_key(address) {
-                    self.send_heartbeat(address, &body);
+                    self.send_heartbeat(address, &beat);
                 }
             }
         }
@@ -146,6 +223,7 @@ impl Core {
         if let Some(told) = self.heartbeats.brokers.lock().get_mut(address) {
             told.heard = false;
             told.lost = true;
+            told.named.clear();
         }
     }
 
@@ -155,14 +233,14 @@ impl Core {
     }
 
     fn heartbeat_to(self: &Arc<Self>, address: &Arc<str>) {
-        if let Some((body, _)) = self.heartbeat_body() {
-            self.send_heartbeat(address, &body);
+        if let Some(beat) = self.heartbeat() {
+            self.send_heartbeat(address, &beat);
         }
     }
 
-    /// The body for the present members, and whether slaves need it too: those who only produce have no use for them.
-    /// `None` without a member: a broker refuses an empty heartbeat.
-    fn heartbeat_body(&self) -> Option<(Bytes, bool)> {
+    /// The heartbeat of the present members. Slaves need it too, but for those who only produce. `None` without a
+    /// member: a broker refuses an empty heartbeat.
+    fn heartbeat(&self) -> Option<Beat> {
         let members = self.members();
         if members.is_empty() {
             return None;
@@ -171,9 +249,10 @@ impl Core {
         for member in &members {
             member.describe(&mut data);
         }
-        let with_slaves = members.iter().any(|member| matches!(member.key(), MemberKey::Consumer(_)));
+        let named: Arc<[_]> = members.iter().map(|member| (member.id(), member.key())).collect();
+        let with_slaves = named.iter().any(|(_, key)| matches!(key, MemberKey::Consumer(_)));
         match body::encode("heartbeat", &data) {
-            Ok(encoded) => Some((Bytes::from(encoded), with_slaves)),
+            Ok(encoded) => Some(Beat { body: Bytes::from(encoded), named, with_slaves }),
             Err(error) => {
                 warn!("a heartbeat cannot be written: {error}");
                 None
@@ -181,16 +260,65 @@ impl Core {
         }
     }
 
-    fn send_heartbeat(self: &Arc<Self>, address: &Arc<str>, body: &Bytes) {
-        self.heartbeats.sent(address, Instant::now());
+    fn send_heartbeat(self: &Arc<Self>, address: &Arc<str>, beat: &Beat) {
+        self.heartbeats.sent(address, Instant::now(), beat.named.iter().map(|(id, _)| *id));
         let core = Arc::downgrade(self);
         let broker = Arc::clone(address);
-        let request = Request::new(RequestCode::HEART_BEAT, &()).with_body(body);
+        let named = Arc::clone(&beat.named);
+        let request = Request::new(RequestCode::HEART_BEAT, &()).with_body(&beat.body);
         self.call(address, request, self.request_deadline(), move |answer| {
             let Some(core) = core.upgrade() else { return };
-            match answer {
+            match &answer {
                 Ok(answer) => core.heartbeat_taken(&broker, answer.version),
-                Err(error) => core.heartbeat_failed(&broker, &error),
+                Err(error) => core.heartbeat_failed(&broker, error),
+            }
+            core.after_heartbeat(&broker, &named, answer.err().map(|error| error.certainty()));
+        });
+    }
+
+    /// Tells the broker what ended while a heartbeat was under way: the members whose farewell waited for it, and those
+    /// that the heartbeat named though they had ended before it was sent.
+    fn after_heartbeat(
+        self: &Arc<Self>,
+        address: &Arc<str>,
+        named: &[(MemberId, MemberKey)],
+        failed: Option<Certainty>,
+    ) {
+        for farewell in self.heartbeats.settled(address, failed) {
+            self.say_farewell(address, farewell);
+        }
+        for (id, key) in named.iter().filter(|(id, _)| !self.is_member(*id)) {
+            let farewell = Farewell { id: *id, key: key.clone(), answer_by: self.request_deadline(), confirm: None };
+            self.begin_farewell(address, farewell);
+        }
+    }
+
+    /// Tells a broker that a member has ended, after the heartbeats under way.
+    pub(super) fn begin_farewell(self: &Arc<Self>, address: &Arc<str>, farewell: Farewell) {
+        if let Some(farewell) = self.heartbeats.postpone(address, farewell) {
+            self.say_farewell(address, farewell);
+        }
+    }
+
+    fn say_farewell(self: &Arc<Self>, address: &Arc<str>, farewell: Farewell) {
+        let Farewell { id, key, answer_by, confirm } = farewell;
+        let confirm = move |address: Arc<str>| drop(confirm.map(|confirm| confirm.send(address)));
+        // The broker lists the successor under the same name, or nobody: the heartbeat was not sent, or the connection
+        // was lost.
+        if !self.heartbeats.forget_named(address, id) || self.member(&key).is_some() {
+            return confirm(Arc::clone(address));
+        }
+        let core = Arc::downgrade(self);
+        let broker = Arc::clone(address);
+        let asked = key.clone();
+        self.unregister(address, &asked, answer_by, move |answer| {
+            // A successor that joined meanwhile was unregistered with it.
+            if let Some(core) = core.upgrade().filter(|core| core.member(&key).is_some()) {
+                core.heartbeat_to(&broker);
+            }
+            match answer {
+                Ok(()) => confirm(broker),
+                Err(error) => debug!("unregister {key:?} at broker {broker} failed: {error}"),
             }
         });
     }
@@ -243,7 +371,8 @@ mod tests {
         while now < start + MINUTE * minutes {
             let is_due = planned.take_if(|due| *due == now).is_some_and(|due| heartbeats.is_due(&address, due));
             if is_due || now == regular {
-                heartbeats.sent(&address, now);
+                heartbeats.sent(&address, now, []);
+                heartbeats.settled(&address, Some(Certainty::NotSent));
                 sent.push(now - start);
                 let failed = heartbeats.failed(&address, now).unwrap();
                 lines += usize::from(failed.is_news);
@@ -265,16 +394,40 @@ mod tests {
         // Every 3 s, and every 30 s.
         assert!(sent.iter().all(|sent| (20..=22).contains(sent)), "{sent:?}");
         assert_eq!(lines, 1);
-        assert!(heartbeats.told().is_empty());
         assert_eq!(heartbeats.version("b"), None);
         assert!(heartbeats.taken("b", 407), "the first that is taken is news");
-        assert_eq!((heartbeats.told().len(), heartbeats.version("b")), (1, Some(407)));
+        assert_eq!(heartbeats.version("b"), Some(407));
+    }
+
+    fn farewell(id: MemberId) -> Farewell {
+        Farewell { id, key: MemberKey::Producer("G".into()), answer_by: Instant::now(), confirm: None }
+    }
+
+    #[test]
+    fn a_farewell_waits_for_the_heartbeats_under_way() {
+        let (heartbeats, now, id) = (Heartbeats::default(), Instant::now(), MemberId(1));
+        heartbeats.sent(&"b".into(), now, [id]);
+        heartbeats.sent(&"b".into(), now, [id]);
+        assert_eq!(heartbeats.naming(id).len(), 1, "it may list the member before it has answered");
+        assert!(heartbeats.postpone("b", farewell(id)).is_none());
+        assert!(heartbeats.settled("b", None).is_empty(), "another heartbeat is under way");
+        assert_eq!(heartbeats.settled("b", Some(Certainty::Unknown)).len(), 1);
+        assert!(heartbeats.forget_named("b", id));
+        assert!(heartbeats.postpone("b", farewell(id)).is_some(), "nothing is under way");
+    }
+
+    #[test]
+    fn a_broker_that_got_no_heartbeat_lists_nobody() {
+        let (heartbeats, now, id) = (Heartbeats::default(), Instant::now(), MemberId(1));
+        heartbeats.sent(&"b".into(), now, [id]);
+        assert!(heartbeats.settled("b", Some(Certainty::NotSent)).is_empty());
+        assert!(heartbeats.naming(id).is_empty());
     }
 
     #[test]
     fn a_try_that_was_planned_is_not_made_when_the_broker_has_answered_meanwhile() {
         let (heartbeats, now) = (Heartbeats::default(), Instant::now());
-        heartbeats.sent(&"b".into(), now);
+        heartbeats.sent(&"b".into(), now, []);
         let due = heartbeats.failed("b", now).unwrap().again.unwrap();
         assert_eq!(heartbeats.failed("b", now), Some(Failed { is_news: false, again: None }));
         assert!(heartbeats.taken("b", 407));

@@ -60,8 +60,8 @@ impl RemotingEvents for Inbound {
 
 impl Inbound {
     fn members_changed(&self, group: &str) {
-        let member = self.core().and_then(|core| core.member(&MemberKey::Consumer(Arc::from(group))));
-        if let Some(member) = member {
+        let Some(core) = self.core() else { return };
+        if let Some(member) = core.member(&MemberKey::Consumer(Arc::from(group))) {
             member.members_changed();
         }
     }

@@ -1,5 +1,5 @@
-//! What a producer or consumer is to its client: a member that heartbeats name, whose topics are kept fresh, and that
-//! hears of changes.
+//! The client's view of a producer or consumer: a member that heartbeats name, whose topics are kept fresh, and that is
+//! notified of changes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,10 @@ use crate::wire::body::HeartbeatData;
 
 /// A running producer or consumer. All calls come from the client's threads and must not block.
 pub(crate) trait Member: Send + Sync {
-    /// Its kind and group, unique within a client.
+    /// Identity within the client, from [`Core::new_member_id`](super::Core::new_member_id).
+    fn id(&self) -> MemberId;
+
+    /// Kind and group: what brokers know. Unique among the members of a client that have not ended.
     fn key(&self) -> MemberKey;
 
     /// Adds itself to what brokers are told of this client.
@@ -34,7 +37,12 @@ pub(crate) trait Member: Send + Sync {
     fn offsets_due(&self, _now: Instant) {}
 }
 
-/// Tells members of one client apart.
+/// Identity of one life of a member. A group's name is not enough: the next member of the group has the same, and what
+/// is late for the one that ended must not reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MemberId(pub(super) u64);
+
+/// The name under which brokers list a member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum MemberKey {
     /// A producer of this group.

@@ -5,6 +5,7 @@
 
 pub(crate) mod callbacks;
 pub(crate) mod config;
+pub(crate) mod ending;
 pub(crate) mod heartbeat;
 pub(crate) mod identity;
 pub(crate) mod inbound;
@@ -15,9 +16,10 @@ pub(crate) mod rpc;
 pub(crate) mod timer;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,10 +28,10 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use self::callbacks::Callbacks;
 use self::config::{ClientConfig, client_options, invalid};
-use self::heartbeat::Heartbeats;
+use self::heartbeat::{Farewell, Heartbeats};
 use self::identity::Identity;
 use self::inbound::Inbound;
-use self::member::{Member, MemberKey};
+use self::member::{Member, MemberId, MemberKey};
 use self::route::{RouteWatcher, Routes, TopicRoute};
 use self::timer::{Timer, TimerThread};
 use crate::deadline::deadline_after;
@@ -81,9 +83,12 @@ impl Client {
     /// The versions of the brokers that this client sends heartbeats to, as they told them in their last answers: by
     /// broker name and address, as numbers of the Java client's `MQVersion`.
     /// [`release_name`](crate::wire::version::release_name) tells the release. A broker that has not answered yet is
-    /// not there.
+    /// not there, and in a forked child none is.
     #[must_use]
     pub fn broker_versions(&self) -> BTreeMap<String, BTreeMap<String, i32>> {
+        if self.core().check_process().is_err() {
+            return BTreeMap::new();
+        }
         let version = |address: &Arc<str>| Some((address.to_string(), self.core().heartbeats.version(address)?));
         let brokers = self.core().routes.addresses_by_name().into_iter();
         let told = brokers.map(|(name, addresses)| (name.to_string(), addresses.iter().filter_map(version).collect()));
@@ -146,6 +151,7 @@ impl Client {
             callbacks: Callbacks::new(threads.clone(), config.callback_threads),
             heartbeats: Heartbeats::default(),
             members: RwLock::default(),
+            last_member: AtomicU64::new(0),
             changes: Changes::default(),
             consumer_threads: Mutex::default(),
             suspected: Mutex::default(),
@@ -239,7 +245,8 @@ pub(crate) struct Core {
     pub(crate) callbacks: Callbacks,
     pub(crate) threads: Threads,
     pub(crate) heartbeats: Heartbeats,
-    members: RwLock<HashMap<MemberKey, Arc<dyn Member>>>,
+    members: RwLock<BTreeMap<MemberId, Arc<dyn Member>>>,
+    last_member: AtomicU64,
     changes: Changes,
     /// The threads that the consumers of this client share, while there is a consumer.
     consumer_threads: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
@@ -248,42 +255,42 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// An identity for a member to be; no other member of this client ever has it.
+    pub(crate) fn new_member_id(&self) -> MemberId {
+        MemberId(self.last_member.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Adds a member: brokers hear of it with the next heartbeat, which is sent at once.
     pub(crate) fn join(self: &Arc<Self>, member: Arc<dyn Member>) -> Result<()> {
         {
             let mut members = self.members.write();
             let key = member.key();
-            if members.contains_key(&key) {
+            if members.values().any(|other| other.key() == key) {
                 let detail = format!("this client has a {key:?} already: use another client or group");
                 return Err(Error::new(ErrorKind::DuplicateGroup, detail));
             }
-            members.insert(key, member);
+            members.insert(member.id(), member);
         }
         self.heartbeat_to_all();
         Ok(())
     }
 
-    /// Removes a member and tells every broker that knows it. Returns those that have not confirmed by `deadline`; they
-    /// are told also when there is no time left to wait for that: a member that is listed and gone leaves its queues
-    /// unread for up to two minutes.
-    pub(crate) fn part(self: &Arc<Self>, key: &MemberKey, deadline: Instant) -> Vec<String> {
-        if self.members.write().remove(key).is_none() {
-            return Vec::new();
-        }
-        let told = self.heartbeats.told();
-        let answer_by = deadline.max(self.request_deadline());
+    /// Removes a member and sends UNREGISTER_CLIENT to every broker that may list it: one that got a heartbeat with it,
+    /// answered or not. Returns those that have not confirmed by `deadline`; the request goes to them also when no time
+    /// is left to wait for its answer: a member that is listed and gone leaves its queues unread for up to two minutes.
+    pub(crate) fn part(self: &Arc<Self>, id: MemberId, deadline: Instant) -> Vec<String> {
+        let Some(member) = self.members.write().remove(&id) else { return Vec::new() };
         let (confirm, confirmed) = unbounded();
-        for address in &told {
-            let confirm = confirm.clone();
-            let broker = Arc::clone(address);
-            self.unregister(address, key, answer_by, move |answer| {
-                if answer.is_ok() {
-                    let _ = confirm.send(broker);
-                }
-            });
+        // A heartbeat that still waits for its connection has left no trace; if it leaves later, the outcome of it is
+        // followed by a farewell.
+        let naming = self.heartbeats.naming(id).into_iter().filter(|address| self.remoting.is_connected(address));
+        let mut missing: BTreeSet<Arc<str>> = naming.collect();
+        for address in &missing {
+            let answer_by = deadline.max(self.request_deadline());
+            let farewell = Farewell { id, key: member.key(), answer_by, confirm: Some(confirm.clone()) };
+            self.begin_farewell(address, farewell);
         }
         drop(confirm);
-        let mut missing: BTreeSet<Arc<str>> = told.into_iter().collect();
         while let Ok(broker) = confirmed.recv_deadline(deadline) {
             missing.remove(&broker);
         }
@@ -294,8 +301,13 @@ impl Core {
         self.members.read().values().cloned().collect()
     }
 
+    /// The living member that brokers know by `key`.
     pub(crate) fn member(&self, key: &MemberKey) -> Option<Arc<dyn Member>> {
-        self.members.read().get(key).cloned()
+        self.members.read().values().find(|member| member.key() == *key).cloned()
+    }
+
+    pub(crate) fn is_member(&self, id: MemberId) -> bool {
+        self.members.read().contains_key(&id)
     }
 
     /// Fails in a child of the process that made the client.
@@ -463,7 +475,9 @@ impl Changes {
             let mut count = self.count.lock();
             while *count == seen {
                 if self.more.wait_until(&mut count, deadline).timed_out() {
-                    return false;
+                    drop(count);
+                    // What came in the last moment counts.
+                    return ready();
                 }
             }
         }

@@ -21,7 +21,8 @@ use crate::wire::sys_flag::message::COMPRESSED;
 use crate::worker::{Threads, Worker};
 
 use super::listener::{ConsumeContext, ConsumeStatus};
-use super::member::{Consumer, Window};
+use super::member::Consumer;
+use super::offset_driver::Window;
 use super::process_queue::{Claim, ConsumeRequest};
 use super::retry::RetryDelay;
 
@@ -211,6 +212,7 @@ impl Share<'_> {
 
     fn report(&self, claim: Claim, consumed: usize, delay: RetryDelay) {
         let finished = self.window.messages.lock().finish(claim, consumed);
+        self.consumer.offsets.progressed();
         if finished.drained {
             self.consumer.has_room(self.window);
         }

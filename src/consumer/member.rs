@@ -1,23 +1,21 @@
-//! One consumer of a group, as all its threads share it: subscriptions, windows, offsets.
+//! One consumer of a group, as all its threads share it.
 //!
 //! The threads that drive it each have a file of their own: `pull_service`, `rebalance_service`, `consume_service`. What
 //! stands here is what more than one of them needs; every lock is short and a leaf.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as ChannelSender;
-use log::{debug, warn};
-use parking_lot::{Mutex, RwLock};
+use log::debug;
+use parking_lot::Mutex;
 
 use crate::client::Core;
 use crate::client::config::ClientConfig;
-use crate::client::member::{Member, MemberKey};
+use crate::client::member::{Member, MemberId, MemberKey};
 use crate::client::route::TopicRoute;
-use crate::message::MessageQueue;
 use crate::name_map::NameMap;
 use crate::producer::sender::Sender;
 use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
@@ -25,10 +23,10 @@ use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageM
 use super::allocate::AllocateStrategy;
 use super::consume_service::Pool;
 use super::listener::Listener;
-use super::offset_store::{Commit, OffsetStore};
-use super::process_queue::{FlowLimits, ProcessQueue};
+use super::offset_driver::{OffsetDriver, Window};
+use super::process_queue::FlowLimits;
 use super::pull_service::PullEvent;
-use super::queue_table::{ConsumeFromWhere, Epoch};
+use super::queue_table::ConsumeFromWhere;
 use super::rebalance_service::RebalanceEvent;
 use super::retry::RetryLimit;
 
@@ -52,16 +50,9 @@ pub(super) struct Subscription {
     pub(super) data: SubscriptionData,
 }
 
-/// The messages of one queue that were pulled and are not resolved, shared by `rmq-pull`, workers and completions.
-#[derive(Debug)]
-pub(super) struct Window {
-    pub(super) queue: MessageQueue,
-    pub(super) epoch: Epoch,
-    pub(super) messages: Mutex<ProcessQueue>,
-}
-
 /// One consumer, shared by its threads.
 pub(super) struct Consumer {
+    pub(super) id: MemberId,
     pub(super) core: Arc<Core>,
     pub(super) group: Arc<str>,
     pub(super) retry_topic: Arc<str>,
@@ -73,8 +64,7 @@ pub(super) struct Consumer {
     pub(super) publisher: Arc<Sender>,
     pub(super) pull: ChannelSender<PullEvent>,
     pub(super) rebalance: ChannelSender<RebalanceEvent>,
-    pub(super) windows: RwLock<HashMap<MessageQueue, Arc<Window>>>,
-    pub(super) offsets: Mutex<OffsetStore>,
+    pub(super) offsets: Arc<OffsetDriver>,
     /// Which topics' queues have been shared out at least once.
     pub(super) decided: Mutex<NameMap<Result<usize, String>>>,
     pub(super) retry_search: Mutex<Search>,
@@ -86,20 +76,12 @@ impl Consumer {
         self.subscriptions.iter().find(|subscription| *subscription.topic == *topic)
     }
 
-    pub(super) fn window(&self, queue: &MessageQueue) -> Option<Arc<Window>> {
-        self.windows.read().get(queue).cloned()
-    }
-
-    pub(super) fn all_windows(&self) -> Vec<Arc<Window>> {
-        self.windows.read().values().cloned().collect()
-    }
-
     /// Each broker that we consume from gives failed messages back through a queue of its own. It makes that queue when
     /// it hears of the group, and tells the name servers later than us: a look at that moment may come too early.
     fn look_for_retry_queues(&self, now: Instant) {
         let route = self.core.routes.known(&self.retry_topic);
         let is_known = |broker: &str| route.as_ref().is_some_and(|route| route.broker(broker).is_some());
-        if self.all_windows().iter().all(|window| is_known(&window.queue.broker_name)) {
+        if self.offsets.all_windows().iter().all(|window| is_known(&window.queue.broker_name)) {
             return self.retry_search.lock().begin_anew();
         }
         if self.retry_search.lock().is_due(now, &self.core.config) {
@@ -112,54 +94,10 @@ impl Consumer {
     }
 
     /// A window that was too full has room again.
-    pub(super) fn has_room(self: &Arc<Self>, window: &Window) {
+    pub(super) fn has_room(&self, window: &Window) {
         let (queue, epoch) = (window.queue.clone(), window.epoch);
         // A pull thread that has ended needs no hints.
-        let _ = self.pull.send(PullEvent::Hint { consumer: Arc::clone(self), queue, epoch });
-    }
-
-    /// Sends the offsets that must not wait for the next round.
-    pub(super) fn send_hurried_offsets(self: &Arc<Self>, now: Instant) {
-        let commits = self.offsets.lock().hurried(now);
-        self.send_offsets(commits);
-    }
-
-    /// Sends the offsets of all queues that have got on.
-    fn send_all_offsets(self: &Arc<Self>, now: Instant) {
-        self.collect_offsets();
-        let commits = self.offsets.lock().flush(now);
-        self.send_offsets(commits);
-    }
-
-    /// Lets the offset store know how far each window is.
-    pub(super) fn collect_offsets(&self) {
-        for window in self.all_windows() {
-            let offset = window.messages.lock().committable();
-            self.offsets.lock().update(&window.queue, offset);
-        }
-    }
-
-    pub(super) fn send_offsets(self: &Arc<Self>, commits: Vec<Commit>) {
-        for Commit { queue, offset, ticket } in commits {
-            let consumer = Arc::clone(self);
-            let Some(address) = self.core.routes.master_of(&queue) else {
-                self.offsets.lock().answered(&queue, ticket, false);
-                continue;
-            };
-            let asked = queue.clone();
-            self.core.update_consumer_offset(&address, &self.group, &asked, offset, move |answer| {
-                let failures = consumer.offsets.lock().answered(&queue, ticket, answer.is_ok());
-                // A broker that is away for long is told of ever less.
-                if let Err(error) = &answer
-                    && failures.is_power_of_two()
-                {
-                    let group = &consumer.group;
-                    warn!("offset {offset} of {queue} could not be stored for {group} ({failures} in a row): {error}");
-                }
-                consumer.send_hurried_offsets(Instant::now());
-                consumer.core.changed();
-            });
-        }
+        let _ = self.pull.send(PullEvent::Hint { consumer: self.id, queue, epoch });
     }
 }
 
@@ -197,6 +135,10 @@ impl fmt::Debug for Consumer {
 pub(super) struct ConsumerMember(pub(super) Arc<Consumer>);
 
 impl Member for ConsumerMember {
+    fn id(&self) -> MemberId {
+        self.0.id
+    }
+
     fn key(&self) -> MemberKey {
         MemberKey::Consumer(Arc::clone(&self.0.group))
     }
@@ -237,7 +179,7 @@ impl Member for ConsumerMember {
     /// And a broker that was lost and is back may have died: it forgets what it had confirmed and not yet written.
     fn heartbeat_heard(&self, address: &Arc<str>) {
         let brokers = self.0.core.routes.brokers_at(address, &self.topics());
-        self.0.offsets.lock().doubt(&brokers);
+        self.0.offsets.doubt(&brokers);
         debug!("looking for {}", self.0.retry_topic);
         self.0.retry_search.lock().begin_anew();
         self.0.core.refresh_route(&self.0.retry_topic);
@@ -245,7 +187,7 @@ impl Member for ConsumerMember {
     }
 
     fn members_changed(&self) {
-        let _ = self.0.rebalance.send(RebalanceEvent::Notified(Arc::clone(&self.0)));
+        let _ = self.0.rebalance.send(RebalanceEvent::Notified(self.0.id));
     }
 
     fn offsets_due(&self, now: Instant) {
@@ -253,7 +195,7 @@ impl Member for ConsumerMember {
         if consumer.is_stopping() {
             return;
         }
-        consumer.send_all_offsets(now);
+        consumer.offsets.send_all();
         consumer.look_after_waiting(now);
         consumer.look_for_retry_queues(now);
     }

@@ -3,7 +3,7 @@
 //! Pure cores (`allocate`, `rebalance`, `queue_table`, `process_queue`, `offset_store`, `retry`): plain values that take
 //! an event and the time and answer with what to do, without I/O, clock, lock, thread or log; `simulation` drives them
 //! through loss, delay, duplication and crashes. The threads that drive them for real: `rebalance_service`,
-//! `pull_service`, `consume_service`; what they share is in `member`.
+//! `pull_service`, `consume_service`; what they share is in `member`, windows and offsets in `offset_driver`.
 
 mod allocate;
 mod consume_service;
@@ -11,6 +11,7 @@ mod consume_service;
 mod fixtures;
 mod listener;
 mod member;
+mod offset_driver;
 mod offset_store;
 mod process_queue;
 mod pull_service;

@@ -131,7 +131,7 @@ impl ProcessQueue {
         if self.state(slot, position.index)? != State::SendingBack {
             return None;
         }
-        let next = if self.phase == Phase::Open { State::WaitingAgain } else { State::Left };
+        let next = if self.phase == Phase::Open { State::WaitingAgain } else { State::NotHandedBack };
         self.move_messages(slot, position.index..position.index + 1, next);
         let slot = self.slots.get_mut(slot).filter(|_| next == State::WaitingAgain)?;
         Some(slot.consume_again_later(position.index, now))
@@ -206,6 +206,7 @@ impl ProcessQueue {
             summary.sending_back += slot.count(State::SendingBack);
             summary.waiting_again += slot.count(State::WaitingAgain);
             summary.left += slot.count(State::Left);
+            summary.not_handed_back += slot.count(State::NotHandedBack);
         }
         summary
     }
@@ -495,10 +496,17 @@ impl fmt::Display for FlowControl {
     }
 }
 
+impl WindowSummary {
+    /// Messages that failed and that no broker has taken over.
+    pub(crate) fn failed(&self) -> usize {
+        self.sending_back + self.waiting_again + self.not_handed_back
+    }
+}
+
 /// The numbers of a window at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WindowSummary {
-    /// Messages without an outcome; the sum of the five below.
+    /// Messages without an outcome; the sum of the six below.
     pub(crate) unresolved: usize,
     /// No worker has claimed them.
     pub(crate) waiting: usize,
@@ -510,6 +518,8 @@ pub(crate) struct WindowSummary {
     pub(crate) waiting_again: usize,
     /// Not begun when the window was drained; the broker delivers them again.
     pub(crate) left: usize,
+    /// Failed, and the broker could not be given them when the window was drained already.
+    pub(crate) not_handed_back: usize,
     /// Bytes of the bodies without an outcome.
     pub(crate) bytes: usize,
     /// The offset that may be stored.
@@ -582,7 +592,7 @@ impl Slot {
                     let position = Position { slot: self.number, index };
                     failed.push(FailedMessage { position, message: message.clone() });
                 }
-                State::HandedOut | State::Slow | State::WaitingAgain | State::Left => {}
+                State::HandedOut | State::Slow | State::WaitingAgain | State::Left | State::NotHandedBack => {}
             }
         }
         failed
@@ -672,6 +682,8 @@ enum State {
     WaitingAgain,
     /// Taken back when the window was drained.
     Left,
+    /// Failed in a window that was drained, and not given to the broker.
+    NotHandedBack,
     /// Consumed, or the broker's again.
     Resolved,
 }
@@ -1031,7 +1043,9 @@ mod tests {
         assert_eq!(window.committable(), 1);
         assert_eq!(window.send_back_failed(failing.position, now), None);
         assert_eq!(window.next_repetition(), None);
-        assert_eq!((window.summary().left, window.committable()), (3, 1));
+        let summary = window.summary();
+        assert_eq!((summary.left, summary.not_handed_back, summary.failed()), (2, 1, 1));
+        assert_eq!((summary.unresolved, window.committable()), (3, 1));
     }
 
     #[test]

@@ -3,17 +3,17 @@
 //! It waits on one channel, for hints, answers and changes of the assignment, and for the deadlines of the tables. It
 //! sends asynchronously and never blocks: a broker that is dead costs only its own queues.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::{debug, info, warn};
-use parking_lot::Mutex;
 
 use crate::client::identity::wall_clock_millis;
+use crate::client::member::MemberId;
 use crate::error::{Error, Result};
 use crate::message::{MessageExt, MessageQueue};
-use crate::name_map::NameMap;
 use crate::properties::name;
 use crate::remoting::{Completion, Outcome, Request};
 use crate::wire::header::{PullMessageRequest, PullMessageResponse};
@@ -22,8 +22,7 @@ use crate::wire::sys_flag::pull as pull_flag;
 use crate::wire::{self, RemotingCommand, RequestCode, ResponseCode};
 use crate::worker::{Threads, Worker};
 
-use super::member::{Consumer, Subscription, Window};
-use super::process_queue::ProcessQueue;
+use super::member::{Consumer, Subscription};
 use super::queue_table::{
     Action, Answer, Bound, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report, StartDecision,
     Ticket,
@@ -38,50 +37,51 @@ pub(super) const PULL_TIMEOUT: Duration = Duration::from_secs(15 + 5 + 1);
 /// Answers handled before the deadlines of the tables are looked at again.
 const EVENTS_PER_TURN: usize = 64;
 
-/// What the thread is told.
+/// Event for the thread. Consumers are named by their ids: one that is late for a consumer that has ended finds no table,
+/// whatever the next consumer of the group is.
 pub(super) enum PullEvent {
     /// The consumer begins, with an empty table.
     Begin(Arc<Consumer>),
     /// The rebalance gave or took queues.
     Assigned {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         queues: Vec<MessageQueue>,
     },
     Revoked {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         queues: Vec<MessageQueue>,
     },
     /// A window has room, or something else makes a look worth while.
     Hint {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         queue: MessageQueue,
         epoch: Epoch,
     },
     /// A question of a table has its answer.
     Answered {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         queue: MessageQueue,
         ticket: Ticket,
         answer: Answer,
     },
     /// A pull came back.
     PullReply {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         pull: SentPull,
         outcome: Outcome,
     },
     /// Pull nothing for the consumer, or pull again.
-    Pause(Arc<Consumer>),
-    Resume(Arc<Consumer>),
-    /// Tell why a queue is, or is not, consumed.
+    Pause(MemberId),
+    Resume(MemberId),
+    /// Say why a queue is, or is not, consumed.
     Explain {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         queue: MessageQueue,
         words: Sender<Option<String>>,
     },
     /// The consumer pulls no more; `done` is dropped when that is so.
     End {
-        consumer: Arc<Consumer>,
+        consumer: MemberId,
         done: Sender<()>,
     },
 }
@@ -111,7 +111,7 @@ impl PullThread {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let answers = events.clone();
         let worker = threads.start("rmq-pull", move || {
-            PullService { tables: NameMap::default(), answers, actions: Vec::new() }.run(&inbox, &stopped);
+            PullService { tables: BTreeMap::new(), answers, actions: Vec::new() }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -122,7 +122,7 @@ impl PullThread {
 }
 
 struct PullService {
-    tables: NameMap<Row>,
+    tables: BTreeMap<MemberId, Row>,
     /// Where answers come back.
     answers: Sender<PullEvent>,
     actions: Vec<Action>,
@@ -161,14 +161,10 @@ impl PullService {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self
-            .tables
-            .values()
-            .filter(|row| row.table.next_deadline().is_some_and(|deadline| deadline <= now))
-            .map(|row| Arc::clone(&row.consumer))
-            .collect();
+        let is_due = |row: &Row| row.table.next_deadline().is_some_and(|deadline| deadline <= now);
+        let due: Vec<_> = self.tables.iter().filter(|(_, row)| is_due(row)).map(|(id, _)| *id).collect();
         for consumer in due {
-            self.tell(&consumer, Event::Tick);
+            self.tell(consumer, Event::Tick);
         }
     }
 
@@ -178,23 +174,23 @@ impl PullService {
                 let retry_topic = Arc::clone(&consumer.retry_topic);
                 let table = QueueTable::new(retry_topic, consumer.options.consume_from, Patience::default());
                 let table = table.beginning(Instant::now(), wall_clock_millis());
-                self.tables.insert(Arc::clone(&consumer.group), Row { consumer, table });
+                self.tables.insert(consumer.id, Row { consumer, table });
             }
-            PullEvent::Assigned { consumer, queues } => self.tell(&consumer, Event::Assigned(queues)),
-            PullEvent::Revoked { consumer, queues } => self.tell(&consumer, Event::Revoked(queues)),
-            PullEvent::Hint { consumer, queue, epoch } => self.tell(&consumer, Event::Hint { queue, epoch }),
+            PullEvent::Assigned { consumer, queues } => self.tell(consumer, Event::Assigned(queues)),
+            PullEvent::Revoked { consumer, queues } => self.tell(consumer, Event::Revoked(queues)),
+            PullEvent::Hint { consumer, queue, epoch } => self.tell(consumer, Event::Hint { queue, epoch }),
             PullEvent::Answered { consumer, queue, ticket, answer } => {
-                self.tell(&consumer, Event::Answered { queue, ticket, answer });
+                self.tell(consumer, Event::Answered { queue, ticket, answer });
             }
-            PullEvent::PullReply { consumer, pull, outcome } => self.pulled(&consumer, pull, outcome),
-            PullEvent::Pause(consumer) => self.tell(&consumer, Event::Paused),
-            PullEvent::Resume(consumer) => self.tell(&consumer, Event::Resumed),
+            PullEvent::PullReply { consumer, pull, outcome } => self.pulled(consumer, pull, outcome),
+            PullEvent::Pause(consumer) => self.tell(consumer, Event::Paused),
+            PullEvent::Resume(consumer) => self.tell(consumer, Event::Resumed),
             PullEvent::Explain { consumer, queue, words } => {
                 let explain = |row: &Row| row.table.explain(&queue, Instant::now());
-                let _ = words.send(self.tables.get(&consumer.group).and_then(explain));
+                let _ = words.send(self.tables.get(&consumer).and_then(explain));
             }
             PullEvent::End { consumer, done } => {
-                self.tables.remove(&consumer.group);
+                self.tables.remove(&consumer);
                 drop(done);
             }
         }
@@ -202,27 +198,24 @@ impl PullService {
 
     /// Tells a consumer's table what happened and does what it says, and what that leads to at once: one tick may bring
     /// several pulls that their windows refuse. A consumer that has ended has no table.
-    fn tell(&mut self, consumer: &Arc<Consumer>, event: Event) {
+    fn tell(&mut self, consumer: MemberId, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let mut event = Some(event);
         let mut next = Vec::new();
         while let Some(happened) = event {
-            let Some(row) = self.tables.get_mut(&consumer.group).filter(|row| Arc::ptr_eq(&row.consumer, consumer))
-            else {
-                break;
-            };
-            row.table.handle(happened, Instant::now(), &mut actions);
+            let Some(Row { consumer, table }) = self.tables.get_mut(&consumer) else { break };
+            table.handle(happened, Instant::now(), &mut actions);
             next.extend(actions.drain(..).filter_map(|action| carry_out(consumer, action, &self.answers)));
             event = next.pop();
         }
         self.actions = actions;
     }
 
-    fn pulled(&mut self, consumer: &Arc<Consumer>, pull: SentPull, outcome: Outcome) {
-        let awaited = self.tables.get(&consumer.group).is_some_and(|row| row.table.awaits(&pull.queue, pull.ticket));
-        if !awaited {
+    fn pulled(&mut self, id: MemberId, pull: SentPull, outcome: Outcome) {
+        let awaiting = self.tables.get(&id).filter(|row| row.table.awaits(&pull.queue, pull.ticket));
+        let Some(Row { consumer, .. }) = awaiting else {
             return debug!("a pull of {} came back when nobody waited for it", pull.queue);
-        }
+        };
         let answer = match outcome {
             Ok(response) => read_reply(consumer, &pull, &response),
             Err(error) => Answer::Failed(failure(&error.into())),
@@ -232,7 +225,7 @@ impl PullService {
         {
             consumer.core.refresh_suspected_route(&pull.queue.topic);
         }
-        self.tell(consumer, Event::Answered { queue: pull.queue, ticket: pull.ticket, answer });
+        self.tell(id, Event::Answered { queue: pull.queue, ticket: pull.ticket, answer });
     }
 }
 
@@ -243,9 +236,10 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
             let answer = answer_to(consumer, &queue, ticket, answers);
             match consumer.core.routes.master_of(&queue) {
                 Some(address) => {
+                    let (offsets, asked) = (Arc::clone(&consumer.offsets), queue.clone());
                     consumer.core.query_consumer_offset(&address, &consumer.group, &queue, move |result| {
                         answer(match result {
-                            Ok(Some(offset)) => Answer::to_offset_query(Ok(offset)),
+                            Ok(Some(offset)) => Answer::to_offset_query(Ok(offsets.resumed(&asked, offset))),
                             Ok(None) => Answer::NotStored,
                             Err(error) => Answer::Failed(failure(&error)),
                         });
@@ -259,51 +253,14 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
             return pull(consumer, queue, ticket, epoch, offset, broker_id, answers);
         }
         Action::OpenWindow { queue, epoch, offset, decision } => {
-            consumer.offsets.lock().begin(&queue, offset, decision == StartDecision::Stored);
-            open_window(consumer, queue, epoch, offset);
-            consumer.send_hurried_offsets(Instant::now());
+            consumer.offsets.open(queue, epoch, offset, decision == StartDecision::Stored);
         }
-        Action::MoveWindow { queue, epoch, offset } => {
-            if let Some(window) = consumer.window(&queue).filter(|window| window.epoch == epoch) {
-                let committable = {
-                    let mut messages = window.messages.lock();
-                    messages.advance(offset);
-                    messages.committable()
-                };
-                let mut offsets = consumer.offsets.lock();
-                offsets.update(&queue, committable);
-                offsets.hurry(&queue);
-            }
-            consumer.send_hurried_offsets(Instant::now());
-        }
-        Action::ReplaceWindow { queue, epoch, offset } => {
-            close_window(consumer, &queue);
-            consumer.offsets.lock().overrule(&queue, offset);
-            open_window(consumer, queue, epoch, offset);
-            consumer.send_hurried_offsets(Instant::now());
-        }
-        Action::CloseWindow { queue, .. } => {
-            if let Some(offset) = close_window(consumer, &queue) {
-                consumer.offsets.lock().leave(&queue, offset);
-                consumer.send_hurried_offsets(Instant::now());
-            }
-        }
+        Action::MoveWindow { queue, epoch, offset } => consumer.offsets.skip_to(&queue, epoch, offset),
+        Action::ReplaceWindow { queue, epoch, offset } => consumer.offsets.replace(queue, epoch, offset),
+        Action::CloseWindow { queue, .. } => consumer.offsets.close(&queue),
         Action::Report(report) => tell_user(consumer, &report),
     }
     None
-}
-
-fn open_window(consumer: &Consumer, queue: MessageQueue, epoch: Epoch, offset: i64) {
-    let messages = Mutex::new(ProcessQueue::new(offset));
-    let window = Arc::new(Window { queue: queue.clone(), epoch, messages });
-    consumer.windows.write().insert(queue, window);
-}
-
-/// Returns the last offset that may be stored.
-fn close_window(consumer: &Consumer, queue: &MessageQueue) -> Option<i64> {
-    let window = consumer.windows.write().remove(queue)?;
-    let offset = window.messages.lock().close();
-    Some(offset)
 }
 
 /// What hands an answer to the table that asked.
@@ -313,7 +270,7 @@ fn answer_to(
     ticket: Ticket,
     answers: &Sender<PullEvent>,
 ) -> impl FnOnce(Answer) + Send + 'static {
-    let (consumer, queue, answers) = (Arc::clone(consumer), queue.clone(), answers.clone());
+    let (consumer, queue, answers) = (consumer.id, queue.clone(), answers.clone());
     move |answer| {
         let _ = answers.send(PullEvent::Answered { consumer, queue, ticket, answer });
     }
@@ -351,17 +308,15 @@ fn pull(
     let failed = |queue: MessageQueue, words: String| {
         Some(Event::Answered { queue, ticket, answer: Answer::Failed(Failure::new(None, words)) })
     };
-    let (Some(window), Some(subscription)) = (consumer.window(&queue), consumer.subscription(&queue.topic)) else {
+    let (Some(window), Some(subscription)) = (consumer.offsets.window(&queue), consumer.subscription(&queue.topic))
+    else {
         let words = format!("{queue} has no window");
         return failed(queue, words);
     };
-    let committable = {
-        let mut messages = window.messages.lock();
-        if let Some(reason) = messages.flow_control(&consumer.options.flow) {
-            return Some(Event::WindowFull { queue, ticket, reason });
-        }
-        messages.committable()
-    };
+    let refused = window.messages.lock().flow_control(&consumer.options.flow);
+    if let Some(reason) = refused {
+        return Some(Event::WindowFull { queue, ticket, reason });
+    }
     let route = consumer.core.routes.known(&queue.topic);
     let broker = route.as_ref().and_then(|route| route.broker(&queue.broker_name));
     let Some(address) = broker.and_then(|broker| broker.copy(broker_id)) else {
@@ -370,13 +325,7 @@ fn pull(
         return failed(queue, words);
     };
     let from_master = broker.and_then(|broker| broker.master()) == Some(address);
-    // Nothing is under way: an offset that rides while messages are being consumed may be stored after the commit that
-    // follows them, when the broker is slow to look at this pull. Also 0, unlike in the Java client: what another member
-    // stored there late would stay for as long as nothing is consumed.
-    let committed = (from_master && committable == offset).then_some(committable);
-    if let Some(offset) = committed {
-        consumer.offsets.lock().update(&queue, offset);
-    }
+    let committed = if from_master { consumer.offsets.ride(&window, offset) } else { None };
     let sent = SentPull { queue, ticket, epoch, from_master, committed };
     send_pull(consumer, address, subscription, sent, offset, answers);
     None
@@ -410,9 +359,9 @@ fn send_pull(
         ..PullMessageRequest::default()
     };
     let request = Request::new(RequestCode::PULL_MESSAGE, &header);
-    let (consumer_of_reply, answers) = (Arc::clone(consumer), answers.clone());
+    let (id, answers) = (consumer.id, answers.clone());
     let completion = Completion::new(move |outcome| {
-        let _ = answers.send(PullEvent::PullReply { consumer: consumer_of_reply, pull, outcome });
+        let _ = answers.send(PullEvent::PullReply { consumer: id, pull, outcome });
     });
     consumer.core.remoting.invoke_async(address, request, Instant::now() + PULL_TIMEOUT, completion);
 }
@@ -445,10 +394,10 @@ fn try_read_reply(
     };
     let header = PullMessageResponse::from_fields(&response.ext_fields)?;
     if let Some(offset) = pull.committed {
-        consumer.offsets.lock().rode(&pull.queue, offset);
+        consumer.offsets.rode(&pull.queue, pull.epoch, offset);
     }
     let next = header.next_begin_offset;
-    if let Some(window) = consumer.window(&pull.queue).filter(|window| window.epoch == pull.epoch) {
+    if let Some(window) = consumer.offsets.window(&pull.queue).filter(|window| window.epoch == pull.epoch) {
         match status {
             PullStatus::Found => {
                 let messages = read_messages(consumer, pull, response, header.offset_delta)?;

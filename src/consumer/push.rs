@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use log::info;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::client::config::{ClientConfig, client_options, invalid};
+use crate::client::ending::Ending;
 use crate::client::identity::wall_clock_millis;
-use crate::client::member::MemberKey;
 use crate::client::{Client, ClientChoice, Core};
 use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,8 +28,8 @@ use super::allocate::AllocateStrategy;
 use super::consume_service::Pool;
 use super::listener::{ConcurrentListener, Listener, each};
 use super::member::{Consumer, ConsumerMember, Options, Subscription};
-use super::offset_store::OffsetStore;
-use super::process_queue::FlowLimits;
+use super::offset_driver::{OffsetDriver, Window};
+use super::process_queue::{FlowLimits, WindowSummary};
 use super::pull_service::{PullEvent, PullThread};
 use super::queue_table::ConsumeFromWhere;
 use super::rebalance_service::{RebalanceEvent, RebalanceThread};
@@ -101,6 +101,7 @@ impl From<&str> for FilterExpression {
 /// ```
 pub struct PushConsumer {
     consumer: Arc<Consumer>,
+    ending: Ending<ConsumerReport>,
     threads: Arc<ConsumerThreads>,
     client: Client,
 }
@@ -111,7 +112,7 @@ struct ConsumerThreads {
     pull: PullThread,
 }
 
-/// What [`PushConsumer::shutdown`] came to.
+/// Outcome of [`PushConsumer::shutdown`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerReport {
@@ -121,21 +122,26 @@ pub struct ConsumerReport {
     /// Messages that were pulled and are not acknowledged: not begun, still running, or failed and not handed back. The
     /// brokers deliver them again.
     pub messages_left: usize,
+    /// Those of them that failed and that no broker took back by the deadline: they are delivered again, and their failure
+    /// is not counted.
+    pub failed_not_handed_back: usize,
     /// Offsets of which no broker has confirmed that it stored them: what was consumed there may be delivered again.
     pub offsets_not_stored: Vec<MessageQueue>,
     /// Brokers that did not confirm by the deadline that this consumer is gone; they forget it within two minutes.
     pub brokers_not_told: Vec<String>,
     /// The call came from one of the consumer's own threads, which cannot wait for itself: the end has only begun.
-    /// Another call, or the drop of the consumer, completes it.
+    /// Another call, or the drop of the consumer, completes it. Also set when another thread's call is not done by the
+    /// deadline.
     pub only_begun: bool,
+    /// The process is a child of the one that made the consumer: nothing was done.
+    pub forked: bool,
 }
 
 impl ConsumerReport {
-    /// Whether every message that was begun is acknowledged, and everything else was done as well.
+    /// True if every message that was begun is acknowledged or handed back, and everything else was done as well.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let Self { listeners_running, messages_left: _, offsets_not_stored, brokers_not_told, only_begun } = self;
-        *listeners_running == 0 && offsets_not_stored.is_empty() && brokers_not_told.is_empty() && !only_begun
+        *self == Self { messages_left: self.messages_left, ..Self::default() }
     }
 }
 
@@ -182,20 +188,21 @@ impl PushConsumer {
             .collect()
     }
 
-    /// The queues that this consumer pulls from now.
+    /// The queues that this consumer pulls from now; none in a forked child.
     #[must_use]
     pub fn queues(&self) -> Vec<MessageQueue> {
-        let mut queues: Vec<_> = self.consumer.windows.read().keys().cloned().collect();
-        queues.sort();
-        queues
+        self.core().check_process().map_or_else(|_| Vec::new(), |()| self.consumer.offsets.queues())
     }
 
     /// Why a queue is, or is not, consumed at this moment, and which release its broker runs: a sentence for people.
     /// `None` for a queue that is not this consumer's.
     #[must_use]
     pub fn explain(&self, queue: &MessageQueue) -> Option<String> {
+        if let Err(forked) = self.core().check_process() {
+            return Some(forked.to_string());
+        }
         let (words, said) = bounded(1);
-        let (consumer, asked) = (Arc::clone(&self.consumer), queue.clone());
+        let (consumer, asked) = (self.consumer.id, queue.clone());
         self.consumer.pull.send(PullEvent::Explain { consumer, queue: asked, words }).ok()?;
         let text = said.recv_timeout(Duration::from_secs(1)).ok().flatten()?;
         let master = self.core().routes.master_of(queue);
@@ -208,12 +215,19 @@ impl PushConsumer {
     /// Pulls nothing more until [`resume`](Self::resume). The queues stay this consumer's, and what was pulled already is
     /// still consumed. (Java: `suspend`)
     pub fn pause(&self) {
-        let _ = self.consumer.pull.send(PullEvent::Pause(Arc::clone(&self.consumer)));
+        self.tell_table(PullEvent::Pause(self.consumer.id));
     }
 
     /// Pulls again after a [`pause`](Self::pause).
     pub fn resume(&self) {
-        let _ = self.consumer.pull.send(PullEvent::Resume(Arc::clone(&self.consumer)));
+        self.tell_table(PullEvent::Resume(self.consumer.id));
+    }
+
+    /// In a forked child the channel may be locked for ever by a thread that only the parent has.
+    fn tell_table(&self, event: PullEvent) {
+        if self.core().check_process().is_ok() {
+            let _ = self.consumer.pull.send(event);
+        }
     }
 
     /// The client that this consumer uses.
@@ -225,81 +239,78 @@ impl PushConsumer {
     /// Ends the consumer: pulls no more, begins no more messages, waits until running listeners have finished and what
     /// failed is handed back, stores the offsets and waits for the brokers' word on that, and tells the brokers.
     ///
-    /// May be called from any thread and any number of times. From a listener it only begins the end, and says so.
+    /// May be called from any thread and any number of times: the first call ends the consumer, and every later one returns
+    /// its report. From a listener or a callback it only begins the end, and says so.
     pub fn shutdown(&self, timeout: Duration) -> ConsumerReport {
-        let deadline = deadline_after(timeout);
         if self.core().check_process().is_err() {
-            return ConsumerReport::default();
+            return ConsumerReport { forked: true, ..ConsumerReport::default() };
         }
-        let first = !self.consumer.stopping.swap(true, Ordering::AcqRel);
+        let deadline = deadline_after(timeout);
+        let only_begun = || ConsumerReport { only_begun: true, ..ConsumerReport::default() };
+        if let Some(report) = self.ending.report() {
+            return report;
+        }
+        if self.is_own_thread() {
+            self.begin_end();
+            return only_begun();
+        }
+        self.ending.run(deadline, || self.end(deadline)).unwrap_or_else(only_begun)
+    }
+
+    /// True on threads that an end would wait for.
+    fn is_own_thread(&self) -> bool {
+        self.consumer.pool.is_current() || self.core().callbacks.is_current()
+    }
+
+    /// Begins the end; what is returned ends when both services have let go of the consumer. Any number of times.
+    fn begin_end(&self) -> Receiver<()> {
+        self.consumer.stopping.store(true, Ordering::Release);
         let done = self.stop_pulling();
-        let windows = self.consumer.all_windows();
-        for window in &windows {
-            window.messages.lock().drain();
-        }
+        self.drain_windows();
         self.consumer.pool.close();
-        if self.consumer.pool.is_current() || self.core().callbacks.is_current() {
-            return ConsumerReport { only_begun: true, ..ConsumerReport::default() };
-        }
+        done
+    }
+
+    fn end(&self, deadline: Instant) -> ConsumerReport {
+        let done = self.begin_end();
         // Both threads drop their end when they no longer know the consumer; no window is opened after that.
         let _ = done.recv_deadline(deadline);
-        let windows = self.consumer.all_windows();
-        for window in &windows {
-            window.messages.lock().drain();
-        }
+        let windows = self.drain_windows();
         let listeners_running = self.consumer.pool.join(deadline).max(self.consumer.pool.running());
         self.core()
             .wait_for(deadline, || windows.iter().all(|window| window.messages.lock().summary().sending_back == 0));
-        let offsets_not_stored = self.store_offsets(deadline);
-        let messages_left = windows.iter().map(|window| window.messages.lock().summary().unresolved).sum();
-        let brokers_not_told = self.core().part(&MemberKey::Consumer(Arc::clone(&self.consumer.group)), deadline);
-        self.close_windows();
+        let offsets_not_stored = self.consumer.offsets.store_until(deadline);
+        let left: Vec<_> = windows.iter().map(|window| window.messages.lock().summary()).collect();
+        let brokers_not_told = self.core().part(self.consumer.id, deadline);
+        self.consumer.offsets.close_all();
         let report = ConsumerReport {
             listeners_running,
-            messages_left,
+            messages_left: left.iter().map(|summary| summary.unresolved).sum(),
+            failed_not_handed_back: left.iter().map(WindowSummary::failed).sum(),
             offsets_not_stored,
             brokers_not_told,
-            only_begun: false,
+            ..ConsumerReport::default()
         };
-        if first {
-            info!("consumer {} has ended: {report:?}", self.group());
-        }
+        info!("consumer {} has ended: {report:?}", self.group());
         report
+    }
+
+    /// Lets nothing more begin in the windows there are.
+    fn drain_windows(&self) -> Vec<Arc<Window>> {
+        let windows = self.consumer.offsets.all_windows();
+        for window in &windows {
+            window.messages.lock().drain();
+        }
+        windows
     }
 
     /// Takes the consumer out of both services; what is returned ends when both have let go of it.
     fn stop_pulling(&self) -> Receiver<()> {
         let (done, ended) = bounded(0);
-        let consumer = Arc::clone(&self.consumer);
+        let consumer = self.consumer.id;
         let _ = self.consumer.rebalance.send(RebalanceEvent::End { consumer, done: done.clone() });
-        let consumer = Arc::clone(&self.consumer);
         let _ = self.consumer.pull.send(PullEvent::End { consumer, done });
         ended
-    }
-
-    /// Sends the offsets of all windows until the brokers have confirmed each. Returns the queues of which they have
-    /// not by the deadline.
-    fn store_offsets(&self, deadline: Instant) -> Vec<MessageQueue> {
-        let consumer = &self.consumer;
-        consumer.collect_offsets();
-        let unconfirmed = || consumer.offsets.lock().unconfirmed();
-        while !unconfirmed().is_empty() && Instant::now() < deadline {
-            // Before they are sent: answers may be here before this thread looks again.
-            let before = unconfirmed().len();
-            let commits = consumer.offsets.lock().flush(Instant::now());
-            let sent = !commits.is_empty();
-            consumer.send_offsets(commits);
-            let pause = deadline.min(Instant::now() + Duration::from_millis(if sent { 500 } else { 50 }));
-            self.core().wait_for(pause, || unconfirmed().len() < before);
-        }
-        unconfirmed().into_iter().map(|offset| offset.queue).collect()
-    }
-
-    fn close_windows(&self) {
-        let windows = std::mem::take(&mut *self.consumer.windows.write());
-        for window in windows.into_values() {
-            window.messages.lock().close();
-        }
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -316,7 +327,7 @@ impl fmt::Debug for PushConsumer {
         f.debug_struct("PushConsumer")
             .field("group", &self.consumer.group)
             .field("client", &self.client)
-            .field("queues", &self.consumer.windows.read().len())
+            .field("queues", &self.queues().len())
             .finish_non_exhaustive()
     }
 }
@@ -328,7 +339,10 @@ impl Drop for PushConsumer {
             std::mem::forget(Arc::clone(&self.threads));
             return;
         }
-        self.shutdown(DROP_GRACE);
+        // A thread of the consumer's own cannot wait for itself: what can be begun is.
+        let grace = if self.is_own_thread() { Duration::ZERO } else { DROP_GRACE };
+        let deadline = Instant::now() + grace;
+        self.ending.run(deadline, || self.end(deadline));
     }
 }
 
@@ -506,7 +520,9 @@ impl PushConsumerBuilder {
             let rebalance = RebalanceThread::start(&core.threads)?;
             Ok(Arc::new(ConsumerThreads { rebalance, pull }))
         })?;
+        let group: Arc<str> = Arc::from(&*self.group);
         let consumer = Arc::new(Consumer {
+            id: core.new_member_id(),
             pool: Pool::start(&core.threads, self.threads)?,
             publisher: Arc::new(Sender::new(
                 Arc::clone(&core),
@@ -517,12 +533,11 @@ impl PushConsumerBuilder {
             pull: threads.pull.events().clone(),
             rebalance: threads.rebalance.events().clone(),
             retry_topic: Arc::from(retry_topic(&self.group)),
-            group: Arc::from(self.group),
+            group: Arc::clone(&group),
             subscriptions,
             options: self.settings.options(),
             listener,
-            windows: RwLock::default(),
-            offsets: Mutex::new(OffsetStore::new()),
+            offsets: OffsetDriver::new(Arc::clone(&core), group),
             decided: Mutex::default(),
             retry_search: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -530,7 +545,7 @@ impl PushConsumerBuilder {
         });
         // From here on the group is taken; a consumer that cannot have it has told nobody of itself.
         client.core().join(Arc::new(ConsumerMember(Arc::clone(&consumer))))?;
-        let started = PushConsumer { consumer, threads, client };
+        let started = PushConsumer { consumer, ending: Ending::new(), threads, client };
         started.begin();
         Ok(started)
     }

@@ -80,7 +80,7 @@ impl Default for Patience {
 
 /// Names the life of one window of a queue; no two windows of a table share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Epoch(u64);
+pub(crate) struct Epoch(pub(super) u64);
 
 /// Names one request sent for a row; no two requests of a table share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -742,9 +742,10 @@ impl Row {
         turn.push(|queue| Action::QueryBound { queue, ticket, bound });
     }
 
-    /// Goes to the offset nearest to the refused one that the queue has, by its master's word. Where the broker says to
-    /// go is believed only when an administrator has sent us there, or when it keeps on refusing what its bounds allow
-    /// and going back, which repeats messages but loses none, ends it.
+    /// Goes to the offset nearest to the refused one that the queue has, by its master's word; from beyond the end of a queue
+    /// that still has its first message to the start, as brokers advise and the Java client follows: the topic may have been
+    /// made anew, and everything in it is new. Else the broker's advice counts only after an administrator's reset, or when
+    /// it keeps on refusing what its bounds allow and going back, which repeats messages but loses none, ends that.
     fn correct(&mut self, refusal: Pulled, least: i64, greatest: i64, turn: &mut Turn<'_>) {
         if least > greatest {
             let text = format!("the broker says the queue holds the offsets {least} to {greatest}");
@@ -757,7 +758,8 @@ impl Row {
             self.go_on_in_new_window(told, least, greatest, turn);
             return;
         }
-        let nearest = self.next_offset.clamp(least, greatest);
+        let is_made_anew = self.next_offset > greatest && least == 0;
+        let nearest = if is_made_anew { least } else { self.next_offset.clamp(least, greatest) };
         if nearest > self.next_offset {
             self.skip_to(nearest, least, greatest, turn);
         } else if nearest < self.next_offset {
@@ -1370,18 +1372,21 @@ mod tests {
         assert_eq!(bench.pull_offset(), Some(30));
     }
 
+    /// With its first message at hand the queue may be that of a topic that was made anew: nothing in it was consumed.
     #[test]
     fn cc_12_an_offset_beyond_the_queue_goes_back_in_a_new_window() {
-        let (mut bench, ticket) = Bench::pulling();
-        bench.refused(ticket, 0);
-        bench.bounds(0, 7);
-        let replaced = bench.actions.iter().find_map(|action| match action {
-            Action::ReplaceWindow { epoch, offset, .. } => Some((*epoch, *offset)),
-            _ => None,
-        });
-        let (epoch, offset) = replaced.unwrap();
-        assert_eq!((offset, bench.pull_offset()), (7, Some(7)));
-        assert!(matches!(bench.requests()[..], [Action::Pull { epoch: pulled, .. }] if *pulled == epoch));
+        for (least, expected) in [(1, 7), (0, 0)] {
+            let (mut bench, ticket) = Bench::pulling();
+            bench.refused(ticket, 0);
+            bench.bounds(least, 7);
+            let replaced = bench.actions.iter().find_map(|action| match action {
+                Action::ReplaceWindow { epoch, offset, .. } => Some((*epoch, *offset)),
+                _ => None,
+            });
+            let (epoch, offset) = replaced.unwrap();
+            assert_eq!((offset, bench.pull_offset()), (expected, Some(expected)));
+            assert!(matches!(bench.requests()[..], [Action::Pull { epoch: pulled, .. }] if *pulled == epoch));
+        }
     }
 
     #[test]

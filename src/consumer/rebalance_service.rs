@@ -4,31 +4,33 @@
 //! for one broker while others are to be asked. Runs every 20 s, at once when brokers or routes tell of a change, and
 //! sooner when something could not be decided.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::{info, warn};
 
+use crate::client::member::MemberId;
 use crate::client::route::TopicRoute;
 use crate::error::Result;
-use crate::name_map::NameMap;
 use crate::worker::{Threads, Worker};
 
 use super::member::Consumer;
 use super::pull_service::PullEvent;
 use super::rebalance::{Members, Notice, Rebalance, TopicView};
 
-/// What the thread is told.
+/// Event for the thread. Consumers are named by their ids: one that is late for a consumer that has ended finds no row,
+/// whatever the next consumer of the group is.
 pub(super) enum RebalanceEvent {
     /// The consumer begins.
     Begin(Arc<Consumer>),
     /// Members or routes have changed.
-    Notified(Arc<Consumer>),
+    Notified(MemberId),
     /// A broker has listed the members, for a topic of a round.
-    Listed { consumer: Arc<Consumer>, round: u64, topic: Arc<str>, members: Members },
+    Listed { consumer: MemberId, round: u64, topic: Arc<str>, members: Members },
     /// The consumer shares no more; `done` is dropped when that is so.
-    End { consumer: Arc<Consumer>, done: Sender<()> },
+    End { consumer: MemberId, done: Sender<()> },
 }
 
 /// The owner of `rmq-rebalance`.
@@ -46,7 +48,7 @@ impl RebalanceThread {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let answers = events.clone();
         let worker = threads.start("rmq-rebalance", move || {
-            RebalanceService { rows: NameMap::default(), answers, rounds: 0 }.run(&inbox, &stopped);
+            RebalanceService { rows: BTreeMap::new(), answers, rounds: 0 }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -57,7 +59,7 @@ impl RebalanceThread {
 }
 
 struct RebalanceService {
-    rows: NameMap<Row>,
+    rows: BTreeMap<MemberId, Row>,
     answers: Sender<RebalanceEvent>,
     rounds: u64,
 }
@@ -101,29 +103,25 @@ impl RebalanceService {
                 let own_id = Arc::from(consumer.core.identity.client_id.as_str());
                 let interval = consumer.core.config.rebalance_interval;
                 let rebalance = Rebalance::new(own_id, consumer.options.strategy, now).with_interval(interval);
-                self.rows.insert(Arc::clone(&consumer.group), Row { consumer, rebalance, round: None });
+                self.rows.insert(consumer.id, Row { consumer, rebalance, round: None });
             }
             RebalanceEvent::Notified(consumer) => {
-                if let Some(row) = self.row(&consumer) {
+                if let Some(row) = self.rows.get_mut(&consumer) {
                     row.rebalance.notified(now);
                 }
             }
             RebalanceEvent::Listed { consumer, round, topic, members } => {
-                if let Some(current) = self.row(&consumer).and_then(|row| row.round.as_mut())
+                if let Some(current) = self.rows.get_mut(&consumer).and_then(|row| row.round.as_mut())
                     && current.number == round
                 {
                     current.listed(&topic, members);
                 }
             }
             RebalanceEvent::End { consumer, done } => {
-                self.rows.remove(&consumer.group);
+                self.rows.remove(&consumer);
                 drop(done);
             }
         }
-    }
-
-    fn row(&mut self, consumer: &Arc<Consumer>) -> Option<&mut Row> {
-        self.rows.get_mut(&consumer.group).filter(|row| Arc::ptr_eq(&row.consumer, consumer))
     }
 
     /// Ends rounds that are complete or late, and begins those that are due.
@@ -192,7 +190,7 @@ impl Row {
             addresses.iter().cycle().skip(turn % addresses.len().max(1)).take(addresses.len()).collect();
         candidates.sort_by_key(|address| (!core.is_heard(address), !core.remoting.is_reachable(address)));
         let Some(address) = candidates.first() else { return false };
-        let (consumer, topic, answers) = (Arc::clone(&self.consumer), Arc::clone(&route.topic), answers.clone());
+        let (consumer, topic, answers) = (self.consumer.id, Arc::clone(&route.topic), answers.clone());
         core.consumer_list(address, &self.consumer.group, move |result| {
             let members = match result {
                 Ok(members) => Members::Listed(members),
@@ -213,12 +211,12 @@ impl Row {
         if !changes.revoked.is_empty() {
             info!("{} gives up {:?}", consumer.group, changes.revoked);
             let queues = changes.revoked;
-            let _ = consumer.pull.send(PullEvent::Revoked { consumer: Arc::clone(consumer), queues });
+            let _ = consumer.pull.send(PullEvent::Revoked { consumer: consumer.id, queues });
         }
         if !changes.assigned.is_empty() {
             info!("{} takes over {:?}", consumer.group, changes.assigned);
             let queues = changes.assigned;
-            let _ = consumer.pull.send(PullEvent::Assigned { consumer: Arc::clone(consumer), queues });
+            let _ = consumer.pull.send(PullEvent::Assigned { consumer: consumer.id, queues });
         }
         self.note_decisions(&topics);
     }

@@ -14,7 +14,8 @@ use crate::producer::sender::{AsyncSend, Done};
 use crate::properties::{Properties, name};
 use crate::wire::header::ConsumerSendMsgBackRequest;
 
-use super::member::{Consumer, Window};
+use super::member::Consumer;
+use super::offset_driver::Window;
 use super::process_queue::{FailedMessage, Position};
 use super::retry::{self, EXPIRED_DELAY_LEVEL, Publishing, RetryDelay, RetryMessage};
 
@@ -102,9 +103,11 @@ impl Consumer {
     }
 
     fn resolved(self: &Arc<Self>, window: &Arc<Window>, position: Position) {
-        if window.messages.lock().resolve(position) {
+        let drained = window.messages.lock().resolve(position);
+        if drained {
             self.has_room(window);
         }
+        self.offsets.progressed();
         self.core.changed();
     }
 
@@ -134,7 +137,7 @@ impl Consumer {
     /// Sends back what has waited too long without being begun, and tells of listeners that take long.
     pub(super) fn look_after_waiting(self: &Arc<Self>, now: Instant) {
         let limit = self.options.consume_timeout;
-        for window in self.all_windows() {
+        for window in self.offsets.all_windows() {
             let (expired, slow, repetition) = {
                 let mut messages = window.messages.lock();
                 (messages.expire(limit, now), messages.slow(limit, now), messages.next_repetition())

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::result::SendResult;
 use super::sender::{AsyncSend, Done};
 use super::window::Permit;
-use crate::error::Result;
+use crate::deadline::deadline_after;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A queue of finished sends, each under the token it was sent with.
 ///
@@ -24,7 +25,7 @@ use crate::error::Result;
 ///
 /// ```
 /// # use rocketmq_sync::{Completions, Message, Producer};
-/// # use std::time::{Duration, Instant};
+/// # use std::time::Duration;
 /// # fn send(producer: &Producer) -> rocketmq_sync::Result<()> {
 /// let completions = Completions::new();
 /// for number in 0..100 {
@@ -32,7 +33,7 @@ use crate::error::Result;
 /// }
 /// let mut finished = Vec::new();
 /// while finished.len() < 100 {
-///     completions.take(&mut finished, Instant::now() + Duration::from_secs(5));
+///     completions.take(&mut finished, Duration::from_secs(5))?;
 /// }
 /// # Ok(())
 /// # }
@@ -42,10 +43,24 @@ pub struct Completions {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// `None` where the system cannot notify of forks; then no client can be made either.
+    fork: Option<forkguard::Guard>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), filled: Condvar::new(), fork: forkguard::Guard::try_new().ok() }
+    }
+}
+
+impl Shared {
+    /// In a child of the process that made the queue its lock may be held by a thread that only the parent has.
+    fn is_forked(&self) -> bool {
+        self.fork.clone().is_some_and(|mut fork| fork.detected_fork())
+    }
 }
 
 #[derive(Default)]
@@ -73,9 +88,18 @@ impl Completions {
         Self::default()
     }
 
-    /// Moves everything that has finished behind what is in `into`; waits until `deadline` when there is nothing yet.
-    /// Returns how many there were: 0 at the deadline.
-    pub fn take(&self, into: &mut Vec<Completed>, deadline: Instant) -> usize {
+    /// Moves everything that has finished behind what is in `into`; waits for `timeout` when there is nothing yet. Returns
+    /// the number of results: 0 when none came in time.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`] in a child of the process that made the queue.
+    pub fn take(&self, into: &mut Vec<Completed>, timeout: Duration) -> Result<usize> {
+        if self.shared.is_forked() {
+            let detail = "the process was forked after these completions were made: make new ones in the child";
+            return Err(Error::new(ErrorKind::Forked, detail));
+        }
+        let deadline = deadline_after(timeout);
         let entries = {
             let mut queue = self.shared.queue.lock();
             while queue.finished.is_empty() {
@@ -94,17 +118,18 @@ impl Completions {
             let (Place { token, .. }, result) = send.into_result();
             Completed { token, result }
         }));
-        count
+        Ok(count)
     }
 
     pub(super) fn place(&self, token: u64, permit: Permit) -> Place {
-        Place { shared: Some(Arc::clone(&self.shared)), token, _permit: permit }
+        Place { shared: Some(Arc::clone(&self.shared)), token, permit }
     }
 }
 
 impl fmt::Debug for Completions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completions").field("finished", &self.shared.queue.lock().finished.len()).finish()
+        let finished = (!self.shared.is_forked()).then(|| self.shared.queue.lock().finished.len());
+        f.debug_struct("Completions").field("finished", &finished).finish()
     }
 }
 
@@ -113,13 +138,15 @@ pub(super) struct Place {
     /// `None` once it stands there: a queue that everybody has dropped does not keep itself alive.
     shared: Option<Arc<Shared>>,
     token: u64,
-    /// Until the result is taken.
-    _permit: Permit,
+    /// Room until the result is taken.
+    permit: Permit,
 }
 
 impl Done for Place {
     fn done(mut send: Box<AsyncSend<Self>>) {
-        let Some(shared) = send.done().shared.take() else { return };
+        let place = send.done();
+        let Some(shared) = place.shared.take() else { return };
+        place.permit.settle();
         let somebody_waits = {
             let mut queue = shared.queue.lock();
             queue.finished.push(send);
@@ -135,7 +162,7 @@ impl Done for Place {
 #[cfg(test)]
 mod tests {
     use std::thread;
-    use std::time::Duration;
+    use std::time::Instant;
 
     use crossbeam_channel::bounded;
 
@@ -170,18 +197,18 @@ mod tests {
     fn results_come_behind_those_taken_before_and_each_once() {
         let (producer, completions) = (lost(), Completions::new());
         let mut taken = Vec::new();
-        assert_eq!(completions.take(&mut taken, Instant::now()), 0);
+        assert_eq!(completions.take(&mut taken, Duration::ZERO).unwrap(), 0);
         finish(&producer, 7, &completions);
-        assert_eq!(completions.take(&mut taken, Instant::now() + PATIENCE), 1);
+        assert_eq!(completions.take(&mut taken, PATIENCE).unwrap(), 1);
         finish(&producer, 8, &completions);
         finish(&producer, 9, &completions);
-        assert_eq!(format!("{completions:?}"), "Completions { finished: 2 }");
-        assert_eq!(producer.in_flight(), 2, "a result that is not taken counts");
-        assert_eq!(completions.take(&mut taken, Instant::now() + PATIENCE), 2);
-        assert_eq!(completions.take(&mut taken, Instant::now()), 0);
+        assert_eq!(format!("{completions:?}"), "Completions { finished: Some(2) }");
+        assert_eq!((producer.in_flight(), producer.untaken()), (0, 2));
+        assert_eq!(completions.take(&mut taken, PATIENCE).unwrap(), 2);
+        assert_eq!(completions.take(&mut taken, Duration::ZERO).unwrap(), 0);
         assert_eq!(taken.iter().map(|completed| completed.token).collect::<Vec<_>>(), [7, 8, 9]);
         assert!(taken.iter().all(|completed| completed.result.is_err()));
-        assert_eq!(producer.in_flight(), 0);
+        assert_eq!((producer.in_flight(), producer.untaken()), (0, 0));
     }
 
     /// Else the results would keep the queue, and the queue the results, for ever.
@@ -191,9 +218,9 @@ mod tests {
         finish(&producer, 7, &completions);
         let taken = completions.clone();
         drop(completions);
-        assert_eq!(producer.in_flight(), 1);
+        assert_eq!(producer.untaken(), 1);
         drop(taken);
-        assert_eq!(producer.in_flight(), 0);
+        assert_eq!(producer.untaken(), 0);
     }
 
     #[test]
@@ -206,7 +233,7 @@ mod tests {
             let take = move || {
                 let mut taken = Vec::new();
                 // Much longer than this test waits: only being woken ends it in time.
-                let count = taker.take(&mut taken, Instant::now() + PATIENCE * 100);
+                let count = taker.take(&mut taken, PATIENCE * 100).unwrap();
                 let _ = sender.send((count, taken.first().map(|completed| completed.token)));
             };
             thread::Builder::new().spawn(take).unwrap();

@@ -28,7 +28,8 @@ use self::sender::{AsyncSend, Done, Sender, Target};
 use self::window::{NoPermit, Permit, Window};
 use crate::client::callbacks::Job;
 use crate::client::config::{ClientConfig, client_options, invalid};
-use crate::client::member::{Member, MemberKey};
+use crate::client::ending::Ending;
+use crate::client::member::{Member, MemberId, MemberKey};
 use crate::client::{Client, ClientChoice, Core};
 use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +61,7 @@ pub struct Producer {
     client: Client,
     sender: Arc<Sender>,
     member: Arc<ProducerMember>,
+    ending: Ending<ProducerReport>,
     options: Options,
     window: Arc<Window>,
     /// Sends whose callers wait on their own threads; without limits, counted for the shutdown.
@@ -96,22 +98,30 @@ impl Default for Options {
     }
 }
 
-/// What [`Producer::shutdown`] came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Outcome of [`Producer::shutdown`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerReport {
     /// Sends that had no outcome at the deadline. Asynchronous ones get theirs all the same, at the latest when their
     /// own deadline passes or the client ends.
     pub unresolved: usize,
+    /// Sends whose outcome stands in [`Completions`] and was not taken when the producer ended; it can be taken later.
+    pub untaken: usize,
     /// Brokers that did not confirm by the deadline that this producer is gone; they forget it within two minutes.
     pub brokers_not_told: Vec<String>,
+    /// The call came from a callback, which cannot wait for itself: no message is accepted any more, and the end has only
+    /// begun. Another call, or the drop of the producer, completes it. Also set when another thread's call is not done by
+    /// the deadline.
+    pub only_begun: bool,
+    /// The process is a child of the one that made the producer: nothing was done.
+    pub forked: bool,
 }
 
 impl ProducerReport {
-    /// Whether nothing was left undone.
+    /// True if every send has its outcome and every broker was told.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.unresolved == 0 && self.brokers_not_told.is_empty()
+        *self == Self { untaken: self.untaken, ..Self::default() }
     }
 }
 
@@ -335,10 +345,17 @@ impl Producer {
         Ok(())
     }
 
-    /// Messages that were accepted by an asynchronous send and have no outcome yet.
+    /// Messages that were accepted by an asynchronous send and have no outcome yet; none in a forked child.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.window.messages()
+        self.core().check_process().map_or(0, |()| self.window.unsettled())
+    }
+
+    /// Results of this producer's sends that stand in [`Completions`]: they keep their room in the in-flight window until
+    /// they are taken. None in a forked child.
+    #[must_use]
+    pub fn untaken(&self) -> usize {
+        self.core().check_process().map_or(0, |()| self.window.settled())
     }
 
     /// The client that this producer uses: for other members on the same connections.
@@ -347,23 +364,40 @@ impl Producer {
         &self.client
     }
 
-    /// Accepts no more messages, waits until those in flight have their outcome, and tells the brokers. A second call,
-    /// and one from another thread, does the same wait again.
+    /// Accepts no more messages, waits until those in flight have their outcome, and tells the brokers.
+    ///
+    /// May be called from any thread and any number of times: the first call ends the producer, and every later one returns
+    /// its report. From a callback it only begins the end, and says so. Results that stand in [`Completions`] cost no
+    /// waiting.
     pub fn shutdown(&self, timeout: Duration) -> ProducerReport {
-        let deadline = deadline_after(timeout);
         if self.core().check_process().is_err() {
-            return ProducerReport { unresolved: 0, brokers_not_told: Vec::new() };
+            return ProducerReport { forked: true, ..ProducerReport::default() };
         }
+        let deadline = deadline_after(timeout);
+        let only_begun = || ProducerReport { only_begun: true, ..ProducerReport::default() };
+        if let Some(report) = self.ending.report() {
+            return report;
+        }
+        if self.core().callbacks.is_current() {
+            self.refuse_sends();
+            return only_begun();
+        }
+        self.ending.run(deadline, || self.end(deadline)).unwrap_or_else(only_begun)
+    }
+
+    fn refuse_sends(&self) {
         self.window.close();
         self.calls.close();
-        // A callback cannot wait for itself.
-        let unresolved = match self.core().callbacks.is_current() {
-            true => self.window.messages() + self.calls.messages(),
-            false => self.window.drain(deadline) + self.calls.drain(deadline),
-        };
-        let brokers_not_told = self.core().part(&self.member.key(), deadline);
-        info!("producer {} has ended; {unresolved} sends unresolved", self.sender.group());
-        ProducerReport { unresolved, brokers_not_told }
+    }
+
+    fn end(&self, deadline: Instant) -> ProducerReport {
+        self.refuse_sends();
+        let unresolved = self.window.drain(deadline) + self.calls.drain(deadline);
+        let brokers_not_told = self.core().part(self.member.id, deadline);
+        let report =
+            ProducerReport { unresolved, untaken: self.untaken(), brokers_not_told, ..ProducerReport::default() };
+        info!("producer {} has ended: {report:?}", self.sender.group());
+        report
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -447,7 +481,13 @@ impl fmt::Debug for Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.shutdown(DROP_GRACE);
+        if self.core().check_process().is_err() {
+            return;
+        }
+        // A callback cannot wait for itself: what can be begun is.
+        let grace = if self.core().callbacks.is_current() { Duration::ZERO } else { DROP_GRACE };
+        let deadline = Instant::now() + grace;
+        self.ending.run(deadline, || self.end(deadline));
     }
 }
 
@@ -484,11 +524,16 @@ impl<F: FnOnce(Result<SendResult>) + Send + 'static> Job for AsyncSend<Callback<
 /// The producer as its client sees it.
 #[derive(Debug)]
 struct ProducerMember {
+    id: MemberId,
     group: Arc<str>,
     sender: Arc<Sender>,
 }
 
 impl Member for ProducerMember {
+    fn id(&self) -> MemberId {
+        self.id
+    }
+
     fn key(&self) -> MemberKey {
         MemberKey::Producer(Arc::clone(&self.group))
     }
@@ -619,12 +664,14 @@ impl ProducerBuilder {
         let options = self.options;
         let group: Arc<str> = Arc::from(self.group);
         let core = Arc::clone(client.core());
+        let id = core.new_member_id();
         let sender = Sender::new(core, Arc::clone(&group), options.retries, options.retry_codes.clone());
         let sender = Arc::new(sender);
-        let member = Arc::new(ProducerMember { group, sender: Arc::clone(&sender) });
+        let member = Arc::new(ProducerMember { id, group, sender: Arc::clone(&sender) });
         client.core().join(Arc::clone(&member) as _)?;
         let window = Window::new(options.max_in_flight, options.max_in_flight_bytes);
-        Ok(Producer { client, sender, member, options, window, calls: Window::new(usize::MAX, usize::MAX) })
+        let calls = Window::new(usize::MAX, usize::MAX);
+        Ok(Producer { client, sender, member, ending: Ending::new(), options, window, calls })
     }
 }
 

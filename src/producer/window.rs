@@ -20,6 +20,8 @@ pub(super) struct Window {
 struct Used {
     messages: usize,
     bytes: usize,
+    /// Of the messages, those that have an outcome and keep their room until it is taken.
+    settled: usize,
     waiting: usize,
     closed: bool,
 }
@@ -50,7 +52,7 @@ impl Window {
             if fits || used.messages == 0 {
                 used.messages += 1;
                 used.bytes += bytes;
-                return Ok(Permit { window: Arc::clone(self), bytes });
+                return Ok(Permit { window: Arc::clone(self), bytes, settled: false });
             }
             let Some(deadline) = deadline else { return Err(NoPermit::Full) };
             used.waiting += 1;
@@ -68,10 +70,10 @@ impl Window {
         self.changed.notify_all();
     }
 
-    /// Waits until nothing is in flight. Returns how much is at `deadline`.
+    /// Waits until every message has an outcome. Returns how many have none at `deadline`.
     pub(super) fn drain(&self, deadline: Instant) -> usize {
         let mut used = self.used.lock();
-        while used.messages > 0 {
+        while used.unsettled() > 0 {
             used.waiting += 1;
             let late = self.changed.wait_until(&mut used, deadline).timed_out();
             used.waiting -= 1;
@@ -79,12 +81,23 @@ impl Window {
                 break;
             }
         }
-        used.messages
+        used.unsettled()
     }
 
-    /// Messages in flight.
-    pub(super) fn messages(&self) -> usize {
-        self.used.lock().messages
+    /// Messages without an outcome.
+    pub(super) fn unsettled(&self) -> usize {
+        self.used.lock().unsettled()
+    }
+
+    /// Messages with an outcome that was not taken.
+    pub(super) fn settled(&self) -> usize {
+        self.used.lock().settled
+    }
+}
+
+impl Used {
+    fn unsettled(&self) -> usize {
+        self.messages - self.settled
     }
 }
 
@@ -93,6 +106,24 @@ impl Window {
 pub(super) struct Permit {
     window: Arc<Window>,
     bytes: usize,
+    settled: bool,
+}
+
+impl Permit {
+    /// The message has its outcome; the room is kept until the permit is dropped.
+    pub(super) fn settle(&mut self) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let is_awaited = {
+            let mut used = self.window.used.lock();
+            used.settled += 1;
+            used.closed && used.waiting > 0
+        };
+        if is_awaited {
+            self.window.changed.notify_all();
+        }
+    }
 }
 
 impl Drop for Permit {
@@ -101,6 +132,7 @@ impl Drop for Permit {
             let mut used = self.window.used.lock();
             used.messages -= 1;
             used.bytes -= self.bytes;
+            used.settled -= usize::from(self.settled);
             used.waiting > 0
         };
         if somebody_waits {
@@ -125,7 +157,7 @@ mod tests {
         drop(first);
         assert!(window.enter(60, None).is_ok());
         drop(second);
-        assert_eq!(window.messages(), 0);
+        assert_eq!(window.unsettled(), 0);
     }
 
     #[test]
@@ -136,6 +168,19 @@ mod tests {
         drop(large);
         let _small = window.enter(1, None).unwrap();
         assert_eq!(window.enter(500, None).unwrap_err(), NoPermit::Full);
+    }
+
+    #[test]
+    fn an_outcome_that_is_not_taken_keeps_its_room_and_costs_no_waiting() {
+        let window = Window::new(1, 100);
+        let mut permit = window.enter(1, None).unwrap();
+        assert_eq!((window.unsettled(), window.settled()), (1, 0));
+        permit.settle();
+        assert_eq!((window.unsettled(), window.settled()), (0, 1));
+        assert_eq!(window.enter(1, None).unwrap_err(), NoPermit::Full);
+        assert_eq!(window.drain(Instant::now() + Duration::from_secs(20)), 0);
+        drop(permit);
+        assert_eq!((window.unsettled(), window.settled()), (0, 0));
     }
 
     #[test]

@@ -320,6 +320,11 @@ impl Connection {
         }
     }
 
+    /// True from the end of the dial to the end of the connection, or to the peer's GO_AWAY.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state.lock().phase, ConnectionPhase::Open { .. })
+    }
+
     /// Bytes that wait for the socket.
     #[cfg(test)]
     pub(super) fn unsent(&self) -> usize {

@@ -235,6 +235,14 @@ impl Remoting {
         self.shared.note_failures(&peers);
     }
 
+    /// True if there is a connection to `address` that has been made.
+    pub(crate) fn is_connected(&self, address: &str) -> bool {
+        let peers = self.shared.peers.lock();
+        let connection = peers.by_address.get(address).and_then(|peer| peer.connection.clone());
+        drop(peers);
+        connection.is_some_and(|connection| connection.is_open())
+    }
+
     /// Hands the request to its connection, or to another one when that has closed. An unaccepted waiter comes back with
     /// the error.
     fn accept(

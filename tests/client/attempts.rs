@@ -10,7 +10,7 @@ use rocketmq_sync::wire::header::SendMessageResponse;
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, SendStatus};
 
-use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer, soon};
+use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer};
 
 const SEND: RequestCode = RequestCode::SEND_MESSAGE_V2;
 
@@ -321,7 +321,7 @@ fn a_send_without_an_answer_may_be_stored_and_says_so() {
     let completions = Completions::new();
     producer.send_tracked(message(), 7, &completions).unwrap();
     let mut finished = Vec::new();
-    assert_eq!(completions.take(&mut finished, soon()), 1);
+    assert_eq!(completions.take(&mut finished, PATIENCE).unwrap(), 1);
     assert_eq!(finished[0].result.as_ref().unwrap_err().certainty(), Certainty::Unknown);
 }
 

@@ -116,6 +116,63 @@ fn offsets_that_a_broker_forgets_when_it_dies_are_sent_once_more() {
     assert!(next.shutdown(PATIENCE).is_clean());
 }
 
+/// What a crash repeats is what was not committed. Here the pull that waits at the broker was sent while the message before
+/// was under way: no offset rode on it, and the next round is an hour away.
+#[test]
+fn progress_is_committed_soon_without_a_pull_or_a_round() {
+    let mini = mini(1);
+    let queue = MessageQueue::new(TOPIC, "broker-a", 0);
+    let consumer = PushConsumer::builder("workers")
+        .name_servers(mini.name_servers())
+        .consume_from(ConsumeFromWhere::First)
+        .offset_interval(Duration::from_secs(60 * 60))
+        .subscribe(TOPIC, FilterExpression::all())
+        .each(|_: &MessageExt| Ok::<(), &str>(()))
+        .start()
+        .unwrap();
+    consumer.wait_ready(PATIENCE).unwrap();
+    for offset in 1..=10 {
+        mini.store(&queue, &message());
+        assert!(mini.wait_for_committed_offset("workers", &queue, offset, PATIENCE), "{offset}");
+    }
+    assert!(consumer.shutdown(PATIENCE).is_clean());
+}
+
+/// With the broker its queues leave the route, and so the consumer; what it had confirmed and not written is not there
+/// when it is back.
+#[test]
+fn offsets_outlive_queues_that_vanish_with_their_broker() {
+    let mini = MiniBroker::builder().brokers(2).offset_write_interval(Duration::from_secs(60 * 60)).start().unwrap();
+    mini.create_topic(TOPIC, 1);
+    let queue = MessageQueue::new(TOPIC, "broker-b", 0);
+    let (delivered, deliveries) = unbounded();
+    let consumer = PushConsumer::builder("workers")
+        .name_servers(mini.name_servers())
+        .consume_from(ConsumeFromWhere::First)
+        .route_interval(Duration::from_millis(50))
+        .rebalance_interval(Duration::from_millis(50))
+        .subscribe(TOPIC, FilterExpression::all())
+        .each(move |message: &MessageExt| delivered.send(message.queue_offset))
+        .start()
+        .unwrap();
+    mini.set_committed_offset("workers", &queue, Some(0));
+    for _ in 0..10 {
+        mini.store(&queue, &message());
+    }
+    assert!(mini.wait_for_committed_offset("workers", &queue, 10, PATIENCE));
+    mini.stop_broker("broker-b");
+    eventually("the queue is gone", || !consumer.queues().contains(&queue));
+    mini.set_committed_offset("workers", &queue, Some(3));
+    mini.start_broker("broker-b").unwrap();
+    mini.store(&queue, &message());
+    assert!(mini.wait_for_committed_offset("workers", &queue, 11, PATIENCE));
+    assert!(consumer.shutdown(PATIENCE).is_clean());
+    drop(consumer);
+    let mut delivered: Vec<_> = deliveries.iter().collect();
+    delivered.sort_unstable();
+    assert_eq!(delivered, (0..=10).collect::<Vec<_>>(), "what was confirmed came again");
+}
+
 #[test]
 fn a_shutdown_that_runs_out_of_time_tells_the_brokers_all_the_same() {
     let mini = mini(1);

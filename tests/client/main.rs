@@ -8,6 +8,7 @@
 mod attempts;
 mod consume;
 mod deadlines;
+mod ends;
 mod errors;
 mod flow;
 mod heartbeat;

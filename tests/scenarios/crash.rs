@@ -36,7 +36,7 @@ pub(crate) fn a_consumer_process_that_is_killed_again_and_again_loses_nothing(cl
     let mut handled: Vec<Handled> = Vec::new();
     let mut committed = BTreeMap::new();
     for kill in 0..=kills {
-        let process = Process::start(cluster, &topic, &group);
+        let process = Process::start(cluster, &topic, &group, Style::Storm);
         if kill < kills {
             let some = usize::try_from(1 + dice.below(150)).expect("few");
             eventually("the process consumes", || process.handled() >= some || covers(&handled, &process, &sent));
@@ -60,6 +60,49 @@ pub(crate) fn a_consumer_process_that_is_killed_again_and_again_loses_nothing(cl
     println!("{kills} kills, {} messages, {} deliveries", sent.len(), handled.len());
 }
 
+/// With the round of offsets an hour away, everything that was handled is committed soon, and a kill repeats none of it.
+/// Kills in the midst of a flow repeat what was under way and what was handled since the last commit.
+pub(crate) fn a_killed_consumer_repeats_only_what_was_handled_in_its_last_moment(cluster: &dyn Cluster) {
+    let (kills, messages) = if is_soak() { (10, 1_000) } else { (3, 150) };
+    let (topic, group) = (unique("T"), unique("G"));
+    cluster.create_topic(&topic, QUEUES.cast_unsigned());
+    cluster.create_group(&group);
+    let producer = deliveries::producer(cluster);
+    let (mut sent, mut handled) = (BTreeSet::new(), Vec::new());
+    let mut repeated_in_the_flow = 0;
+    for kill in 0..kills * 2 {
+        let in_the_flow = kill % 2 == 1;
+        let process = Process::start(cluster, &topic, &group, Style::Paced);
+        let paced = (0..messages).map(|number| {
+            thread::park_timeout(Duration::from_millis(4));
+            format!("{kill} body {number}.")
+        });
+        sent.append(&mut send_all(&producer, &topic, paced));
+        if !in_the_flow {
+            eventually("everything is handled", || covers(&handled, &process, &sent));
+            eventually("everything is committed", || {
+                let ends = |broker: &str, queue| {
+                    cluster.committed_offset(broker, &group, &topic, queue)
+                        == Some(cluster.max_offset(broker, &topic, queue))
+                };
+                cluster.brokers().iter().all(|broker| (0..QUEUES).all(|queue| ends(&broker.name, queue)))
+            });
+        }
+        let new = process.kill();
+        let known: BTreeSet<_> = handled.iter().map(|handled: &Handled| handled.body.clone()).collect();
+        let repeated = new.iter().filter(|new| known.contains(&new.body)).count();
+        if in_the_flow || kill == 0 {
+            assert_eq!(repeated, 0, "the kill before came after the commit");
+        } else {
+            repeated_in_the_flow += repeated;
+        }
+        handled.extend(new);
+    }
+    let last = Process::start(cluster, &topic, &group, Style::Paced);
+    eventually("everything is handled", || covers(&handled, &last, &sent));
+    println!("{kills} kills in the flow repeated {repeated_in_the_flow} messages");
+}
+
 fn covers(handled: &[Handled], process: &Process, sent: &BTreeSet<String>) -> bool {
     let now = process.lines.lock();
     let bodies: BTreeSet<_> = handled.iter().chain(now.iter()).map(|handled| &handled.body).collect();
@@ -69,17 +112,21 @@ fn covers(handled: &[Handled], process: &Process, sent: &BTreeSet<String>) -> bo
 /// The body of the test [`TEST`]: consumes until it is killed, where it is asked to.
 pub(crate) fn consume_if_asked() {
     let Ok(task) = env::var(TASK) else { return };
-    let [name_servers, map, topic, group] = task.split(' ').collect::<Vec<_>>()[..] else { panic!("no task: {task}") };
+    let [name_servers, map, topic, group, style] = task.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("no task: {task}")
+    };
+    let is_paced = style == format!("{:?}", Style::Paced);
+    let (round, threads, busy) = if is_paced { (3_600_000, 20, 2) } else { (100, 4, 1) };
     let map: BTreeMap<String, String> = map.split(';').filter_map(|pair| pair.split_once('=')).map(owned).collect();
     let _consumer = PushConsumer::builder(group)
         .name_servers([name_servers])
         .address_map(move |address| map.get(address).cloned().unwrap_or_else(|| address.to_owned()))
-        .offset_interval(Duration::from_millis(100))
+        .offset_interval(Duration::from_millis(round))
         .consume_from(ConsumeFromWhere::First)
-        .consume_threads(4)
+        .consume_threads(threads)
         .subscribe(topic, FilterExpression::all())
-        .each(|message: &MessageExt| {
-            thread::park_timeout(Duration::from_millis(1));
+        .each(move |message: &MessageExt| {
+            thread::park_timeout(Duration::from_millis(busy));
             let body = text(message);
             if body.ends_with('7') && message.reconsume_times == 0 {
                 return Err("as the scenario wants it");
@@ -129,15 +176,25 @@ pub(crate) struct Process {
     reader: Option<thread::JoinHandle<()>>,
 }
 
+/// How the process consumes.
+#[derive(Clone, Copy, Debug)]
+enum Style {
+    /// Few threads, frequent rounds of offsets.
+    Storm,
+    /// The defaults, with a listener of 2 ms and no round of offsets.
+    Paced,
+}
+
 impl Process {
-    fn start(cluster: &dyn Cluster, topic: &str, group: &str) -> Self {
-        Self::begin(&format!("{} - {topic} {group}", cluster.name_server_list()))
+    fn start(cluster: &dyn Cluster, topic: &str, group: &str, style: Style) -> Self {
+        Self::begin(&format!("{} - {topic} {group} {style:?}", cluster.name_server_list()))
     }
 
     /// One that reaches the servers through a proxy.
     pub(crate) fn start_behind(proxy: &Proxy, topic: &str, group: &str) -> Self {
         let map: Vec<_> = proxy.brokers().iter().map(|link| format!("{}={}", link.server(), link.address())).collect();
-        Self::begin(&format!("{} {} {topic} {group}", proxy.addresses().join(";"), map.join(";")))
+        let style = Style::Storm;
+        Self::begin(&format!("{} {} {topic} {group} {style:?}", proxy.addresses().join(";"), map.join(";")))
     }
 
     fn begin(task: &str) -> Self {

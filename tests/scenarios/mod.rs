@@ -93,7 +93,7 @@ macro_rules! for_each_scenario {
         $test! { offset::off_02_from_the_last_offset_a_young_queue_of_a_4_9_broker_comes_whole on STANDARD }
         $test! { offset::off_03_from_a_time_a_new_group_gets_what_was_stored_since on STANDARD }
         $test! { offset::a_known_group_goes_on_where_it_ended on STANDARD }
-        $test! { offset::an_offset_behind_the_end_is_corrected on STANDARD }
+        $test! { offset::an_offset_beyond_the_end_of_a_topic_made_anew_skips_nothing on STANDARD }
         $test! { retry::retry_01_the_first_two_retries_wait_for_their_levels on STANDARD }
         $test! { retry::retry_02_with_no_retries_a_failed_message_is_a_dead_letter on STANDARD }
         $test! { retry::the_largest_properties_survive_retries_and_the_dead_letter_queue on STANDARD }
@@ -135,6 +135,7 @@ macro_rules! for_each_scenario {
         $test! { shutdown::a_shutdown_at_any_moment_from_any_thread_ends_everything on STANDARD }
         $test! { shutdown::a_shutdown_among_late_and_lost_answers_ends_everything on STANDARD }
         $test! { crash::a_consumer_process_that_is_killed_again_and_again_loses_nothing on STANDARD }
+        $test! { crash::a_killed_consumer_repeats_only_what_was_handled_in_its_last_moment on STANDARD }
         $test! { outage::an_outage_of_all_servers_costs_little_and_traffic_is_back_within_seconds on STANDARD }
         $test! { clocks::a_clock_an_hour_behind_costs_no_subscription on STANDARD }
         $test! { clocks::a_member_that_stood_still_is_replaced_and_comes_back on STANDARD }

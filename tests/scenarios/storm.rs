@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rocketmq_sync::{
     Certainty, Client, ClientBuilder, Completions, ConsumeFromWhere, Error, ErrorKind, FilterExpression, Message,
@@ -227,7 +227,7 @@ impl Storm<'_> {
                     Err(rejected) => self.outcomes.record(number, Err(rejected.error)),
                 }
             }
-            open -= completions.take(&mut finished, Instant::now() + Duration::from_millis(20));
+            open -= completions.take(&mut finished, Duration::from_millis(20)).expect("results");
             finished.drain(..).for_each(|completed| self.outcomes.record(completed.token, completed.result));
         }
     }

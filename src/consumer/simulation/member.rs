@@ -1,6 +1,10 @@
 //! A member of the group: the cores as a consumer's threads drive them, with workers whose listeners take a while.
 //!
-//! The order of its steps is the one that the real threads must keep: an answer's messages go into the window only when
+//! Two threads share windows and offsets: the pull service, which opens, replaces and closes windows, and the driver of
+//! offsets on the timer's thread, which reads one window after the other and stores what it has read. They are two actors
+//! here too: anything may happen between two steps of the driver.
+//!
+//! The order of the other steps is the one that the real threads must keep: an answer's messages go into the window only when
 //! the table awaits the answer, and before the table is told; a window is asked for its offset before it is closed.
 
 use std::cell::RefCell;
@@ -36,6 +40,9 @@ const CONSUME_TIMEOUT: Duration = Duration::from_secs(12);
 const SWEEP: Duration = Duration::from_secs(4);
 
 const OFFSET_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Progress is sent after this long.
+const PACE: Duration = Duration::from_millis(20);
 
 /// What a member asks a broker for.
 #[derive(Clone, Debug)]
@@ -136,6 +143,24 @@ pub(super) type Consumed = Vec<(MessageQueue, i64, usize)>;
 pub(super) struct Effects {
     pub(super) calls: Vec<(Call, Request)>,
     pub(super) begun: Vec<Begun>,
+    /// The driver of offsets has another step to make.
+    pub(super) driver_goes_on: bool,
+}
+
+/// The driver of offsets in the midst of a round.
+enum Driver {
+    Idle,
+    /// These windows are still to be read.
+    Reading(Round, Vec<(MessageQueue, Epoch, Window)>),
+    /// The first value has been read and is still to be stored.
+    Storing(Round, (MessageQueue, Epoch, i64), Vec<(MessageQueue, Epoch, Window)>),
+}
+
+/// The commits that a round ends with.
+#[derive(Clone, Copy)]
+enum Round {
+    All,
+    Progress,
 }
 
 pub(super) struct Member {
@@ -146,6 +171,8 @@ pub(super) struct Member {
     windows: BTreeMap<MessageQueue, (Epoch, Window)>,
     offsets: OffsetStore,
     next_round_of_offsets: Instant,
+    progress_due: Option<Instant>,
+    driver: Driver,
     jobs: VecDeque<Job>,
     workers: Vec<Option<Running>>,
     batch: usize,
@@ -170,6 +197,8 @@ impl Member {
             windows: BTreeMap::new(),
             offsets: OffsetStore::new(),
             next_round_of_offsets: now + OFFSET_INTERVAL,
+            progress_due: None,
+            driver: Driver::Idle,
             jobs: VecDeque::new(),
             workers: (0..random.between(1, 3)).map(|_| None).collect(),
             batch: usize::try_from(random.between(1, 3)).unwrap(),
@@ -186,7 +215,9 @@ impl Member {
     pub(super) fn next_wake(&self) -> Instant {
         let repetitions = self.windows.values().filter_map(|(_, window)| window.borrow().next_repetition());
         let round = (!self.looking_up).then(|| self.rebalance.next_round());
-        [self.table.next_deadline(), Some(self.next_round_of_offsets), round, Some(self.next_sweep)]
+        let offsets = self.progress_due.map_or(self.next_round_of_offsets, |due| due.min(self.next_round_of_offsets));
+        let offsets = matches!(self.driver, Driver::Idle).then_some(offsets);
+        [self.table.next_deadline(), offsets, round, Some(self.next_sweep)]
             .into_iter()
             .flatten()
             .chain(repetitions)
@@ -223,15 +254,58 @@ impl Member {
                 self.send_back(&queue, epoch, expired, effects);
                 self.seen.slow += window.borrow_mut().slow(CONSUME_TIMEOUT, now).len();
             }
-            let committable = window.borrow().committable();
-            self.offsets.update(&queue, committable);
         }
-        if self.next_round_of_offsets <= now {
-            self.next_round_of_offsets = now + OFFSET_INTERVAL;
-            let commits = self.offsets.flush(now);
-            commit(commits, effects);
-        }
+        self.wake_driver(now, effects);
         self.hurry(now, effects);
+    }
+
+    /// Begins a round of the driver that is due.
+    fn wake_driver(&mut self, now: Instant, effects: &mut Effects) {
+        if !matches!(self.driver, Driver::Idle) {
+            return;
+        }
+        let round = if self.next_round_of_offsets <= now {
+            self.next_round_of_offsets = now + OFFSET_INTERVAL;
+            Round::All
+        } else if self.progress_due.take_if(|due| *due <= now).is_some() {
+            Round::Progress
+        } else {
+            return;
+        };
+        let windows = self.windows.iter().map(|(queue, (epoch, window))| (queue.clone(), *epoch, Rc::clone(window)));
+        self.driver = Driver::Reading(round, windows.collect());
+        effects.driver_goes_on = true;
+    }
+
+    /// One step of the driver: it reads a window, or stores what it has read.
+    pub(super) fn drive_offsets(&mut self, now: Instant, effects: &mut Effects) {
+        self.driver = match std::mem::replace(&mut self.driver, Driver::Idle) {
+            Driver::Idle => return,
+            Driver::Storing(round, (queue, epoch, offset), left) => {
+                self.seen.stored_late += usize::from(self.windows.get(&queue).is_none_or(|(now, _)| *now != epoch));
+                self.offsets.update(&queue, epoch, offset);
+                Driver::Reading(round, left)
+            }
+            Driver::Reading(round, mut left) => match left.pop() {
+                Some((queue, epoch, window)) => {
+                    let offset = window.borrow().committable();
+                    Driver::Storing(round, (queue, epoch, offset), left)
+                }
+                None => {
+                    let commits = match round {
+                        Round::All => self.offsets.flush(now),
+                        Round::Progress => self.offsets.progress(now),
+                    };
+                    commit(commits, effects);
+                    return;
+                }
+            },
+        };
+        effects.driver_goes_on = true;
+    }
+
+    fn progressed(&mut self, now: Instant) {
+        self.progress_due.get_or_insert(now + PACE);
     }
 
     /// Begins what the workers have hands for.
@@ -268,6 +342,7 @@ impl Member {
             assert!(self.running.remove(&(job.epoch, message.queue_offset)));
         }
         let finished = job.window.borrow_mut().finish(claim, consumed);
+        self.progressed(now);
         self.seen.failed += finished.failed.len();
         self.send_back(&job.queue, job.epoch, finished.failed, effects);
         if finished.drained {
@@ -279,7 +354,10 @@ impl Member {
         match call {
             Call::Ask(asked) => self.asked(asked, reply, now, effects),
             Call::Commit(queue, ticket) => {
-                self.offsets.answered(&queue, ticket, matches!(reply, Reply::Done));
+                let failures = self.offsets.answered(&queue, ticket, matches!(reply, Reply::Done));
+                if failures == 0 && self.offsets.is_dirty(&queue) {
+                    self.progressed(now);
+                }
             }
             Call::SendBack(failing, way) => self.sent_back(failing, way, &reply, now, effects),
             Call::Publish(failing, way) => self.published(&failing, way, &reply, now, effects),
@@ -301,13 +379,16 @@ impl Member {
             return;
         }
         let answer = match reply {
-            Reply::Offset(offset) if is_stored_offset => Answer::to_offset_query(Ok(offset)),
+            Reply::Offset(offset) if is_stored_offset => {
+                Answer::to_offset_query(Ok(self.offsets.resumed(&queue, offset, now)))
+            }
             Reply::Offset(offset) => Answer::to_bound_query(Ok(offset)),
             Reply::Pulled { status, next, from_master, messages } => {
                 self.put(&queue, status, next, messages, now);
-                if let Some(ride) = ride.filter(|_| from_master && !matches!(status, PullStatus::OffsetIllegal { .. }))
+                if let Some((ride, epoch)) =
+                    ride.zip(epoch).filter(|_| from_master && !matches!(status, PullStatus::OffsetIllegal { .. }))
                 {
-                    self.offsets.rode(&queue, ride);
+                    self.offsets.rode(&queue, epoch, ride);
                 }
                 Answer::Pulled(Pulled { status, next_begin_offset: next, suggested_broker_id: 0, from_master })
             }
@@ -332,6 +413,12 @@ impl Member {
     /// The rules that hold between any two steps.
     pub(super) fn check(&self, now: Instant) {
         self.table.check(now);
+        for (queue, epoch, offset) in self.offsets.consumed() {
+            let Some((current, window)) = self.windows.get(queue) else { continue };
+            let committable = window.borrow().committable();
+            assert_eq!(epoch, *current, "{queue}: the store follows another window");
+            assert!(offset <= committable, "{queue}: {offset} would be stored, the window is at {committable}");
+        }
         for queue in self.table.queues() {
             assert!(self.rebalance.owns(queue), "{queue} is pulled but not owned");
         }
@@ -393,7 +480,7 @@ impl Member {
             }
             Action::Pull { queue, ticket, epoch, offset, .. } => self.pull(queue, ticket, epoch, offset, now, effects),
             Action::OpenWindow { queue, epoch, offset, decision } => {
-                self.offsets.begin(&queue, offset, decision == StartDecision::Stored);
+                self.offsets.begin(&queue, epoch, offset, decision == StartDecision::Stored);
                 self.windows.insert(queue, (epoch, Rc::new(RefCell::new(ProcessQueue::new(offset)))));
             }
             Action::MoveWindow { queue, epoch, offset } => {
@@ -402,21 +489,21 @@ impl Member {
                 assert_eq!(*known, epoch);
                 window.borrow_mut().advance(offset);
                 let committable = window.borrow().committable();
-                self.offsets.update(&queue, committable);
+                self.offsets.update(&queue, epoch, committable);
                 self.offsets.hurry(&queue);
             }
             Action::ReplaceWindow { queue, epoch, offset } => {
                 self.seen.replaced += 1;
                 let (_, old) = &self.windows[&queue];
                 old.borrow_mut().close();
-                self.offsets.overrule(&queue, offset);
+                self.offsets.overrule(&queue, epoch, offset);
                 self.windows.insert(queue, (epoch, Rc::new(RefCell::new(ProcessQueue::new(offset)))));
             }
             Action::CloseWindow { queue, epoch } => {
                 let (known, window) = self.windows.remove(&queue).expect("a row with a window");
                 assert_eq!(known, epoch);
                 self.seen.revoked += 1;
-                self.offsets.leave(&queue, window.borrow_mut().close());
+                self.offsets.leave(&queue, epoch, window.borrow_mut().close());
             }
             Action::Report(report) => match report {
                 Report::Overdue { .. } => self.seen.overdue += 1,
@@ -447,7 +534,7 @@ impl Member {
             return;
         }
         let committable = window.borrow().committable();
-        self.offsets.update(&queue, committable);
+        self.offsets.update(&queue, epoch, committable);
         let ride = Some(committable).filter(|committable| *committable == offset);
         let request = Request::Pull { queue: queue.clone(), offset, ride };
         if let Some((_, since)) = self.pulls.insert((queue.clone(), epoch), (ticket, now)) {

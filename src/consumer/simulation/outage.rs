@@ -7,6 +7,7 @@ use crate::consumer::pull_service::PULL_TIMEOUT;
 use crate::consumer::queue_table::{ConsumeFromWhere, PullStatus};
 use crate::consumer::rebalance::{Members, TopicView};
 use crate::message::MessageQueue;
+use crate::wire::ResponseCode;
 
 use super::broker::Stored;
 use super::member::{Call, Effects, Member, Reply, Request};
@@ -23,6 +24,8 @@ const MESSAGES: i64 = 2;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Servers {
     Up,
+    /// All goes well but that commits are refused.
+    RefusingOffsets,
     /// Each request fails at once.
     Refusing,
     /// No request is answered.
@@ -32,6 +35,7 @@ enum Servers {
 enum Due {
     Reply(Box<(Call, Reply)>),
     ListenerEnds(usize),
+    Drive,
 }
 
 /// What the member asked for.
@@ -57,10 +61,11 @@ impl Scene {
     fn new() -> Self {
         let (now, mut random) = (Instant::now(), Random::new(1));
         let member = Member::new("client".into(), ConsumeFromWhere::First, now, &mut random);
-        let mut scene = Self { servers: Servers::Up, member, now, random, due: Vec::new(), asked: Vec::new() };
+        let mut scene =
+            Self { servers: Servers::RefusingOffsets, member, now, random, due: Vec::new(), asked: Vec::new() };
         scene.run(Duration::from_secs(4));
         assert_eq!(scene.member.committable().filter(|(_, offset)| *offset == MESSAGES).count(), QUEUES);
-        assert_eq!(scene.asked_since(scene.now - MINUTE, Kind::Commit), 0, "the offsets are due later");
+        assert_eq!(scene.member.unconfirmed(), QUEUES, "no offset is stored");
         scene
     }
 
@@ -96,6 +101,7 @@ impl Scene {
         match first.filter(|_| at.is_some_and(|at| at <= next)) {
             Some(first) => match self.due.swap_remove(first).1 {
                 Due::Reply(outcome) => self.member.replied(outcome.0, outcome.1, next, &mut effects),
+                Due::Drive => self.member.drive_offsets(next, &mut effects),
                 Due::ListenerEnds(worker) => self.member.listener_ended(worker, false, next, &mut effects),
             },
             None => self.member.wake(next, &mut effects),
@@ -107,13 +113,19 @@ impl Scene {
     }
 
     fn take_in(&mut self, effects: Effects) {
+        if effects.driver_goes_on {
+            self.due.push((self.now, Due::Drive));
+        }
         for begun in effects.begun {
             self.due.push((self.now + begun.lasts, Due::ListenerEnds(begun.worker)));
         }
         for (call, request) in effects.calls {
             self.asked.push((self.now, kind(&request)));
             let (after, reply) = match self.servers {
-                Servers::Up => answer(&request),
+                Servers::RefusingOffsets if matches!(request, Request::Commit { .. }) => {
+                    (Duration::from_millis(1), Reply::Refused(ResponseCode::SYSTEM_BUSY))
+                }
+                Servers::Up | Servers::RefusingOffsets => answer(&request),
                 Servers::Refusing => (Duration::ZERO, Reply::Lost),
                 Servers::Silent => (request.deadline(), Reply::Lost),
             };
@@ -200,6 +212,7 @@ fn ten_minutes_without_servers_cost_no_more_than_ten_times_one_and_everything_is
 #[test]
 fn after_a_suspend_of_five_minutes_everything_is_done_once_and_at_once() {
     let mut scene = Scene::new();
+    scene.servers = Servers::Up;
     scene.run(MINUTE);
     let quiet = scene.asked.len();
     // Nothing was read meanwhile: the connections are dead, and every deadline has passed.

@@ -1,6 +1,7 @@
 //! Time, the network, what goes wrong, and the rules.
 //!
 //! Checked whenever something reaches the broker or a member has made a step:
+//! * the store of offsets is never ahead of the current window of a queue;
 //! * no offset that is stored, or that a window would store, is beyond a message the group still needs;
 //! * no row of a queue table is without a deadline, or past it; no queue has two pulls at once;
 //! * no message is run by two workers of a window, or sent back while it runs; each failure has one outcome;
@@ -58,6 +59,8 @@ seen! {
     crashes, stops, starts, expelled, resets, retentions, truncations, dead_letters, excused,
     assigned, revoked, listed_twice, not_a_member, undecided,
     failed, sent_back, published, given_back_in_vain, consumed_again, expired, slow,
+    /// Values that the driver read from a window which was replaced or closed before it stored them.
+    stored_late,
     window_full, hints, lost_hints, overdue, failing, recovered, stale, moved_forward, replaced,
     /// Messages that were consumed more than once.
     repeated,
@@ -85,6 +88,8 @@ enum Event {
     Deadline(CallId),
     HoldEnds(CallId),
     ListenerEnds(Life, usize),
+    /// The driver of offsets makes its next step.
+    Drive(Life),
     Produce,
     Redeliver(Stored),
     Mischief,
@@ -223,6 +228,7 @@ impl World {
             Event::Deadline(id) => self.reply(id, Reply::Lost),
             Event::HoldEnds(id) => self.hold_ends(id),
             Event::ListenerEnds(life, worker) => self.listener_ends(life, worker),
+            Event::Drive(life) => self.with_member(life, Member::drive_offsets),
             Event::Produce => self.produce(),
             Event::Redeliver(stored) => self.append(&retry_queue(), stored),
             Event::Mischief => self.mischief(),
@@ -292,6 +298,11 @@ impl World {
         }
         for begun in effects.begun {
             self.schedule(begun.lasts, Event::ListenerEnds(life, begun.worker));
+        }
+        if effects.driver_goes_on {
+            // A thread that is not given the processor stands still between any two steps.
+            let delay = if self.fault(50) { self.random.millis(0, 2_000) } else { self.random.millis(0, 2) };
+            self.schedule(delay, Event::Drive(life));
         }
         for (call, request) in effects.calls {
             self.call(life, call, request);
