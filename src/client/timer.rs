@@ -112,7 +112,8 @@ fn run(inbox: &Receiver<Scheduled>, stopped: &Receiver<()>) {
             },
         };
         match received {
-            Ok(scheduled) => waiting.push(scheduled),
+            // All that have come: after a pause several may be due, and the last to come may be the first to run.
+            Ok(scheduled) => waiting.extend(std::iter::once(scheduled).chain(inbox.try_iter().take(inbox.len()))),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }

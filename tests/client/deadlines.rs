@@ -10,7 +10,7 @@ use rocketmq_sync::{
     Client, Completions, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
 };
 
-use crate::{PATIENCE, TOPIC, message, mini, outcome, soon};
+use crate::{PATIENCE, TOPIC, message, mini, outcome};
 
 const ROUTE: RequestCode = RequestCode::GET_ROUTEINFO_BY_TOPIC;
 
