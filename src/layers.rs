@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "message.rs",
     "name_map.rs",
     "producer/attempts.rs",
+    "producer/lanes.rs",
     "consumer/allocate.rs",
     "consumer/rebalance.rs",
     "consumer/queue_table.rs",

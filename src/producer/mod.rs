@@ -4,6 +4,7 @@
 
 mod attempts;
 mod completions;
+mod lanes;
 mod prepare;
 mod result;
 mod selector;
@@ -223,6 +224,10 @@ impl Producer {
 
     /// [`send_async`](Self::send_async) to one queue; see [`send_to`](Self::send_to).
     ///
+    /// Asynchronous sends to one queue are stored and completed in the order of the calls: each is begun when the one
+    /// before it is over, with all its attempts. That costs a round trip a message: where order does not matter,
+    /// [`send_async`](Self::send_async) has many under way at once, and several queues have as many lanes.
+    ///
     /// # Errors
     ///
     /// As [`send_async`](Self::send_async).
@@ -241,8 +246,9 @@ impl Producer {
         self.begin_async(message, Target::Queue(queue.clone()), |permit| Callback { callback, permit })
     }
 
-    /// [`send_async`](Self::send_async) to the queue that `select` chooses; see [`send_with`](Self::send_with). While
-    /// the topic's route is not known yet, the call waits for it.
+    /// [`send_async`](Self::send_async) to the queue that `select` chooses; see [`send_with`](Self::send_with), and for the
+    /// order and its price [`send_async_to`](Self::send_async_to). While the topic's route is not known yet, the call waits
+    /// for it.
     ///
     /// # Errors
     ///

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::attempts::{Attempts, Failure, Next, RetryCodes};
+use super::lanes::{Entered, Lanes};
 use super::prepare::Prepared;
 use super::result::{Receipt, SendResult, SendStatus};
 use crate::client::Core;
@@ -37,6 +38,8 @@ pub(crate) struct Sender {
     retry_codes: RetryCodes,
     /// Whose turn it is, for each topic in use.
     turns: RwLock<NameMap<Turn>>,
+    /// The asynchronous sends to given queues.
+    lanes: Mutex<Lanes<Box<dyn InLane>>>,
 }
 
 /// The round robin over the queues of one topic.
@@ -57,6 +60,16 @@ pub(super) enum Target {
     InTurn,
     /// To this queue and no other.
     Queue(MessageQueue),
+}
+
+impl Target {
+    /// The queue whose sends keep their order. Where the broker chooses the queue there is none to keep.
+    fn lane(&self) -> Option<&MessageQueue> {
+        match self {
+            Self::Queue(queue) if queue.queue_id >= 0 => Some(queue),
+            Self::InTurn | Self::Queue(_) => None,
+        }
+    }
 }
 
 /// One message on its way.
@@ -91,7 +104,7 @@ enum Step {
 
 impl Sender {
     pub(crate) fn new(core: Arc<Core>, group: Arc<str>, retries: u32, retry_codes: RetryCodes) -> Self {
-        Self { core, group, retries, retry_codes, turns: RwLock::default() }
+        Self { core, group, retries, retry_codes, turns: RwLock::default(), lanes: Mutex::default() }
     }
 
     pub(super) fn group(&self) -> &Arc<str> {
@@ -138,7 +151,38 @@ impl Sender {
 
     /// Sends without waiting; `done` is told when the send is over.
     pub(super) fn send_async<D: Done>(self: &Arc<Self>, send: Send, done: D) {
-        Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open }).go_on(self);
+        let lane = send.target.lane().cloned();
+        let send = Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open, place: None });
+        match lane {
+            Some(queue) => self.enter_lane(&queue, send),
+            None => send.go_on(self),
+        }
+    }
+
+    /// Begins the send when those before it to the same queue are over.
+    fn enter_lane<D: Done>(self: &Arc<Self>, queue: &MessageQueue, send: Box<AsyncSend<D>>) {
+        let entered = self.lanes.lock().enter(queue, send.send.attempts.deadline(), send);
+        match entered {
+            Entered::Begins(send) => self.begin_in_lane(queue, send),
+            Entered::Waits => {}
+            Entered::WaitsUntil(deadline) => {
+                let (sender, queue) = (Arc::downgrade(self), queue.clone());
+                self.core.timer.at(deadline, move || {
+                    let Some(sender) = sender.upgrade() else { return };
+                    let late = sender.lanes.lock().give_up(&queue, Instant::now());
+                    late.into_iter().for_each(InLane::give_up);
+                });
+            }
+        }
+    }
+
+    /// Begins a send whose turn it is, and those behind it as long as each ends while it is begun.
+    fn begin_in_lane(self: &Arc<Self>, queue: &MessageQueue, send: Box<dyn InLane>) {
+        let mut next = Some(send);
+        while let Some(send) = next {
+            send.begin(Place { sender: Arc::clone(self), queue: queue.clone() });
+            next = self.lanes.lock().begun(queue);
+        }
     }
 
     /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
@@ -408,6 +452,32 @@ pub(crate) struct AsyncSend<D> {
     send: Send,
     end: End,
     done: D,
+    /// Of a send to a given queue, while it is under way.
+    place: Option<Place>,
+}
+
+/// A send that waits for those before it to the same queue.
+trait InLane: std::marker::Send {
+    /// Its turn has come.
+    fn begin(self: Box<Self>, place: Place);
+
+    /// Its deadline has come before its turn.
+    fn give_up(self: Box<Self>);
+}
+
+/// The only place for a send under way to one queue. Dropped, it is the next one's.
+struct Place {
+    sender: Arc<Sender>,
+    queue: MessageQueue,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = self.sender.lanes.lock().over(&self.queue);
+        if let Some(send) = next {
+            self.sender.begin_in_lane(&self.queue, send);
+        }
+    }
 }
 
 enum End {
@@ -494,7 +564,22 @@ impl<D: Done> AsyncSend<D> {
 
     fn finish(mut self: Box<Self>, end: End) {
         self.end = end;
+        // The next send to the queue may be over at once: it must not be done before this one.
+        let place = self.place.take();
         D::done(self);
+        drop(place);
+    }
+}
+
+impl<D: Done> InLane for AsyncSend<D> {
+    fn begin(mut self: Box<Self>, place: Place) {
+        self.place = Some(place);
+        self.resume();
+    }
+
+    fn give_up(mut self: Box<Self>) {
+        let error = self.send.take_error();
+        self.finish(End::Failed(error));
     }
 }
 

@@ -182,9 +182,12 @@ impl Pending {
         self.entries.remove(&opaque)
     }
 
+    /// All that is pending, in the order of the frames.
     pub(super) fn take_all(&mut self) -> Vec<Entry> {
         self.earliest = None;
-        self.entries.drain().map(|(_, entry)| entry).collect()
+        let mut entries: Vec<_> = self.entries.drain().map(|(_, entry)| entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.frame.start);
+        entries
     }
 
     /// The completions whose deadline has come, in the order of their frames.
@@ -278,6 +281,19 @@ mod tests {
         assert_eq!(pending.take_expired(now + Duration::from_millis(25)).len(), 1);
         assert_eq!(pending.earliest(), Some(now + Duration::from_millis(30)));
         assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn those_that_a_lost_connection_leaves_come_in_the_order_of_their_frames() {
+        let (sender, _outcomes) = unbounded();
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        for opaque in 0..200 {
+            let start = u64::try_from(opaque).unwrap() * 10;
+            pending.insert(opaque, Entry { frame: start..start + 10, ..entry(&sender, now) });
+        }
+        let starts: Vec<_> = pending.take_all().into_iter().map(|entry| entry.frame.start).collect();
+        assert_eq!(starts.len(), 200);
+        assert!(starts.is_sorted(), "{starts:?}");
     }
 
     #[test]

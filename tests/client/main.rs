@@ -13,6 +13,7 @@ mod errors;
 mod flow;
 mod heartbeat;
 mod life;
+mod order;
 mod requests;
 mod retry;
 mod routes;

@@ -1,6 +1,6 @@
 //! A producer and a consumer as scenarios want them, and the messages that the consumer gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -74,6 +74,18 @@ impl Inbox {
         let mut expected = expected.to_vec();
         expected.sort();
         assert_eq!(received.keys().cloned().collect::<Vec<_>>(), expected);
+        received
+    }
+
+    /// Waits until a message with each of these bodies has come, whatever comes besides, and closes the inbox.
+    pub(crate) fn await_at_least(self, expected: &BTreeSet<Vec<u8>>) -> BTreeMap<Vec<u8>, MessageExt> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut received = BTreeMap::new();
+        while !expected.iter().all(|body| received.contains_key(body)) {
+            let message = self.arrivals.recv_deadline(deadline).expect("another message");
+            received.insert(message.body().to_vec(), message);
+        }
+        assert!(self.consumer.shutdown(PATIENCE).is_clean());
         received
     }
 }

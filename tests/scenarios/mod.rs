@@ -57,6 +57,7 @@ macro_rules! for_each_scenario {
         $test! { send_async::send_05_a_queue_that_does_not_exist_is_told_to_the_callback on STANDARD }
         $test! { send_async::send_06_a_negative_queue_lets_the_broker_choose on STANDARD }
         $test! { send_async::send_23_wrong_async_calls_have_one_completion_each on STANDARD }
+        $test! { send_async::async_messages_to_one_queue_keep_their_order_across_refusals_and_lost_connections on STANDARD }
         $test! { send::send_07_oneway_messages_arrive_in_every_way_of_sending on STANDARD }
         $test! { send::send_08_wrong_oneway_calls_are_told_to_their_caller on STANDARD }
         $test! { send::send_09_wrong_messages_are_refused_and_large_ones_arrive on STANDARD }

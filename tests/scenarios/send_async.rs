@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use crossbeam_channel::unbounded;
+use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Producer, SendResult};
 
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
+use super::proxy::{Effect, Proxy};
 use super::{Cluster, eventually, unique};
 
 /// SEND-01: to a queue of one broker, then to one of the other.
@@ -148,6 +150,52 @@ pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn C
 }
 
 type Done = Box<dyn FnOnce(rocketmq_sync::Result<SendResult>) + Send>;
+
+/// To one queue, through a proxy that refuses some messages and cuts some connections: what is stored lies in the order of
+/// the calls, which is also that of the callbacks.
+pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_lost_connections(cluster: &dyn Cluster) {
+    const MESSAGES: usize = 600;
+    let topic = unique("Order");
+    cluster.create_topic(&topic, 1);
+    let proxy = Proxy::before(cluster);
+    let sends = || proxy.on(&[RequestCode::SEND_MESSAGE_V2]);
+    let faults = [
+        sends().every(20).meet(Effect::Refuse(ResponseCode::SYSTEM_BUSY, "as the scenario wants it")),
+        sends().every(101).meet(Effect::Cut),
+        sends().every(103).meet(Effect::CutReply),
+    ];
+    let producer = Producer::builder(unique("P"))
+        .name_servers(proxy.addresses())
+        .address_map(proxy.address_map())
+        .send_timeout(PATIENCE)
+        .retries(10)
+        .start()
+        .expect("a producer");
+    let inbox = Inbox::open(producer.client(), &topic);
+    let queue = MessageQueue::new(topic.as_str(), cluster.brokers()[0].name.as_str(), 0);
+    let (told, outcomes) = unbounded();
+    for number in 0..MESSAGES {
+        let (told, message) = (told.clone(), Message::new(topic.as_str(), format!("{number:04}")));
+        producer.send_async_to(message, &queue, move |result| drop(told.send((number, result)))).expect("accepted");
+    }
+    let mut acknowledged = BTreeSet::new();
+    for number in 0..MESSAGES {
+        let (of, result) = outcomes.recv_timeout(PATIENCE).expect("an outcome");
+        assert_eq!(of, number, "called back out of order");
+        match result {
+            Ok(_) => drop(acknowledged.insert(format!("{number:04}").into_bytes())),
+            Err(error) => assert_eq!(error.certainty(), Certainty::Unknown, "{error}"),
+        }
+    }
+    let hits = faults.iter().map(|fault| fault.hits());
+    assert!(hits.clone().all(|hits| hits > 0), "{:?}", hits.collect::<Vec<_>>());
+    let received = inbox.await_at_least(&acknowledged);
+    let mut stored: Vec<_> = received.values().collect();
+    stored.sort_by_key(|message| message.queue_offset);
+    let bodies: Vec<_> = stored.iter().map(|message| message.body()).collect();
+    assert!(bodies.is_sorted(), "stored out of order");
+    println!("{} of {MESSAGES} acknowledged, {} stored, in order", acknowledged.len(), bodies.len());
+}
 
 /// What the callback of an asynchronous send is told.
 fn outcome_of_send_to(cluster: &dyn Cluster, queue: &MessageQueue) -> rocketmq_sync::Result<SendResult> {
