@@ -61,6 +61,7 @@ const PURE: &[&str] = &[
     "consumer/process_queue.rs",
     "consumer/offset_store.rs",
     "consumer/retry.rs",
+    "consumer/stray.rs",
 ];
 
 /// Where the clock on the wall is looked at, which may be moved at any moment, and what for. All waiting goes by the

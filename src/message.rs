@@ -239,6 +239,9 @@ pub struct MessageExt {
     pub store_size: u32,
     /// Commit log offset of the half message, for a committed transaction.
     pub prepared_transaction_offset: i64,
+    /// Reason why the stored bytes could not be decoded. Such a message holds what could be read; it takes its place in
+    /// its queue and never reaches a listener.
+    pub(crate) defect: Option<Arc<str>>,
 }
 
 impl MessageExt {

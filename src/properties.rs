@@ -3,6 +3,7 @@
 //! They stay in the form of the wire, `name \u{1} value \u{2}` for each: looking at one costs a scan, not a map, and a
 //! received message's properties are a slice of the reply it came in. Plain values, without I/O, clock or lock.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -133,10 +134,12 @@ impl Properties {
     }
 
     /// Takes properties as they stand on the wire, with or without a separator at the end. Records without a name or
-    /// a value are passed over when reading. `None` when the bytes are not UTF-8.
-    pub(crate) fn from_encoded(encoded: Bytes) -> Option<Self> {
-        std::str::from_utf8(&encoded).ok()?;
-        Some(Self { encoded })
+    /// a value are passed over when reading. Bytes that are not UTF-8 become U+FFFD, as for the Java client.
+    pub(crate) fn from_encoded(encoded: Bytes) -> Self {
+        match String::from_utf8_lossy(&encoded) {
+            Cow::Borrowed(_) => Self { encoded },
+            Cow::Owned(text) => Self { encoded: text.into() },
+        }
     }
 
     /// The form of the wire.
@@ -312,7 +315,7 @@ mod tests {
     use super::*;
 
     fn read(encoded: &'static str) -> Properties {
-        Properties::from_encoded(Bytes::from_static(encoded.as_bytes())).unwrap()
+        Properties::from_encoded(Bytes::from_static(encoded.as_bytes()))
     }
 
     #[test]
@@ -350,8 +353,11 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_refused() {
-        assert_eq!(Properties::from_encoded(Bytes::from_static(b"a\x01\xFF\x02")), None);
+    fn bytes_that_are_no_text_become_replacement_characters_and_leave_their_neighbours_alone() {
+        let properties = Properties::from_encoded(Bytes::from_static(b"a\x01x\xFF\xC3\x02\xE6\xA0\x01b\x02c\x013\x02"));
+        let read: Vec<_> = properties.iter().collect();
+        assert_eq!(read, [("a", "x\u{FFFD}\u{FFFD}"), ("\u{FFFD}", "b"), ("c", "3")]);
+        assert_eq!(properties.get("c"), Some("3"));
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! What a client is told at its start: addresses, time-outs, limits; checked in one place.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::remoting::{Resolve, SystemResolver};
-use crate::wire::HeaderEncoding;
+use crate::wire::{HeaderEncoding, MAX_FRAME_LENGTH};
 use crate::worker::{StdThreads, ThreadStarter};
 
 /// Replaces a broker's address from a route by the one to dial: port-forwards, NAT, proxies, tests.
 pub(crate) type AddressMap = dyn Fn(&str) -> String + Send + Sync;
+
+/// From room for any route and header up to what a frame's length can say.
+const FRAME_LENGTHS: RangeInclusive<usize> = 16 * 1024..=1024 * 1024 * 1024;
 
 /// Where name servers stand that the program does not give, as for the clients of other languages.
 const NAME_SERVERS_VARIABLE: &str = "NAMESRV_ADDR";
@@ -23,6 +27,7 @@ pub(crate) struct ClientConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) silence_limit: Duration,
+    pub(crate) max_frame_length: usize,
     pub(crate) route_interval: Duration,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) rebalance_interval: Duration,
@@ -44,6 +49,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(3),
             request_timeout: Duration::from_secs(3),
             silence_limit: Duration::from_secs(10),
+            max_frame_length: MAX_FRAME_LENGTH,
             route_interval: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(30),
             rebalance_interval: Duration::from_secs(20),
@@ -101,6 +107,11 @@ impl ClientConfig {
             if value < Duration::from_millis(10) || value > Duration::from_secs(24 * 60 * 60) {
                 return Err(invalid(format!("{name} is {value:?}, it must lie between 10 ms and 24 h")));
             }
+        }
+        if !FRAME_LENGTHS.contains(&self.max_frame_length) {
+            let (least, most) = (FRAME_LENGTHS.start(), FRAME_LENGTHS.end());
+            let length = self.max_frame_length;
+            return Err(invalid(format!("max_frame_length is {length}, it must lie in {least}..={most} bytes")));
         }
         if !(1..=64).contains(&self.callback_threads) {
             return Err(invalid(format!("callback_threads is {}, it must lie in 1..=64", self.callback_threads)));
@@ -162,10 +173,18 @@ macro_rules! client_options {
             self
         }
 
-        /// How long a connection that owes a reply may be silent before it is probed; after half as long again it is
+        /// How long a connection that owes a reply may bring none before it is probed; after half as long again it is
         /// replaced. Default 10 s. (The Java client has no such check.)
         pub fn silence_limit(mut self, limit: std::time::Duration) -> Self {
             self.$config().silence_limit = limit;
+            self
+        }
+
+        /// The longest reply that is accepted, in bytes, with all that surrounds its messages. A longer one is passed
+        /// over and its request alone fails, with [`ErrorKind::FrameTooLong`]($crate::ErrorKind::FrameTooLong); a
+        /// consumer asks for fewer messages then. Default 16 MiB. (Java: `com.rocketmq.remoting.frameMaxLength`)
+        pub fn max_frame_length(mut self, bytes: usize) -> Self {
+            self.$config().max_frame_length = bytes;
             self
         }
 

@@ -131,6 +131,7 @@ impl Client {
         let remoting_config = RemotingConfig {
             connect_timeout: config.connect_timeout,
             silence_limit: config.silence_limit,
+            max_frame_length: config.max_frame_length,
             outbox_limit: config.outbox_limit,
             completions_outbox_limit: config.outbox_limit.max(COMPLETIONS_OUTBOX),
             encoding: config.header_encoding,

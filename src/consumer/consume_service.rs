@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::message::MessageExt;
 use crate::wire;
-use crate::wire::sys_flag::message::COMPRESSED;
 use crate::worker::{Threads, Worker};
 
 use super::listener::{ConsumeContext, ConsumeStatus};
@@ -164,11 +163,11 @@ impl Share<'_> {
         }
     }
 
-    /// Gives a batch to the listener. A message whose body cannot be read fails without it, and parts the batch: its
-    /// neighbours would fail with it each time they come again.
+    /// Gives a batch to the listener. A message that cannot be decoded or decompressed fails without it, and parts the
+    /// batch: its neighbours would fail with it each time they come again.
     fn consume_batch(&self, mut claim: Claim, consumed: &mut Option<Claim>) {
         let messages = self.request.messages(&claim);
-        if messages.iter().all(|message| message.sys_flag & COMPRESSED == 0) {
+        if messages.iter().all(MessageExt::is_restored) {
             let (done, delay) = self.call(messages);
             return self.settle(claim, done, delay, consumed);
         }
@@ -180,8 +179,13 @@ impl Share<'_> {
                 self.settle(batch, done, delay, consumed);
             }
             if let Some(error) = trouble {
-                warn!("a message of {} cannot be read and goes back: {error}", self.window.queue);
-                self.report(claim.split_to(1), 0, RetryDelay::Growing);
+                let bad = claim.split_to(1);
+                let offset = self.request.messages(&bad).first().map_or(0, |message| message.queue_offset);
+                warn!(
+                    "reading message {offset} of {} failed: {error}; it takes the retry path without its listener",
+                    self.window.queue
+                );
+                self.report(bad, 0, RetryDelay::Growing);
             }
         }
     }

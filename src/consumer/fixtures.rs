@@ -22,5 +22,6 @@ pub(crate) fn received(queue: &MessageQueue, offset: i64, body: &'static [u8]) -
         body_crc: 0,
         store_size: 100,
         prepared_transaction_offset: 0,
+        defect: None,
     }
 }

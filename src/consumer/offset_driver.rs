@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -34,11 +34,14 @@ pub(super) struct Window {
     pub(super) queue: MessageQueue,
     pub(super) epoch: Epoch,
     pub(super) messages: Mutex<ProcessQueue>,
+    /// Messages that the next pull may ask for: fewer after a reply that was too long.
+    pub(super) batch_limit: AtomicUsize,
 }
 
 impl Window {
     fn new(queue: MessageQueue, epoch: Epoch, offset: i64) -> Arc<Self> {
-        Arc::new(Self { queue, epoch, messages: Mutex::new(ProcessQueue::new(offset)) })
+        let messages = Mutex::new(ProcessQueue::new(offset));
+        Arc::new(Self { queue, epoch, messages, batch_limit: AtomicUsize::new(usize::MAX) })
     }
 }
 

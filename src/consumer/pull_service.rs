@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
@@ -12,7 +13,7 @@ use log::{debug, info, warn};
 
 use crate::client::identity::wall_clock_millis;
 use crate::client::member::MemberId;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::{MessageExt, MessageQueue};
 use crate::properties::name;
 use crate::remoting::{Completion, Outcome, Request};
@@ -23,10 +24,12 @@ use crate::wire::{self, RemotingCommand, RequestCode, ResponseCode};
 use crate::worker::{Threads, Worker};
 
 use super::member::{Consumer, Subscription};
+use super::offset_driver::Window;
 use super::queue_table::{
     Action, Answer, Bound, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report, StartDecision,
     Ticket,
 };
+use super::stray;
 
 /// How long a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
@@ -91,6 +94,8 @@ pub(super) struct SentPull {
     queue: MessageQueue,
     ticket: Ticket,
     epoch: Epoch,
+    /// The first offset that it asks for.
+    offset: i64,
     from_master: bool,
     /// The offset that rode on it.
     committed: Option<i64>,
@@ -218,7 +223,7 @@ impl PullService {
         };
         let answer = match outcome {
             Ok(response) => read_reply(consumer, &pull, &response),
-            Err(error) => Answer::Failed(failure(&error.into())),
+            Err(error) => Answer::Failed(pull_failure(consumer, &pull, &error.into())),
         };
         if let Answer::Failed(Failure { code: Some(code), .. }) = &answer
             && matches!(*code, ResponseCode::TOPIC_NOT_EXIST | ResponseCode::NO_PERMISSION)
@@ -326,8 +331,9 @@ fn pull(
     };
     let from_master = broker.and_then(|broker| broker.master()) == Some(address);
     let committed = if from_master { consumer.offsets.ride(&window, offset) } else { None };
-    let sent = SentPull { queue, ticket, epoch, from_master, committed };
-    send_pull(consumer, address, subscription, sent, offset, answers);
+    let batch = pull_batch(consumer, &window);
+    let sent = SentPull { queue, ticket, epoch, offset, from_master, committed };
+    send_pull(consumer, address, subscription, sent, batch, answers);
     None
 }
 
@@ -336,7 +342,7 @@ fn send_pull(
     address: &Arc<str>,
     subscription: &Subscription,
     pull: SentPull,
-    offset: i64,
+    batch: usize,
     answers: &Sender<PullEvent>,
 ) {
     let commit_flag = if pull.committed.is_some() { pull_flag::COMMIT_OFFSET } else { 0 };
@@ -345,8 +351,8 @@ fn send_pull(
         consumer_group: &consumer.group,
         topic: &queue.topic,
         queue_id: queue.queue_id,
-        queue_offset: offset,
-        max_msg_nums: i32::try_from(consumer.options.pull_batch).unwrap_or(i32::MAX),
+        queue_offset: pull.offset,
+        max_msg_nums: i32::try_from(batch).unwrap_or(i32::MAX),
         // The subscription travels along: what this member wants does not depend on which member's heartbeat the
         // broker has heard last.
         sys_flag: commit_flag | pull_flag::SUSPEND | pull_flag::SUBSCRIPTION,
@@ -370,7 +376,9 @@ fn send_pull(
 fn read_reply(consumer: &Arc<Consumer>, pull: &SentPull, response: &RemotingCommand) -> Answer {
     match try_read_reply(consumer, pull, response) {
         Ok(answer) => answer,
-        Err(error) => Answer::Failed(Failure::new(None, format!("the reply cannot be read: {error}"))),
+        Err(error) => {
+            Answer::Failed(Failure::new(None, format!("reading the reply from offset {} failed: {error}", pull.offset)))
+        }
     }
 }
 
@@ -396,17 +404,22 @@ fn try_read_reply(
     if let Some(offset) = pull.committed {
         consumer.offsets.rode(&pull.queue, pull.epoch, offset);
     }
-    let next = header.next_begin_offset;
+    let mut next = header.next_begin_offset;
     if let Some(window) = consumer.offsets.window(&pull.queue).filter(|window| window.epoch == pull.epoch) {
         match status {
             PullStatus::Found => {
-                let messages = read_messages(consumer, pull, response, header.offset_delta)?;
+                let messages;
+                (messages, next) = read_messages(consumer, pull, response, &header)?;
+                grow_batch(consumer, &window, messages.len());
                 let request = window.messages.lock().put(messages, next, Instant::now());
                 if let Some(request) = request {
                     consumer.pool.submit(consumer, &window, request);
                 }
             }
-            PullStatus::NoNewMessage | PullStatus::NoMatchedMessage => window.messages.lock().advance(next),
+            PullStatus::NoNewMessage | PullStatus::NoMatchedMessage => {
+                next = credible_next(pull, &header, None);
+                window.messages.lock().advance(next);
+            }
             PullStatus::OffsetIllegal { .. } => {}
         }
     }
@@ -418,29 +431,71 @@ fn try_read_reply(
     }))
 }
 
-/// The messages of a reply that the subscription wants: brokers compare hashes of tags only.
+/// Messages to ask for with one pull.
+fn pull_batch(consumer: &Consumer, window: &Window) -> usize {
+    window.batch_limit.load(Ordering::Relaxed).min(consumer.options.pull_batch)
+}
+
+/// After a reply that was too long the batch grows by one with each full one that is not.
+fn grow_batch(consumer: &Consumer, window: &Window, pulled: usize) {
+    let batch = pull_batch(consumer, window);
+    if batch < consumer.options.pull_batch && pulled >= batch {
+        window.batch_limit.store(batch + 1, Ordering::Relaxed);
+    }
+}
+
+/// Where the queue goes on after a reply. A next offset beyond the end of the queue that the same reply claims, and beyond
+/// its last message, contradicts itself: to go on there would pass over what comes until the queue has got so far.
+fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64>) -> i64 {
+    let behind_last = last.map_or(pull.offset, |last| last.saturating_add(1));
+    let end = header.max_offset.max(pull.offset).max(behind_last);
+    if header.next_begin_offset > end {
+        let next = header.next_begin_offset;
+        warn!(
+            "pulling {} from offset {}: the reply's next offset {next} is beyond its end {end}",
+            pull.queue, pull.offset
+        );
+    }
+    header.next_begin_offset.min(end)
+}
+
+/// The messages of a reply that the subscription wants, since brokers compare hashes of tags only; and where the queue
+/// goes on behind them.
 fn read_messages(
     consumer: &Consumer,
     pull: &SentPull,
     response: &RemotingCommand,
-    offset_delta: Option<i64>,
-) -> std::result::Result<Vec<MessageExt>, wire::Error> {
+    header: &PullMessageResponse,
+) -> std::result::Result<(Vec<MessageExt>, i64), wire::Error> {
     let MessageQueue { topic, broker_name, queue_id } = &pull.queue;
-    let Some(subscription) = consumer.subscription(topic) else { return Ok(Vec::new()) };
+    let Some(subscription) = consumer.subscription(topic) else { return Ok((Vec::new(), pull.offset)) };
+    if response.body.is_empty() {
+        return Err(wire::Error::UnexpectedEnd { what: "body of a reply with messages" });
+    }
     let mut messages = Vec::with_capacity(consumer.options.pull_batch);
     for message in stored_messages(&response.body, topic, broker_name) {
         let mut message = message?;
-        if !subscription.data.wants(message.tag()) {
-            continue;
-        }
         message.queue_id = *queue_id;
-        message.queue_offset = message.queue_offset.saturating_add(offset_delta.unwrap_or(0));
-        if *topic == consumer.retry_topic {
-            restore_topic(&mut message);
-        }
+        message.queue_offset = message.queue_offset.saturating_add(header.offset_delta.unwrap_or(0));
         messages.push(message);
     }
-    Ok(messages)
+    let next = credible_next(pull, header, messages.last().map(|message| message.queue_offset));
+    let asked = pull.offset..next;
+    if !messages.is_empty() && asked.is_empty() {
+        return Err(wire::Error::UnknownValue { what: "nextBeginOffset of a reply with messages", value: asked.end });
+    }
+    if let Some(strays) = stray::settle(&mut messages, asked) {
+        warn!("pulling {} from offset {}: {strays}", pull.queue, pull.offset);
+    }
+    messages.retain_mut(|message| {
+        // The tag of a message that could not be decoded may be missing here.
+        let is_wanted = message.defect.is_some() || subscription.data.wants(message.tag());
+        if is_wanted && *topic == consumer.retry_topic {
+            restore_topic(message);
+        }
+        is_wanted
+    });
+    Ok((messages, next))
 }
 
 /// A message that comes again is shown under the topic it was sent to.
@@ -453,6 +508,16 @@ fn restore_topic(message: &mut MessageExt) {
 fn no_master(consumer: &Consumer, queue: &MessageQueue) -> Answer {
     consumer.core.refresh_suspected_route(&queue.topic);
     Answer::Failed(Failure::new(None, format!("no master of broker {} is known", queue.broker_name)))
+}
+
+fn pull_failure(consumer: &Consumer, pull: &SentPull, error: &Error) -> Failure {
+    if error.kind() == ErrorKind::FrameTooLong
+        && let Some(window) = consumer.offsets.window(&pull.queue)
+    {
+        let fewer = pull_batch(consumer, &window) / 8;
+        window.batch_limit.store(fewer.max(1), Ordering::Relaxed);
+    }
+    Failure::new(error.broker_code(), format!("from offset {}: {error}", pull.offset))
 }
 
 fn failure(error: &Error) -> Failure {

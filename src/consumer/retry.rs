@@ -96,8 +96,12 @@ impl SendingBack {
 
     /// The broker refused, or no answer came in time, or the connection was lost: the message is to be published to the
     /// retry topic. The broker may have taken it none the less; then it is delivered twice.
+    ///
+    /// What is published of a message that could not be decoded is incomplete and reads well: it goes to the dead-letter
+    /// queue at once, since no listener may take it for the message.
     pub(crate) fn failed(self, message: &MessageExt) -> (Publishing, RetryMessage) {
-        (Publishing(()), RetryMessage::of(message, self.delay, self.limit))
+        let delay = if message.defect.is_none() { self.delay } else { RetryDelay::DeadLetter };
+        (Publishing(()), RetryMessage::of(message, delay, self.limit))
     }
 }
 

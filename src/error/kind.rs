@@ -162,4 +162,9 @@ error_kinds! {
         "Is it a RocketMQ server that speaks Remoting at that address and port? If it is, this is a bug: please report it \
          with the text and the server's version."
     }
+    FrameTooLong = 33 {
+        "A peer's answer is longer than this client accepts. It was passed over; other requests are not affected.",
+        [Unknown],
+        "Raise `max_frame_length` above the largest message of the topic and what surrounds it."
+    }
 }

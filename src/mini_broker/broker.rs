@@ -274,7 +274,7 @@ pub(super) fn set_property(message: &mut Message, name: &str, value: &str) {
 fn without_last_separator(properties: &Properties) -> Properties {
     let encoded = properties.encoded();
     let kept = encoded.strip_suffix(b"\x02").map_or(encoded.len(), <[u8]>::len);
-    Properties::from_encoded(encoded.slice(..kept)).unwrap_or_default()
+    Properties::from_encoded(encoded.slice(..kept))
 }
 
 type ByGroup = BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>;

@@ -4,9 +4,11 @@
 //! of their making that wants a request gets it, and no other rule's count of meetings changes by that.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::journal::RequestRecord;
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
@@ -80,6 +82,12 @@ impl Fault {
         Self::new(Effect::Answer(Box::new(answer)))
     }
 
+    /// The request is processed, and its answer's frame is written as `alter` returns it: the way to make one field
+    /// wrong. `alter` runs on the broker's thread: it must not block nor use the broker.
+    pub fn alter(alter: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static) -> Self {
+        Self::new(Effect::Alter(Alter(Arc::new(Mutex::new(alter)))))
+    }
+
     fn new(effect: Effect) -> Self {
         Self { effect, skip: 0, every: 1, times: None, server: None, group: None, topic: None }
     }
@@ -151,6 +159,25 @@ enum Effect {
     Bytes(Bytes),
     DuplicateReply,
     Answer(Answer),
+    Alter(Alter),
+}
+
+/// Rewrites the frames of answers. Several answers may be on their way at once, each with the right to it.
+#[derive(Clone)]
+pub(super) struct Alter(Arc<Mutex<Rewrite>>);
+
+type Rewrite = dyn FnMut(Vec<u8>) -> Vec<u8> + Send;
+
+impl Alter {
+    pub(super) fn rewrite(&self, frame: Vec<u8>) -> Vec<u8> {
+        (self.0.lock())(frame)
+    }
+}
+
+impl fmt::Debug for Alter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alter")
+    }
 }
 
 impl fmt::Debug for Effect {
@@ -165,6 +192,7 @@ impl fmt::Debug for Effect {
             Self::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
             Self::DuplicateReply => f.write_str("DuplicateReply"),
             Self::Answer(_) => f.write_str("Answer"),
+            Self::Alter(_) => f.write_str("Alter"),
         }
     }
 }
@@ -196,6 +224,8 @@ pub(super) enum ReplyFate {
     Doubled,
     /// These bytes are sent in its place.
     Replaced(Bytes),
+    /// Its frame is rewritten.
+    Altered(Alter),
     /// The connection is closed in its place.
     ConnectionClosed,
 }
@@ -286,6 +316,7 @@ impl Effect {
             Self::CloseInsteadOfReply => Verdict::Process(ReplyFate::ConnectionClosed),
             Self::Bytes(bytes) => Verdict::Process(ReplyFate::Replaced(bytes.clone())),
             Self::DuplicateReply => Verdict::Process(ReplyFate::Doubled),
+            Self::Alter(alter) => Verdict::Process(ReplyFate::Altered(alter.clone())),
         }
     }
 }

@@ -427,6 +427,14 @@ impl State {
                     self.delayed.insert((now.saturating_add(millis(*by)), self.last_number), told);
                 }
             }
+            ReplyFate::Altered(alter) => {
+                if let Some(Output::Command(connection, command)) = told {
+                    let mut frame = Vec::new();
+                    let encoded = command.encode(&mut frame);
+                    let bytes = encoded.map(|()| alter.rewrite(frame).into());
+                    self.output.extend(bytes.map(|bytes| Output::Bytes(connection, bytes)));
+                }
+            }
             ReplyFate::Replaced(bytes) => self.output.push(Output::Bytes(connection, bytes.clone())),
             ReplyFate::ConnectionClosed => self.close(connection),
         }

@@ -138,6 +138,7 @@ impl Store {
             body_crc: body_crc(draft.message.body()),
             store_size: 0,
             prepared_transaction_offset: 0,
+            defect: None,
             message: draft.message,
         };
         let size = stored_size(&message);
@@ -156,9 +157,9 @@ impl Store {
         self.log.get(&log_offset)
     }
 
-    /// The message that begins at this offset of the log.
+    /// The message that begins at this offset of the log, if it can be decoded.
     pub(super) fn message_at(&self, log_offset: i64) -> Option<MessageExt> {
-        self.decode(self.bytes_at(log_offset)?)
+        self.decode(self.bytes_at(log_offset)?).filter(|message| message.defect.is_none())
     }
 
     /// All messages of a queue that are not expired, oldest first.

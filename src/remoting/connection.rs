@@ -33,7 +33,7 @@ pub(super) struct Limits {
     /// The same for requests whose completion nobody waits for here: where they come from bounds them already, and a
     /// refusal would be a failure.
     pub(super) outbox_of_completions: usize,
-    /// How long a connection that owes a reply may say nothing.
+    /// How long a connection that owes a reply may bring no whole frame.
     pub(super) silence: Duration,
 }
 
@@ -74,7 +74,7 @@ struct State {
     announced: bool,
     /// When the selector looks without being told.
     next_look: Option<Instant>,
-    /// Since when the peer has owed a reply and said nothing at all. An abandoned request still counts: whether its
+    /// Since when the peer has owed a reply and sent no whole frame. An abandoned request still counts: whether its
     /// caller waits makes no difference to whether the peer lives.
     owed_since: Option<Instant>,
     /// Callers that wait for the dial or for room in the outbox, each once.
@@ -267,7 +267,7 @@ impl Connection {
         state.tell_of_room();
     }
 
-    /// The peer said something, maybe these responses. Those that are waited for come back with their waiter; the rest
+    /// The peer sent whole frames, maybe these responses. Those that are waited for come back with their waiter; the rest
     /// (late, double or unknown ones) are dropped.
     pub(super) fn heard(
         &self,
@@ -284,6 +284,14 @@ impl Connection {
         state.owed_since = (!state.pending.is_empty()).then_some(now);
     }
 
+    /// Ends a request whose response came and cannot be used.
+    pub(super) fn refuse(&self, opaque: i32, reason: &CloseReason) {
+        let entry = self.state.lock().pending.take(opaque);
+        if let Some(entry) = entry {
+            entry.waiter.complete(Err(self.failed(reason, Phase::Reply, Certainty::Unknown)));
+        }
+    }
+
     /// Ends the requests whose deadline has come.
     pub(super) fn expire(&self, now: Instant) {
         let expired: Vec<_> = {
@@ -296,13 +304,13 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has owed a reply, and said nothing, for as long as it may.
+    /// Whether the peer has owed a reply, and sent no whole frame, for as long as it may.
     pub(super) fn is_too_silent(&self, now: Instant) -> bool {
         self.state.lock().silence_ends().is_some_and(|end| end <= now)
     }
 
     /// Settles when the selector looks next without being told: at `own`, at the next deadline of a completion, and,
-    /// if `silence_counts`, when the peer has been silent for too long.
+    /// if `silence_counts`, when the peer has sent no whole frame for too long.
     pub(super) fn plan(&self, own: Option<Instant>, silence_counts: bool) -> Option<Instant> {
         let mut state = self.state.lock();
         let deadline = state.pending.earliest().map(|deadline| deadline + DEADLINE_GRAIN);

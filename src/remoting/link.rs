@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 
 use super::connection::Connection;
 use super::dial::Dial;
+use super::liveness::Liveness;
 use super::transport::Transport;
 use crate::wire::FrameDecoder;
 
@@ -31,8 +32,7 @@ pub(super) struct OpenLink {
     pub(super) decoder: FrameDecoder,
     /// The peer has sent a whole frame: the address is no longer in back-off.
     pub(super) heard: bool,
-    /// By when a peer that was asked for a sign of life must give one.
-    pub(super) probe_ends: Option<Instant>,
+    pub(super) liveness: Liveness,
     /// Closed as soon as nothing is pending any more, and at this moment at the latest.
     pub(super) leaving_by: Option<Instant>,
 }
@@ -82,7 +82,10 @@ impl Link {
     pub(super) fn plan(&mut self) {
         let (own, silence_counts) = match &self.stage {
             Stage::Dialing(dial) => (Some(dial.deadline()), false),
-            Stage::Open(open) => (open.probe_ends.into_iter().chain(open.leaving_by).min(), open.probe_ends.is_none()),
+            Stage::Open(open) => {
+                let probe_ends = open.liveness.probe_ends();
+                (probe_ends.into_iter().chain(open.leaving_by).min(), probe_ends.is_none())
+            }
             Stage::Moving => (None, false),
         };
         self.due = self.connection.plan(own, silence_counts);

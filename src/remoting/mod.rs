@@ -7,6 +7,7 @@
 mod connection;
 mod dial;
 mod link;
+mod liveness;
 mod mailbox;
 mod outbox;
 mod pending;
@@ -55,9 +56,11 @@ const KEPT_SCRATCH: usize = 64 * 1024;
 pub(crate) struct RemotingConfig {
     /// How long dialling one address may take.
     pub(crate) connect_timeout: Duration,
-    /// A connection that owes a reply and was silent for this long is probed; when it stays silent for half as long
-    /// again, it is closed.
+    /// A connection that owes a reply and brought no whole frame for this long is probed; when none comes for half as
+    /// long again, it is closed (`liveness.rs`).
     pub(crate) silence_limit: Duration,
+    /// The longest frame that is read, with its four bytes of length.
+    pub(crate) max_frame_length: usize,
     /// Bytes that may wait for one socket before callers wait too.
     pub(crate) outbox_limit: usize,
     /// Bytes that may wait for one socket before asynchronous requests are refused.

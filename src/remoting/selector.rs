@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::connection::{CloseReason, Connection};
 use super::dial::{Dial, Progress, parse_ip_address};
 use super::link::{Link, OpenLink, Stage, Written};
+use super::liveness::{Liveness, Verdict};
 use super::mailbox::{Command, Inbox, WAKER};
 use super::outbox::Frame;
 use super::pending::Waiter;
@@ -25,7 +26,9 @@ use super::resolver::{Question, Resolver};
 use super::{RemotingEvents, Shared};
 use crate::error::{ErrorKind, Result};
 use crate::wire::command::FrameHead;
-use crate::wire::{ExtFields, FieldSink, FrameDecoder, HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
+use crate::wire::{
+    ExtFields, FieldSink, Frame as WireFrame, FrameDecoder, HeaderEncoding, RemotingCommand, RequestCode, ResponseCode,
+};
 use crate::worker::{Threads, Worker};
 
 const EVENTS_PER_POLL: usize = 256;
@@ -218,9 +221,9 @@ impl Selector {
         link.stage = Stage::Open(Box::new(OpenLink {
             socket,
             transport,
-            decoder: FrameDecoder::new(),
+            decoder: FrameDecoder::with_limit(self.shared.config.max_frame_length),
             heard: false,
-            probe_ends: None,
+            liveness: Liveness::new(self.shared.config.silence_limit),
             leaving_by: None,
         }));
         self.events.connected(&address);
@@ -282,36 +285,49 @@ impl Selector {
                     return self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
                 }
             };
-            open.probe_ends = None;
-            open.decoder.push(self.read_buffer.get(..count).unwrap_or_default());
+            let bytes = self.read_buffer.get(..count).unwrap_or_default();
+            let swallowed = open.liveness.bytes(bytes, now);
+            open.decoder.push(bytes);
             // A stream socket that filled less than it was offered is drained: a further read would only say so. Not
             // when the peer has closed, of which no other event will tell. On platforms other than unix that further
             // read is what arms the next event.
             let drained =
                 cfg!(unix) && readable == Readable::Some && open.transport.is_plain() && count < self.read_buffer.len();
-            if !self.receive(token, now) || drained {
-                return;
+            match self.receive(token, now) {
+                Received::Lost => return,
+                Received::Nothing if swallowed => return self.lose_misframed(token, now),
+                _ if drained => return,
+                _ => {}
             }
         }
         self.unfinished.push((token, Readable::ToTheEnd));
     }
 
-    /// Takes the whole frames that were read. `false` when the connection is lost.
-    fn receive(&mut self, token: Token, now: Instant) -> bool {
+    /// Takes the whole frames that were read.
+    fn receive(&mut self, token: Token, now: Instant) -> Received {
+        let mut received = Received::Nothing;
         loop {
             let Some(Link { stage: Stage::Open(open), connection, .. }) = self.links.get_mut(&token) else {
-                return false;
+                return Received::Lost;
             };
-            let command = match open.decoder.next_command() {
-                Ok(Some(command)) => command,
+            let command = match open.decoder.next_frame() {
+                Ok(Some(WireFrame::Whole(command))) => command,
+                Ok(Some(WireFrame::TooLong { head, length })) => {
+                    open.liveness.frame();
+                    received = Received::Frames;
+                    self.refuse_too_long(token, &head, length);
+                    continue;
+                }
                 Ok(None) => break,
                 Err(error) => {
                     let detail = format!("{} sent what is no frame: {error}", connection.address());
                     self.complete_answered(token, now);
                     self.lose(token, &CloseReason::new(ErrorKind::Protocol, detail), now);
-                    return false;
+                    return Received::Lost;
                 }
             };
+            open.liveness.frame();
+            received = Received::Frames;
             if !std::mem::replace(&mut open.heard, true) {
                 self.shared.note_success(connection.address());
             }
@@ -331,8 +347,29 @@ impl Selector {
                 self.complete_answered(token, now);
             }
         }
-        self.complete_answered(token, now);
-        true
+        if received == Received::Frames {
+            self.complete_answered(token, now);
+        }
+        received
+    }
+
+    /// The request fails whose reply is beyond the limit; all other traffic of the connection goes on.
+    fn refuse_too_long(&self, token: Token, head: &RemotingCommand, length: usize) {
+        let Some(link) = self.links.get(&token) else { return };
+        let limit = self.shared.config.max_frame_length;
+        let address = link.connection.address();
+        let detail = format!("a frame of {length} bytes from {address} exceeds max_frame_length {limit}");
+        debug!("{detail}; it is passed over");
+        if head.is_response() {
+            link.connection.refuse(head.opaque, &CloseReason::new(ErrorKind::FrameTooLong, detail));
+        }
+    }
+
+    fn lose_misframed(&mut self, token: Token, now: Instant) {
+        let Some(link) = self.links.get(&token) else { return };
+        let address = link.connection.address();
+        let detail = format!("a frame from {address} contains the reply to a later request: its length is wrong");
+        self.lose(token, &CloseReason::new(ErrorKind::Protocol, detail), now);
     }
 
     fn complete_answered(&mut self, token: Token, now: Instant) {
@@ -390,25 +427,25 @@ impl Selector {
         }
     }
 
-    /// A connection that owes replies and says nothing is probed, and closed when it says nothing to that either: a
+    /// A connection that owes replies and brings no whole frame is probed, and closed when none comes then either: a
     /// peer that vanished without a word (a pulled cable, a firewall) is not noticed by the system for many minutes.
     fn watch_silence(&mut self, token: Token, now: Instant) {
-        let silence_limit = self.shared.config.silence_limit;
         let Some(Link { stage: Stage::Open(open), connection, .. }) = self.links.get_mut(&token) else { return };
         if open.leaving_by.is_some_and(|by| by <= now) {
             return self.lose_departed(token, now);
         }
-        match open.probe_ends {
-            Some(end) if end <= now => {
+        match open.liveness.verdict(now) {
+            Verdict::Gone => {
                 let detail = format!("{} is silent and does not answer a probe either", connection.address());
-                self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
+                return self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
             }
-            None if connection.is_too_silent(now) => {
-                open.probe_ends = Some(now + silence_limit / 2);
-                probe(connection, self.shared.next_opaque());
-            }
-            _ => {}
+            Verdict::Arrives => {}
+            Verdict::Waits if open.liveness.probe_ends().is_none() && connection.is_too_silent(now) => {}
+            Verdict::Waits => return,
         }
+        let opaque = self.shared.next_opaque();
+        open.liveness.probed(opaque, now);
+        probe(connection, opaque);
     }
 
     // --- The end of a connection, and of the thread ---
@@ -454,6 +491,17 @@ impl Selector {
     }
 }
 
+/// Outcome of a look at what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Received {
+    /// No frame is whole yet.
+    Nothing,
+    /// Whole frames.
+    Frames,
+    /// The connection is lost.
+    Lost,
+}
+
 /// What an event says about reading; later ones say more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Readable {
@@ -485,7 +533,7 @@ fn add_events(turns: &mut Vec<(Token, Readable)>, events: &Events) {
 }
 
 /// Asks for the route of a topic that always exists: name servers answer it, brokers refuse it, both at once. Nobody
-/// waits for the answer: that something is said is all that counts.
+/// waits for the answer: that a whole frame comes is all that counts.
 fn probe(connection: &Connection, opaque: i32) {
     debug!("probing {}", connection.address());
     let mut fields = ExtFields::new();

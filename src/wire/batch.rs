@@ -14,7 +14,7 @@ use crate::properties::Properties;
 const SHORTEST: usize = 22;
 
 /// One message of a batch; topic and queue are the batch's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchMessage {
     /// The application's own number.
     pub flag: i32,
@@ -58,16 +58,24 @@ impl BatchMessage {
 ///
 /// # Errors
 ///
-/// When a length contradicts the bytes, or properties are not UTF-8.
+/// When a length contradicts the bytes.
 pub fn messages_of_batch(body: &Bytes) -> Result<Vec<BatchMessage>, Error> {
+    parts_of_batch(body)?.into_iter().map(read_one).collect()
+}
+
+/// Parts a batch by the sizes of its messages.
+fn parts_of_batch(body: &Bytes) -> Result<Vec<Bytes>, Error> {
     let mut rest = body.clone();
-    let mut messages = Vec::new();
+    let mut parts = Vec::new();
     while rest.has_remaining() {
         let size = rest.clone().try_get_i32().map_err(|_| Error::UnexpectedEnd { what: "batch" })?;
-        let message = split(&mut rest, "batched message", size)?;
-        messages.push(read_one(message)?);
+        let part = split(&mut rest, "batched message", size)?;
+        if part.len() < SHORTEST {
+            return Err(Error::UnexpectedEnd { what: "batched message" });
+        }
+        parts.push(part);
     }
-    Ok(messages)
+    Ok(parts)
 }
 
 /// Whether this is an inner batch: several messages that were stored as one.
@@ -77,12 +85,12 @@ pub(super) fn is_inner_batch(message: &MessageExt) -> bool {
 }
 
 /// The messages of an inner batch, made one by one: flag, body and properties are their own, their offsets follow each
-/// other from the batch's on, and all else is the batch's.
+/// other from the batch's on, and all else is the batch's. One that cannot be decoded has a defect of its own.
 #[derive(Debug)]
 pub(super) struct InnerBatch {
     /// What the next message has of the batch.
     outer: MessageExt,
-    messages: std::vec::IntoIter<BatchMessage>,
+    parts: std::vec::IntoIter<Bytes>,
 }
 
 impl InnerBatch {
@@ -94,14 +102,11 @@ impl InnerBatch {
         if outer.sys_flag & bits::COMPRESSED != 0 {
             return Err(Error::UnknownValue { what: "sysFlag of a batch", value: outer.sys_flag.into() });
         }
-        let messages = messages_of_batch(outer.body())?;
+        let parts = parts_of_batch(outer.body())?;
         let past_the_end = Error::UnknownValue { what: "queue offset", value: outer.queue_offset };
-        i64::try_from(messages.len())
-            .ok()
-            .and_then(|count| outer.queue_offset.checked_add(count))
-            .ok_or(past_the_end)?;
+        i64::try_from(parts.len()).ok().and_then(|count| outer.queue_offset.checked_add(count)).ok_or(past_the_end)?;
         let sys_flag = outer.sys_flag & !(bits::NEED_UNWRAP | bits::INNER_BATCH);
-        Ok(Self { outer: MessageExt { sys_flag, ..outer.clone() }, messages: messages.into_iter() })
+        Ok(Self { outer: MessageExt { sys_flag, ..outer.clone() }, parts: parts.into_iter() })
     }
 }
 
@@ -109,30 +114,32 @@ impl Iterator for InnerBatch {
     type Item = MessageExt;
 
     fn next(&mut self) -> Option<MessageExt> {
-        let inner = self.messages.next()?;
+        let part = self.parts.next()?;
         let queue_offset = self.outer.queue_offset;
         self.outer.queue_offset = queue_offset.saturating_add(1);
+        let store_size = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        let (inner, defect) = match read_one(part.clone()) {
+            Ok(inner) => (inner, None),
+            Err(error) => (BatchMessage { body: part, ..BatchMessage::default() }, Some(error.to_string().into())),
+        };
         Some(MessageExt {
-            store_size: u32::try_from(inner.size()).unwrap_or(u32::MAX),
+            store_size,
             queue_offset,
             message: Message::from_parts(self.outer.message.topic.clone(), inner.body, inner.flag, inner.properties),
+            defect,
             ..self.outer.clone()
         })
     }
 }
 
 fn read_one(mut message: Bytes) -> Result<BatchMessage, Error> {
-    if message.len() < SHORTEST {
-        return Err(Error::UnexpectedEnd { what: "batched message" });
-    }
-    message.advance(12);
-    let flag = message.get_i32();
-    let body_length = message.get_i32();
+    message.advance(12.min(message.len()));
+    let flag = message.try_get_i32().map_err(|_| Error::UnexpectedEnd { what: "flag" })?;
+    let body_length = message.try_get_i32().map_err(|_| Error::UnexpectedEnd { what: "body" })?;
     let body = split(&mut message, "body", body_length)?;
     let length = message.try_get_i16().map_err(|_| Error::UnexpectedEnd { what: "properties" })?;
     let properties = split(&mut message, "properties", length.into())?;
-    let properties = Properties::from_encoded(properties).ok_or(Error::BadText { what: "properties" })?;
-    Ok(BatchMessage { flag, body, properties })
+    Ok(BatchMessage { flag, body, properties: Properties::from_encoded(properties) })
 }
 
 fn split(bytes: &mut Bytes, what: &'static str, length: i32) -> Result<Bytes, Error> {

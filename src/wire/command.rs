@@ -20,6 +20,8 @@ const PREFIX_LENGTH: usize = 8;
 const LENGTH_OF_LENGTH: usize = 4;
 /// After a frame larger than this, a decoder begins with a new buffer.
 const KEPT_BUFFER: usize = 1024 * 1024;
+/// A frame beyond the limit is passed over up to this length; a longer one is no frame.
+const LONGEST_PASSED_OVER: usize = 256 * 1024 * 1024;
 /// A header's length has three bytes.
 const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
 
@@ -275,6 +277,20 @@ impl FrameHead<'_> {
     }
 }
 
+/// One frame of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A frame that was read.
+    Whole(RemotingCommand),
+    /// A frame beyond the limit. Its header came first and was read; the rest is passed over as it comes.
+    TooLong {
+        /// The command without its body.
+        head: RemotingCommand,
+        /// The length of the frame, with its four bytes of length.
+        length: usize,
+    },
+}
+
 /// Turns a stream of bytes into commands. It neither reads nor waits: bytes are pushed in, commands come out.
 ///
 /// After an error the stream has no known position any more: the connection is to be closed.
@@ -282,6 +298,8 @@ impl FrameHead<'_> {
 pub struct FrameDecoder {
     buffer: BytesMut,
     limit: usize,
+    /// Bytes to come of a frame beyond the limit.
+    passed_over: usize,
 }
 
 impl Default for FrameDecoder {
@@ -300,12 +318,14 @@ impl FrameDecoder {
     /// A decoder that accepts frames of up to `limit` bytes, their length field included.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), limit }
+        Self { buffer: BytesMut::new(), limit, passed_over: 0 }
     }
 
     /// Takes more of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        let passed_over = self.passed_over.min(bytes.len());
+        self.passed_over -= passed_over;
+        self.buffer.extend_from_slice(bytes.get(passed_over..).unwrap_or_default());
     }
 
     /// How many bytes wait for the rest of their frame.
@@ -318,20 +338,56 @@ impl FrameDecoder {
     ///
     /// # Errors
     ///
-    /// When the bytes are no frame: the stream cannot be read further.
+    /// When the bytes are no frame, or the frame is beyond the limit: the stream cannot be read further.
     pub fn next_command(&mut self) -> Result<Option<RemotingCommand>, Error> {
-        let Some(length) = self.buffer.get(..LENGTH_OF_LENGTH) else { return Ok(None) };
-        let frame_length = self.checked_frame_length(BigEndian::read_u32(length))?;
+        let Some(frame_length) = self.frame_length(self.limit)? else { return Ok(None) };
+        self.read_whole(frame_length)
+    }
+
+    /// The next frame, or `None` when more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no frame: the stream cannot be read further.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Error> {
+        match self.frame_length(self.limit.max(LONGEST_PASSED_OVER))? {
+            Some(length) if length > self.limit => self.pass_over(length),
+            Some(length) => Ok(self.read_whole(length)?.map(Frame::Whole)),
+            None => Ok(None),
+        }
+    }
+
+    fn pass_over(&mut self, length: usize) -> Result<Option<Frame>, Error> {
+        if self.buffer.len() < PREFIX_LENGTH {
+            return Ok(None);
+        }
+        let (encoding, header_length) = self.checked_header_length(length.min(self.limit))?;
+        if self.buffer.len() < PREFIX_LENGTH + header_length {
+            return Ok(None);
+        }
+        let head = self.read_header(encoding, header_length)?;
+        let here = self.buffer.len().min(length);
+        self.passed_over = length - here;
+        self.buffer.advance(here);
+        Ok(Some(Frame::TooLong { head, length }))
+    }
+
+    fn read_header(&self, encoding: HeaderEncoding, length: usize) -> Result<RemotingCommand, Error> {
+        let header = self.buffer.get(PREFIX_LENGTH..PREFIX_LENGTH + length);
+        let header = header.ok_or(Error::UnexpectedEnd { what: "header" })?;
+        match encoding {
+            HeaderEncoding::Json => json_header::read(header),
+            HeaderEncoding::RocketMq => binary_header::read(header),
+        }
+    }
+
+    fn read_whole(&mut self, frame_length: usize) -> Result<Option<RemotingCommand>, Error> {
         if self.buffer.len() < frame_length {
             return Ok(None);
         }
         let (encoding, header_length) = self.checked_header_length(frame_length)?;
         let header_end = PREFIX_LENGTH + header_length;
-        let header = self.buffer.get(PREFIX_LENGTH..header_end).ok_or(Error::UnexpectedEnd { what: "header" })?;
-        let mut command = match encoding {
-            HeaderEncoding::Json => json_header::read(header)?,
-            HeaderEncoding::RocketMq => binary_header::read(header)?,
-        };
+        let mut command = self.read_header(encoding, header_length)?;
         if frame_length > header_end {
             command.body = self.buffer.split_to(frame_length).freeze().slice(header_end..);
         } else {
@@ -344,16 +400,15 @@ impl FrameDecoder {
         Ok(Some(command))
     }
 
-    fn checked_frame_length(&self, length: u32) -> Result<usize, Error> {
+    /// The length that the next frame claims, with its four bytes of length; `None` when they are not there yet.
+    fn frame_length(&self, limit: usize) -> Result<Option<usize>, Error> {
+        let Some(length) = self.buffer.get(..LENGTH_OF_LENGTH).map(BigEndian::read_u32) else { return Ok(None) };
         let claimed = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(LENGTH_OF_LENGTH);
-        if claimed < PREFIX_LENGTH || claimed > self.limit {
-            return Err(Error::BadLength {
-                what: "frame",
-                claimed: i64::from(length.cast_signed()),
-                limit: self.limit as u64,
-            });
+        if claimed < PREFIX_LENGTH || claimed > limit {
+            let claimed = i64::from(length.cast_signed());
+            return Err(Error::BadLength { what: "frame", claimed, limit: limit as u64 });
         }
-        Ok(claimed)
+        Ok(Some(claimed))
     }
 
     fn checked_header_length(&self, frame_length: usize) -> Result<(HeaderEncoding, usize), Error> {
@@ -400,6 +455,45 @@ mod tests {
             assert_eq!(decoder.next_command().unwrap().as_ref(), Some(&command));
             assert_eq!(decoder.buffered(), 0);
         }
+    }
+
+    #[test]
+    fn a_frame_beyond_the_limit_is_passed_over_and_what_surrounds_it_is_read() {
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
+            let (small, large) = (sample(encoding), sample(encoding).with_body(vec![7; 5_000]));
+            let mut bytes = Vec::new();
+            small.encode(&mut bytes).unwrap();
+            let length = bytes.len();
+            large.encode(&mut bytes).unwrap();
+            small.encode(&mut bytes).unwrap();
+            for step in [1, 7, 100, 4_000, bytes.len()] {
+                let mut decoder = FrameDecoder::with_limit(1_000);
+                let mut frames = Vec::new();
+                for part in bytes.chunks(step) {
+                    decoder.push(part);
+                    while let Some(frame) = decoder.next_frame().unwrap() {
+                        frames.push(frame);
+                    }
+                    assert!(decoder.buffered() <= 1_000 + step);
+                }
+                let head = RemotingCommand { body: Bytes::new(), ..large.clone() };
+                let too_long = Frame::TooLong { head, length: bytes.len() - 2 * length };
+                assert_eq!(frames, [Frame::Whole(small.clone()), too_long, Frame::Whole(small.clone())], "{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_beyond_all_bounds_or_with_a_header_beyond_the_limit_is_an_error() {
+        for (length, header) in [(u32::MAX, 10_u32), (256 * 1024 * 1024, 10), (2_000_000, 1_000_000)] {
+            let mut decoder = FrameDecoder::with_limit(1_000);
+            decoder.push(&[length.to_be_bytes(), header.to_be_bytes()].concat());
+            assert!(matches!(decoder.next_frame(), Err(Error::BadLength { .. })), "{length}");
+        }
+        let mut decoder = FrameDecoder::with_limit(1_000);
+        decoder.push(&2_000_u32.to_be_bytes());
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert!(matches!(decoder.next_command(), Err(Error::BadLength { what: "frame", .. })));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::Error;
-use super::batch::{InnerBatch, is_inner_batch};
 use super::sys_flag::message as bits;
 use crate::message::MessageExt;
 
@@ -107,12 +106,16 @@ pub fn decompress(codec: Codec, body: &[u8], limit: usize) -> Result<Bytes, Erro
 }
 
 impl MessageExt {
-    /// Restores the body if it is compressed, and clears the bit that says so. At an error the message is as before.
-    ///
-    /// An inner batch is one only if it could not be taken apart: its error is told here, where bad bodies are looked for.
+    /// True if a listener can have the message as it is: it was decoded, and its body is not compressed.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.sys_flag & bits::COMPRESSED == 0 && self.defect.is_none()
+    }
+
+    /// Restores the body if it is compressed, and clears the bit that says so. At an error, that of a message that could
+    /// not be decoded among them, the message is as before.
     pub(crate) fn decompress_body(&mut self, limit: usize) -> Result<(), Error> {
-        if is_inner_batch(self) {
-            InnerBatch::open(self)?;
+        if let Some(defect) = &self.defect {
+            return Err(Error::Undecodable { detail: defect.as_ref().to_owned() });
         }
         if let Some(codec) = Codec::of_sys_flag(self.sys_flag)? {
             self.message.body = decompress(codec, &self.message.body, limit)?;
@@ -143,7 +146,7 @@ fn bad(codec: Codec, error: impl std::fmt::Display) -> Error {
 #[cfg(feature = "zlib")]
 mod zlib {
     use flate2::Compression;
-    use flate2::read::{GzDecoder, ZlibDecoder, ZlibEncoder};
+    use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder, ZlibEncoder};
 
     use super::*;
 
@@ -157,13 +160,21 @@ mod zlib {
         Ok(compressed)
     }
 
-    /// Some senders write gzip under the flag of zlib.
+    /// Some senders write gzip, or DEFLATE without a header, under the flag of zlib.
     pub(super) fn decompress(body: &[u8], limit: usize) -> Result<Bytes, Error> {
         if body.starts_with(&GZIP_MAGIC) {
             read_limited(Codec::Zlib, body, limit, GzDecoder::new(body))
-        } else {
+        } else if has_zlib_header(body) {
             read_limited(Codec::Zlib, body, limit, ZlibDecoder::new(body))
+        } else {
+            read_limited(Codec::Zlib, body, limit, DeflateDecoder::new(body))
         }
+    }
+
+    /// RFC 1950: the method in the low half of the first byte is 8, and both bytes together are a multiple of 31.
+    fn has_zlib_header(body: &[u8]) -> bool {
+        let [method, flags, ..] = body else { return false };
+        method & 0x0F == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0
     }
 }
 
@@ -313,6 +324,24 @@ mod tests {
         let mut gzip = Vec::new();
         flate2::read::GzEncoder::new(&b"hello"[..], flate2::Compression::new(5)).read_to_end(&mut gzip).unwrap();
         assert_eq!(decompress(Codec::Zlib, &gzip, LIMIT).unwrap(), "hello");
+    }
+
+    #[cfg(feature = "zlib")]
+    #[test]
+    fn deflate_without_a_header_is_taken_for_zlib() {
+        for body in [Vec::new(), b"hello".to_vec(), text(), vec![0; 200_000]] {
+            for level in 0..=9 {
+                let mut raw = Vec::new();
+                let level = flate2::Compression::new(level);
+                flate2::read::DeflateEncoder::new(&body[..], level).read_to_end(&mut raw).unwrap();
+                assert_eq!(decompress(Codec::Zlib, &raw, LIMIT).unwrap(), body);
+                assert!(body.is_empty() || decompress(Codec::Zlib, &raw, body.len() - 1).is_err());
+                for length in (0..raw.len()).step_by(97) {
+                    let cut = decompress(Codec::Zlib, &raw[..length], LIMIT);
+                    assert!(matches!(cut, Err(Error::BadCompression { .. })), "{} of {}", length, raw.len());
+                }
+            }
+        }
     }
 
     #[test]

@@ -32,10 +32,17 @@ pub const MAX_PROPERTIES_LENGTH: usize = 32_767;
 ///
 /// Topic and broker name are those of the queue that was read: every message shares them instead of having its own.
 ///
-/// What 5.x brokers store as one message comes as the messages it holds. One that cannot be taken apart comes as it is: it
-/// is a bad message, not a bad row.
+/// What 5.x brokers store as one message comes as the messages it holds.
 ///
-/// The iterator ends behind the first error: what follows a broken message has no known beginning.
+/// A message of sound size always comes, since its size says where the next one begins. One that cannot be decoded (an
+/// unknown magic, a length that contradicts its size, a port beyond 16 bits, a batch that cannot be taken apart) holds
+/// what could be read, its offsets among it, and its defect: it is a bad message, not a bad row. Where its body could not
+/// be read, all its bytes take the body's place.
+///
+/// Text that is not UTF-8 and a negative length of properties are no defects. They are read as the Java client reads them:
+/// as U+FFFD, and as none.
+///
+/// The iterator ends behind an error: what follows a message of a wrong size has no known beginning.
 #[must_use]
 pub fn stored_messages<'a>(bytes: &'a Bytes, topic: &'a Arc<str>, broker_name: &'a Arc<str>) -> StoredMessages<'a> {
     StoredMessages { bytes, at: 0, topic, broker_name, unwrapped: None }
@@ -60,12 +67,16 @@ impl Iterator for StoredMessages<'_> {
             if let Some(message) = self.unwrapped.as_mut().and_then(InnerBatch::next) {
                 return Some(Ok(message));
             }
-            match self.next_stored()? {
-                Ok(message) if is_inner_batch(&message) => match InnerBatch::open(&message) {
-                    Ok(messages) => self.unwrapped = Some(messages),
-                    Err(_) => return Some(Ok(message)),
-                },
+            let mut message = match self.next_stored()? {
+                Ok(message) if message.defect.is_none() && is_inner_batch(&message) => message,
                 other => return Some(other),
+            };
+            match InnerBatch::open(&message) {
+                Ok(messages) => self.unwrapped = Some(messages),
+                Err(error) => {
+                    message.defect = Some(error.to_string().into());
+                    return Some(Ok(message));
+                }
             }
         }
     }
@@ -76,65 +87,85 @@ impl StoredMessages<'_> {
         if self.at >= self.bytes.len() {
             return None;
         }
-        let message = self.end_of_next().and_then(|end| Ok((self.read_fields(end)?, end)));
-        self.at = message.as_ref().map_or(self.bytes.len(), |(_, end)| *end);
-        Some(message.map(|(message, _)| message))
+        let end = self.end_of_next();
+        let message = end.as_ref().map(|end| self.read_message(*end)).map_err(Clone::clone);
+        self.at = end.unwrap_or(self.bytes.len());
+        Some(message)
     }
 
     /// Where the next message begins: the total size of this one tells, since later versions may write more behind the
     /// properties.
     fn end_of_next(&self) -> Result<usize, Error> {
         let left = self.bytes.get(self.at..).unwrap_or_default();
-        let total_size = Reader { bytes: left, at: 0 }.i32("message size")?;
+        let total_size = Reader { bytes: left, at: 0, defect: None }.i32("message size")?;
         match usize::try_from(total_size) {
             Ok(size) if (SHORTEST..=left.len()).contains(&size) => Ok(self.at + size),
             _ => Err(Error::BadLength { what: "message", claimed: total_size.into(), limit: left.len() as u64 }),
         }
     }
 
-    fn read_fields(&self, end: usize) -> Result<MessageExt, Error> {
-        let mut reader = Reader { bytes: self.bytes.get(..end).unwrap_or_default(), at: self.at };
-        let store_size = u32::from_be_bytes(reader.array("message size")?);
+    fn read_message(&self, end: usize) -> MessageExt {
+        const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let mut message = MessageExt {
+            message: Message::from_parts(Arc::clone(self.topic), Bytes::new(), 0, Properties::new()),
+            broker_name: Arc::clone(self.broker_name),
+            queue_id: 0,
+            queue_offset: 0,
+            commit_log_offset: 0,
+            born_timestamp: 0,
+            born_host: NOWHERE,
+            store_timestamp: 0,
+            store_host: NOWHERE,
+            reconsume_times: 0,
+            sys_flag: 0,
+            body_crc: 0,
+            store_size: 0,
+            prepared_transaction_offset: 0,
+            defect: None,
+        };
+        let mut reader = Reader { bytes: self.bytes.get(..end).unwrap_or_default(), at: self.at, defect: None };
+        let defect = self.read_fields(&mut reader, &mut message).err().or(reader.defect);
+        if let Some(error) = defect {
+            message.defect = Some(error.to_string().into());
+            // Brokers take no message without a body, and somebody may want to see what this one was.
+            if message.body().is_empty() {
+                message.message.body = self.bytes.slice(self.at..end);
+            }
+        }
+        message
+    }
+
+    /// Fills in one field after the other, so that a message with a defect has those before it.
+    fn read_fields(&self, reader: &mut Reader<'_>, message: &mut MessageExt) -> Result<(), Error> {
+        message.store_size = u32::from_be_bytes(reader.array("message size")?);
         let magic = reader.i32("magic")?;
-        let body_crc = u32::from_be_bytes(reader.array("body CRC")?);
-        let queue_id = reader.i32("queue id")?;
-        let flag = reader.i32("flag")?;
-        let queue_offset = reader.i64("queue offset")?;
-        let commit_log_offset = reader.i64("commit log offset")?;
-        let sys_flag = reader.i32("sysFlag")?;
-        let born_timestamp = reader.i64("born timestamp")?;
-        let born_host = reader.host("born host", sys_flag & BORN_HOST_V6 != 0)?;
-        let store_timestamp = reader.i64("store timestamp")?;
-        let store_host = reader.host("store host", sys_flag & STORE_HOST_V6 != 0)?;
-        let reconsume_times = reader.i32("reconsume times")?;
-        let prepared_transaction_offset = reader.i64("prepared transaction offset")?;
+        message.body_crc = u32::from_be_bytes(reader.array("body CRC")?);
+        message.queue_id = reader.i32("queue id")?;
+        message.message.flag = reader.i32("flag")?;
+        message.queue_offset = reader.i64("queue offset")?;
+        message.commit_log_offset = reader.i64("commit log offset")?;
+        message.sys_flag = reader.i32("sysFlag")?;
+        message.born_timestamp = reader.i64("born timestamp")?;
+        message.born_host = reader.host("born host", message.sys_flag & BORN_HOST_V6 != 0)?;
+        message.store_timestamp = reader.i64("store timestamp")?;
+        message.store_host = reader.host("store host", message.sys_flag & STORE_HOST_V6 != 0)?;
+        message.reconsume_times = reader.i32("reconsume times")?;
+        message.prepared_transaction_offset = reader.i64("prepared transaction offset")?;
         let body_length = reader.i32("body")?;
-        let body = self.slice(&mut reader, "body", body_length)?;
+        message.message.body = self.slice(reader, "body", body_length)?;
         let topic_length = match magic {
             MAGIC_V1 => reader.array("topic").map(|[length]| i32::from(length))?,
             MAGIC_V2 => reader.i16("topic")?.into(),
             other => return Err(Error::UnknownValue { what: "message magic", value: other.into() }),
         };
-        let topic = self.shared_topic(reader.take("topic", topic_length)?)?;
-        let properties_length = reader.i16("properties")?;
-        let properties = self.slice(&mut reader, "properties", properties_length.into())?;
-        let properties = Properties::from_encoded(properties).ok_or(Error::BadText { what: "properties" })?;
-        Ok(MessageExt {
-            message: Message::from_parts(topic, body, flag, properties),
-            broker_name: Arc::clone(self.broker_name),
-            queue_id,
-            queue_offset,
-            commit_log_offset,
-            born_timestamp,
-            born_host,
-            store_timestamp,
-            store_host,
-            reconsume_times,
-            sys_flag,
-            body_crc,
-            store_size,
-            prepared_transaction_offset,
-        })
+        let topic = reader.take("topic", topic_length)?;
+        if topic != self.topic.as_bytes() {
+            message.message.topic = String::from_utf8_lossy(topic).into();
+        }
+        let properties_length = i32::from(reader.i16("properties")?);
+        let properties = self.slice(reader, "properties", properties_length.max(0))?;
+        message.message.properties = Properties::from_encoded(properties);
+        Ok(())
     }
 
     fn slice(&self, reader: &mut Reader<'_>, what: &'static str, length: i32) -> Result<Bytes, Error> {
@@ -142,13 +173,12 @@ impl StoredMessages<'_> {
         let taken = reader.take(what, length)?.len();
         Ok(self.bytes.slice(start..start + taken))
     }
+}
 
-    fn shared_topic(&self, topic: &[u8]) -> Result<Arc<str>, Error> {
-        if topic == self.topic.as_bytes() {
-            return Ok(Arc::clone(self.topic));
-        }
-        std::str::from_utf8(topic).map(Arc::from).map_err(|_| Error::BadText { what: "topic" })
-    }
+/// Reason why a message from [`stored_messages`] could not be decoded; `None` for a sound one.
+#[must_use]
+pub fn defect_of(message: &MessageExt) -> Option<&str> {
+    message.defect.as_deref()
 }
 
 /// How many bytes [`encode_stored`] will write: the step from one commit log offset to the next.
@@ -235,6 +265,8 @@ fn put_host(out: &mut BytesMut, host: SocketAddr) {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The first wrong value that does not hide what follows it.
+    defect: Option<Error>,
 }
 
 impl<'a> Reader<'a> {
@@ -264,8 +296,11 @@ impl<'a> Reader<'a> {
             IpAddr::V4(Ipv4Addr::from(self.array::<4>(what)?))
         };
         let port = self.i32(what)?;
-        let port = u16::try_from(port).map_err(|_| Error::UnknownValue { what: "port", value: port.into() })?;
-        Ok(SocketAddr::new(ip, port))
+        let checked = u16::try_from(port);
+        if checked.is_err() {
+            self.defect.get_or_insert_with(|| Error::UnknownValue { what, value: port.into() });
+        }
+        Ok(SocketAddr::new(ip, checked.unwrap_or_default()))
     }
 
     fn take(&mut self, what: &'static str, length: i32) -> Result<&'a [u8], Error> {
@@ -301,6 +336,7 @@ mod tests {
             sys_flag: if host.starts_with('[') { STORE_HOST_V6 } else { 0 },
             store_size: 0,
             prepared_transaction_offset: 7,
+            defect: None,
         };
         message.store_size = u32::try_from(stored_size(&message)).unwrap();
         message
@@ -312,6 +348,27 @@ mod tests {
             encode_stored(message, &mut out).unwrap();
         }
         out.freeze()
+    }
+
+    /// Where the length of the body stands in a message with IPv4 addresses.
+    const BODY: usize = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4 + 8;
+
+    fn assert_undecodable(message: &mut MessageExt, detail: &str) {
+        assert!(!message.is_restored());
+        let error = message.decompress_body(1000).unwrap_err();
+        assert!(matches!(error, Error::Undecodable { .. }) && error.to_string().contains(detail), "{error}");
+    }
+
+    /// Three messages, with the bytes from `place` of the second replaced.
+    fn second_of_three(place: usize, replaced: &[u8]) -> (MessageExt, Vec<MessageExt>) {
+        let message = sample("T", "192.168.1.10:10911");
+        let mut bytes = BytesMut::from(&encoded(&[&message, &message, &message])[..]);
+        let place = stored_size(&message) + place;
+        bytes[place..place + replaced.len()].copy_from_slice(replaced);
+        let read: Vec<MessageExt> = read(&bytes.freeze()).into_iter().map(Result::unwrap).collect();
+        assert_eq!(read.len(), 3);
+        assert_eq!((&read[0], &read[2]), (&message, &message));
+        (message, read)
     }
 
     fn read(bytes: &Bytes) -> Vec<Result<MessageExt, Error>> {
@@ -415,7 +472,7 @@ mod tests {
         let mut read: Vec<MessageExt> = read(&bytes).into_iter().map(Result::unwrap).collect();
         assert_eq!(read.len(), 2);
         assert_eq!(read[1], next);
-        assert!(matches!(read[0].decompress_body(1000), Err(Error::UnknownValue { what: "sysFlag of a batch", .. })));
+        assert_undecodable(&mut read[0], "sysFlag of a batch has the unknown value");
     }
 
     #[test]
@@ -428,12 +485,25 @@ mod tests {
     fn a_batch_that_cannot_be_taken_apart_is_one_bad_message() {
         let (next, bytes) = with_inner_batch(&["a", "bc"], 0);
         let mut broken = BytesMut::from(&bytes[..]);
-        let body = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4 + 8 + 4;
-        broken[body..body + 4].copy_from_slice(&i32::MAX.to_be_bytes());
+        broken[BODY + 4..BODY + 8].copy_from_slice(&i32::MAX.to_be_bytes());
         let mut read: Vec<MessageExt> = read(&broken.freeze()).into_iter().map(Result::unwrap).collect();
         assert_eq!(read.len(), 2);
         assert_eq!(read[1], next);
-        assert!(matches!(read[0].decompress_body(1000), Err(Error::BadLength { what: "batched message", .. })));
+        assert_undecodable(&mut read[0], "batched message claims 2147483647 bytes");
+    }
+
+    #[test]
+    fn a_message_of_a_batch_that_cannot_be_decoded_leaves_the_others_alone() {
+        let (next, bytes) = with_inner_batch(&["a", "bc", "d"], 0);
+        let mut broken = BytesMut::from(&bytes[..]);
+        let second = BODY + 4 + 22 + "a".len() + "UNIQ_KEY_a_".len();
+        broken[second + 16..second + 20].copy_from_slice(&100_i32.to_be_bytes());
+        let mut read: Vec<MessageExt> = read(&broken.freeze()).into_iter().map(Result::unwrap).collect();
+        assert_eq!(read.len(), 4);
+        assert_eq!((read[0].body(), read[2].body(), &read[3]), (&Bytes::from("a"), &Bytes::from("d"), &next));
+        assert_eq!((read[0].defect.as_ref(), read[2].defect.as_ref()), (None, None));
+        assert_eq!((read[1].queue_offset, read[1].commit_log_offset), (6, next.commit_log_offset));
+        assert_undecodable(&mut read[1], "body claims 100 bytes");
     }
 
     #[test]
@@ -442,17 +512,58 @@ mod tests {
         let mut last = BytesMut::from(&bytes[..]);
         last[20..28].copy_from_slice(&i64::MAX.to_be_bytes());
         let mut read = read(&last.freeze());
-        assert!(read[0].as_mut().unwrap().decompress_body(1000).is_err());
+        assert_undecodable(read[0].as_mut().unwrap(), "queue offset has the unknown value");
     }
 
     #[test]
-    fn what_follows_a_broken_message_is_not_read() {
+    fn a_message_that_cannot_be_decoded_holds_what_could_be_read_and_leaves_its_neighbours_alone() {
+        let born_port = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4 + 8 + 4;
+        let topic = BODY + 4 + "Hello".len();
+        let properties = topic + 1 + "T".len();
+        let cases: [(usize, &[u8], &str); 6] = [
+            (4, &[0; 4], "message magic has the unknown value 0"),
+            (born_port, &70_000_i32.to_be_bytes(), "born host has the unknown value 70000"),
+            (BODY, &100_000_i32.to_be_bytes(), "body claims 100000 bytes"),
+            (topic, &[255], "topic claims 255 bytes"),
+            (properties, &9_999_i16.to_be_bytes(), "properties claims 9999 bytes"),
+            (36, &BORN_HOST_V6.to_be_bytes(), "claims"),
+        ];
+        for (place, replaced, detail) in cases {
+            let (sent, mut read) = second_of_three(place, replaced);
+            let bad = &mut read[1];
+            assert_undecodable(bad, detail);
+            assert_eq!(
+                (bad.queue_offset, bad.commit_log_offset, bad.store_size),
+                (sent.queue_offset, sent.commit_log_offset, sent.store_size)
+            );
+        }
+        let (sent, read) = second_of_three(born_port, &70_000_i32.to_be_bytes());
+        assert_eq!(read[1].message, sent.message, "a port hides nothing");
+        let (sent, read) = second_of_three(4, &[0; 4]);
+        assert_eq!((read[1].body(), read[1].topic()), (sent.body(), "T"));
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_and_negative_lengths_are_read_as_java_reads_them() {
+        let properties = BODY + 4 + "Hello".len() + 1 + "T".len();
+        let (sent, mut read) = second_of_three(properties + 2 + "TAGS_".len(), &[0xFF]);
+        assert!(read[1].is_restored());
+        assert_eq!((read[1].tag(), read[1].property("a")), (Some("\u{FFFD}agA"), Some("1")));
+        assert_eq!(read[1].body(), sent.body());
+        read = second_of_three(properties - 1, &[0xFF]).1;
+        assert_eq!((read[1].is_restored(), read[1].topic(), read[1].tag()), (true, "\u{FFFD}", Some("TagA")));
+        read = second_of_three(properties, &(-32_000_i16).to_be_bytes()).1;
+        assert_eq!((read[1].is_restored(), read[1].properties().len(), read[1].body()), (true, 0, sent.body()));
+    }
+
+    #[test]
+    fn what_follows_a_message_of_a_wrong_size_is_not_read() {
         let message = sample("T", "192.168.1.10:10911");
         let mut bytes = BytesMut::from(&encoded(&[&message, &message, &message])[..]);
-        bytes[stored_size(&message) + 4] = 0;
+        bytes[stored_size(&message)] = 0x7F;
         let read = read(&bytes.freeze());
         assert_eq!(read.len(), 2);
-        assert!(matches!(read[1], Err(Error::UnknownValue { what: "message magic", .. })));
+        assert!(matches!(read[1], Err(Error::BadLength { what: "message", .. })));
     }
 
     #[test]

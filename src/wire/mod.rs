@@ -37,11 +37,11 @@ mod hostile;
 use std::fmt;
 
 pub use code::{LanguageCode, RequestCode, ResponseCode};
-pub use command::{FrameDecoder, HeaderEncoding, RemotingCommand};
+pub use command::{Frame, FrameDecoder, HeaderEncoding, RemotingCommand};
 pub use ext_fields::{ExtFields, FieldSink, HeaderFields};
 
-/// The largest frame that is accepted or sent, with its four bytes of length: 16 MiB, as in the Java client
-/// (`com.rocketmq.remoting.frameMaxLength`).
+/// The largest frame that is sent, and accepted unless another limit is set, with its four bytes of length: 16 MiB, as in
+/// the Java client (`com.rocketmq.remoting.frameMaxLength`).
 pub const MAX_FRAME_LENGTH: usize = 16 * 1024 * 1024;
 
 /// What was wrong with bytes from a peer, or with a value that does not fit into the protocol.
@@ -86,6 +86,11 @@ pub enum Error {
         /// The field's name on the wire.
         field: &'static str,
     },
+    /// A stored message that could not be decoded, though its size is sound.
+    Undecodable {
+        /// What was wrong with it.
+        detail: String,
+    },
     /// A compressed body that cannot be restored.
     BadCompression {
         /// The codec.
@@ -111,6 +116,7 @@ impl fmt::Display for Error {
             Self::BadText { what } => write!(f, "{what} is not readable text"),
             Self::BadJson { what, detail } => write!(f, "{what} is not JSON: {detail}"),
             Self::MissingField { field } => write!(f, "field {field} is missing"),
+            Self::Undecodable { detail } => write!(f, "stored message cannot be decoded: {detail}"),
             Self::BadCompression { codec, detail } => write!(f, "{codec} body cannot be decompressed: {detail}"),
             Self::CodecNotBuilt { codec } => write!(f, "body is compressed with {codec}, which this build lacks"),
         }

@@ -17,6 +17,7 @@ mod order;
 mod requests;
 mod retry;
 mod routes;
+mod undecodable;
 mod window;
 
 use std::thread;

@@ -10,7 +10,7 @@ use rocketmq_sync::wire::batch::messages_of_batch;
 use rocketmq_sync::wire::body::{self, *};
 use rocketmq_sync::wire::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
 use rocketmq_sync::wire::header::*;
-use rocketmq_sync::wire::message::{encode_stored, stored_messages};
+use rocketmq_sync::wire::message::{defect_of, encode_stored, stored_messages};
 use rocketmq_sync::wire::message_id::{OffsetMessageId, UniqueId};
 use rocketmq_sync::wire::pop::{Receipt, message_offsets, order_counts, start_offsets};
 use rocketmq_sync::wire::recall::RecallHandle;
@@ -153,6 +153,10 @@ fn stored(input: &[u8]) -> Outcome {
             Ok(message) => {
                 let properties = message.properties().iter().count().min(3);
                 let ids = message.msg_id().len() + message.offset_msg_id().len();
+                if let Some(defect) = defect_of(&message) {
+                    last = Outcome::Error(defect.to_owned());
+                    continue;
+                }
                 last =
                     Outcome::Value(format!("{} {ids}", ".".repeat(properties) + message.tag().map_or("", |_| "tag")));
             }

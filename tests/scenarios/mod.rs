@@ -16,6 +16,7 @@ pub(crate) mod crash;
 pub(crate) mod deliveries;
 pub(crate) mod doctor;
 pub(crate) mod filter;
+pub(crate) mod foreign;
 pub(crate) mod inbox;
 pub(crate) mod kills;
 pub(crate) mod life;
@@ -106,6 +107,10 @@ macro_rules! for_each_scenario {
         $test! { retry::the_unacknowledged_rest_of_a_batch_comes_again on STANDARD }
         $test! { retry::of_what_came_together_only_the_messages_that_fail_come_again on STANDARD }
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
+        $test! { foreign::a_batch_with_foreign_text_is_shown_with_replacement_characters on STANDARD }
+        $test! { foreign::a_batch_whose_properties_outgrow_their_length_stops_no_queue on STANDARD }
+        $test! { foreign::a_body_in_raw_deflate_is_restored on STANDARD }
+        $test! { foreign::a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone on STANDARD }
         $test! { connections::connections_cut_in_mid_frame_cost_no_acknowledged_message on STANDARD }
         $test! { connections::connections_reset_every_moment_cost_no_acknowledged_message_and_no_membership on STANDARD }
         $test! { connections::connections_that_carry_nothing_any_more_are_replaced on STANDARD }

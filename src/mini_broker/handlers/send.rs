@@ -190,7 +190,7 @@ fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV
         return Err(Answer::refusal(ResponseCode::SYSTEM_ERROR, "java.lang.NullPointerException"));
     }
     let encoded = Bytes::copy_from_slice(header.properties.unwrap_or_default().as_bytes());
-    let properties = Properties::from_encoded(encoded).unwrap_or_default();
+    let properties = Properties::from_encoded(encoded);
     let mut message = Message::from_parts(header.topic.into(), body, header.flag, properties);
     if !is_v5 {
         message.properties.remove(property::WAIT);

@@ -387,6 +387,100 @@ fn a_reply_that_drips_in_slowly_is_waited_for() {
     assert_eq!(remoting.invoke(&address, request(&body), soon()).unwrap().body, body);
 }
 
+/// The frame of an answer whose length claims `more` bytes than there are.
+fn overlong(answer: &RemotingCommand, more: u32) -> Vec<u8> {
+    let mut bytes = encoded(answer);
+    let length = u32::try_from(bytes.len()).unwrap() - 4 + more;
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_frame_whose_length_lies_is_noticed_though_bytes_go_on_arriving() {
+    // The second is beyond the limit: it is passed over with all that follows it.
+    for more in [1_000_000, 20_000_000] {
+        let limit = Duration::from_millis(400);
+        let (remoting, _thread) = start(RemotingConfig { silence_limit: limit, ..config() });
+        let address = peer(move |number, mut wire| {
+            if number == 0 {
+                let first = wire.next().unwrap();
+                wire.send_bytes(&overlong(&echo_of(&first), more));
+            }
+            wire.echo();
+        });
+        let (sender, outcomes) = unbounded();
+        let begun = Instant::now();
+        remoting.invoke_async(&address, request(&Bytes::new()), soon(), report(&sender, 0));
+        let mut asked = 1;
+        let misled = loop {
+            wait(Duration::from_millis(10));
+            remoting.invoke_async(&address, request(&Bytes::new()), soon(), report(&sender, asked));
+            asked += 1;
+            match outcomes
+                .try_iter()
+                .find_map(|(_, outcome)| outcome.err().filter(|e| e.kind != ErrorKind::FrameTooLong))
+            {
+                Some(error) => break error,
+                None => assert!(begun.elapsed() < PATIENCE, "never noticed"),
+            }
+        };
+        assert_eq!(misled.kind, ErrorKind::Protocol, "{}", misled.detail);
+        assert!(misled.detail.contains("its length is wrong"), "{}", misled.detail);
+        // What a machine under load adds is not the rule's.
+        assert!(begun.elapsed() < limit * 8, "{:?}", begun.elapsed());
+        ping(&remoting, &address, soon()).unwrap();
+    }
+}
+
+#[test]
+fn a_large_frame_on_a_slow_line_is_waited_for_and_the_probes_are_answered_behind_it() {
+    let (remoting, _thread) = start(RemotingConfig { silence_limit: Duration::from_millis(200), ..config() });
+    let (sender, probes) = unbounded();
+    let address = peer(move |number, mut wire| {
+        assert_eq!(number, 0);
+        let reply = encoded(&echo_of(&wire.next().unwrap()).with_body(vec![1; 1024 * 1024]));
+        for part in reply.chunks(32 * 1024) {
+            wait(Duration::from_millis(30));
+            wire.send_bytes(part);
+        }
+        while let Some(request) = wire.next() {
+            let _ = sender.send(is_probe(&request));
+            wire.send(&echo_of(&request));
+        }
+    });
+    let first = current(&remoting, &address);
+    assert!(first.is_none());
+    assert_eq!(ping(&remoting, &address, soon()).unwrap().body.len(), 1024 * 1024);
+    ping(&remoting, &address, soon()).unwrap();
+    let probes: Vec<_> = probes.try_iter().collect();
+    assert!(probes.iter().filter(|is_probe| **is_probe).count() >= 2, "{probes:?}");
+}
+
+#[test]
+fn a_frame_beyond_the_limit_fails_its_own_request_and_no_other() {
+    let (remoting, _thread) = start(RemotingConfig { max_frame_length: 100_000, ..config() });
+    let address = echo_peer();
+    ping(&remoting, &address, soon()).unwrap();
+    let connection = current(&remoting, &address).unwrap();
+    let (sender, outcomes) = unbounded();
+    for (number, length) in [(0, 10), (1, 1_000_000), (2, 99_000), (3, 100_000), (4, 10)] {
+        remoting.invoke_async(&address, request(&vec![1; length].into()), soon(), report(&sender, number));
+    }
+    let mut outcomes: Vec<_> = (0..5).map(|_| outcomes.recv_timeout(PATIENCE).unwrap()).collect();
+    outcomes.sort_by_key(|(number, _)| *number);
+    for (number, outcome) in outcomes {
+        match outcome {
+            Ok(reply) => assert!([0, 2, 4].contains(&number), "{number}: {} bytes", reply.body.len()),
+            Err(error) => {
+                assert!([1, 3].contains(&number), "{number}: {}", error.detail);
+                assert_eq!((error.kind, error.certainty), (ErrorKind::FrameTooLong, Certainty::Unknown));
+                assert!(error.detail.contains("exceeds max_frame_length 100000"), "{}", error.detail);
+            }
+        }
+    }
+    assert!(Arc::ptr_eq(&connection, &current(&remoting, &address).unwrap()));
+}
+
 #[test]
 fn life_14_after_go_away_new_requests_take_a_new_connection_and_the_old_one_ends_when_drained() {
     let (remoting, _thread) = start(config());

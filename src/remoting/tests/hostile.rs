@@ -9,7 +9,8 @@ fn wrong_frames() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("length zero", frame(0, 0, b"")),
         ("negative length", frame(u32::MAX, 0, b"")),
-        ("a length beyond 16 MiB", frame(16 * 1024 * 1024 + 1, 10, b"{}")),
+        ("a length beyond 16 MiB, and a header that is none", frame(16 * 1024 * 1024 + 1, 10, b"{\"code\":0}")),
+        ("a length beyond all bounds", frame(0x7FFF_FFFF, 10, b"{}")),
         ("a header longer than its frame", frame(14, 4096, b"{\"code\":0}")),
         ("garbage JSON", frame(14, 10, b"{\"code\":,,")),
         ("JSON that is no command", frame(14, 10, b"[1,2,3,4] ")),

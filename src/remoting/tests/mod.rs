@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::transport::Plain;
 use super::*;
 use crate::error::Certainty;
-use crate::wire::{ExtFields, FieldSink, FrameDecoder, LanguageCode, ResponseCode};
+use crate::wire::{ExtFields, FieldSink, FrameDecoder, LanguageCode, MAX_FRAME_LENGTH, ResponseCode};
 use crate::worker::StdThreads;
 
 /// How long anything may take on a machine that is busy with other things.
@@ -61,6 +61,7 @@ fn config() -> RemotingConfig {
     RemotingConfig {
         connect_timeout: Duration::from_secs(10),
         silence_limit: Duration::from_secs(30),
+        max_frame_length: MAX_FRAME_LENGTH,
         outbox_limit: 32 * 1024 * 1024,
         completions_outbox_limit: 32 * 1024 * 1024,
         encoding: HeaderEncoding::Json,

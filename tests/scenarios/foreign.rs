@@ -1,0 +1,185 @@
+//! Messages that other clients write and this one never would: foreign text, raw DEFLATE, and replies that are too long.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rocketmq_sync::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::{Client, FilterExpression, Message, MessageQueue, PushConsumer};
+
+use super::deliveries::{Deliveries, end, member, set};
+use super::inbox;
+use super::raw::{self, fields};
+use super::{Cluster, eventually, unique};
+
+/// A message of a batch, as its sender encodes it.
+fn batched(body: &str, properties: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    let size = 22 + body.len() + properties.len();
+    message.extend(u32::try_from(size).expect("a small message").to_be_bytes());
+    // Magic, CRC, flag.
+    message.extend([0; 12]);
+    message.extend(u32::try_from(body.len()).expect("a small body").to_be_bytes());
+    message.extend(body.as_bytes());
+    message.extend(u16::try_from(properties.len()).expect("properties").to_be_bytes());
+    message.extend(properties);
+    message
+}
+
+/// The header of a send to queue 0, in its short form.
+fn header(topic: &str, sys_flag: &str, properties: &str, batch: bool) -> ExtFields {
+    fields(&[
+        ("a", "raw-producer"),
+        ("b", topic),
+        ("c", "TBW102"),
+        ("d", "4"),
+        ("e", "0"),
+        ("f", sys_flag),
+        ("g", "1700000000000"),
+        ("h", "0"),
+        ("i", properties),
+        ("j", "0"),
+        ("k", "false"),
+        ("m", if batch { "true" } else { "false" }),
+    ])
+}
+
+fn send_batch(cluster: &dyn Cluster, topic: &str, properties: &str, messages: &[Vec<u8>]) -> RemotingCommand {
+    let header = header(topic, "0", properties, true);
+    let request = RemotingCommand::request(RequestCode::SEND_BATCH_MESSAGE, &header).with_body(messages.concat());
+    raw::request(cluster.brokers()[0].address, request).expect("an answer")
+}
+
+fn await_committed(cluster: &dyn Cluster, group: &str, topic: &str, offset: i64) {
+    eventually("the whole queue is behind the group", || {
+        cluster.committed_offset(&cluster.brokers()[0].name, group, topic, 0) == Some(offset)
+    });
+}
+
+/// Brokers keep the properties of a batch byte for byte.
+pub(crate) fn a_batch_with_foreign_text_is_shown_with_replacement_characters(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let messages = [
+        batched("before", b"colour\x01red\x02"),
+        batched("foreign", b"colour\x01\xC7\xE0\x02size\x01large\x02"),
+        batched("after", b"colour\x01green\x02"),
+    ];
+    let answer = send_batch(cluster, &topic, "WAIT\u{1}true", &messages);
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+    let consumer = member(cluster, &group)
+        .subscribe(&topic, FilterExpression::all())
+        .each(deliveries.taker("consumer"))
+        .start()
+        .expect("a consumer");
+    deliveries.await_bodies(&set(&["before", "foreign", "after"]));
+    await_committed(cluster, &group, &topic, 3);
+    end([consumer]);
+    let foreign = deliveries.await_times("foreign", 1).remove(0);
+    assert_eq!((foreign.property("colour"), foreign.property("size")), (Some("\u{FFFD}\u{FFFD}"), Some("large")));
+    assert_eq!(deliveries.count(), 3);
+}
+
+/// A broker that adds properties of its own to those of a batch may store a length that reads as a negative one.
+pub(crate) fn a_batch_whose_properties_outgrow_their_length_stops_no_queue(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let long = ["long\u{1}", &"v".repeat(32_767 - 6), "\u{2}"].concat();
+    let answer = send_batch(cluster, &topic, "", &[batched("before", b"")]);
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+    let answer = send_batch(cluster, &topic, "WAIT\u{1}true\u{2}a\u{1}b", &[batched("long", long.as_bytes())]);
+    println!("a batch with properties of 32767 bytes and more of its own: {}", answer.response_code());
+    let is_stored = answer.response_code() == ResponseCode::SUCCESS;
+    let answer = send_batch(cluster, &topic, "", &[batched("after", b"")]);
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+    let consumer = member(cluster, &group)
+        .subscribe(&topic, FilterExpression::all())
+        .each(deliveries.taker("consumer"))
+        .start()
+        .expect("a consumer");
+    let expected: &[&str] = if is_stored { &["before", "long", "after"] } else { &["before", "after"] };
+    deliveries.await_bodies(&set(expected));
+    await_committed(cluster, &group, &topic, i64::try_from(expected.len()).expect("a small number"));
+    end([consumer]);
+    if is_stored {
+        let properties = deliveries.await_times("long", 1).remove(0).properties().len();
+        println!("it came with {properties} properties");
+    }
+}
+
+/// "hello deflate" in one stored block of DEFLATE, without the header and checksum of zlib.
+pub(crate) fn a_body_in_raw_deflate_is_restored(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 1);
+    let body = "hello deflate";
+    let length = u16::try_from(body.len()).expect("a small body");
+    let raw = [&[1][..], &length.to_le_bytes(), &(!length).to_le_bytes(), body.as_bytes()].concat();
+    let request =
+        RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, &header(&topic, "1", "", false)).with_body(raw);
+    let answer = raw::request(cluster.brokers()[0].address, request).expect("an answer");
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+    let consumer = member(cluster, &group)
+        .subscribe(&topic, FilterExpression::all())
+        .each(deliveries.taker("consumer"))
+        .start()
+        .expect("a consumer");
+    deliveries.await_bodies(&set(&[body]));
+    await_committed(cluster, &group, &topic, 1);
+    end([consumer]);
+}
+
+/// The queue of a message that is too long waits; the others of its broker are consumed on the same connection. Raising
+/// the limit is all it takes.
+pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(cluster: &dyn Cluster) {
+    const LIMIT: usize = 64 * 1024;
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 2);
+    let broker = cluster.brokers()[0].name.clone();
+    let (blocked, free) = (MessageQueue::new(&*topic, &*broker, 0), MessageQueue::new(&*topic, &*broker, 1));
+    let producer = inbox::producer(cluster).compression(None).start().expect("a producer");
+    let mut small = BTreeSet::new();
+    let mut send = |queue: &MessageQueue, body: String| {
+        producer.send_to(&Message::new(&*topic, body.clone()), queue).expect("a receipt");
+        small.insert(body);
+    };
+    // Together beyond the limit, one by one not.
+    (0..10).for_each(|number| send(&blocked, format!("{number}{}", "x".repeat(10_000))));
+    (0..10).for_each(|number| send(&free, format!("{number}{}", "y".repeat(10_000))));
+    let large = "z".repeat(2 * LIMIT);
+    producer.send_to(&Message::new(&*topic, large.clone()), &blocked).expect("a receipt");
+    send(&blocked, "behind it".to_owned());
+    small.remove("behind it");
+    let client = |limit| {
+        let builder =
+            Client::builder().name_servers([cluster.name_server_list()]).offset_interval(Duration::from_millis(200));
+        builder.max_frame_length(limit).start().expect("a client")
+    };
+    let start = |client: &Client, name: &'static str| -> PushConsumer {
+        PushConsumer::builder(&*group)
+            .client(client)
+            .consume_from(rocketmq_sync::ConsumeFromWhere::First)
+            .subscribe(&topic, FilterExpression::all())
+            .each(deliveries.taker(name))
+            .start()
+            .expect("a consumer")
+    };
+    let short = client(LIMIT);
+    let consumer = start(&short, "short");
+    deliveries.await_bodies(&small);
+    eventually("the queue is known to wait for a message that is too long", || {
+        consumer.explain(&blocked).is_some_and(|words| {
+            words.contains("from offset 10") && words.contains(&format!("exceeds max_frame_length {LIMIT}"))
+        })
+    });
+    // The broker's other queue goes on meanwhile.
+    let more = "more of the free queue".to_owned();
+    producer.send_to(&Message::new(&*topic, more.clone()), &free).expect("a receipt");
+    small.insert(more);
+    deliveries.await_bodies(&small);
+    end([consumer]);
+    drop(short);
+    let long = client(16 * 1024 * 1024);
+    let consumer = start(&long, "long");
+    small.extend([large, "behind it".to_owned()]);
+    deliveries.await_bodies(&small);
+    end([consumer]);
+}
