@@ -259,8 +259,10 @@ impl World {
         let number = self.next_number();
         let slot = &mut self.clients[pick % 2];
         if let Some((_, client)) = slot.take() {
-            // Members keep it alive.
-            drop(client.clone());
+            // A clone is as good as the first handle; members keep the client alive without any.
+            let clone = client.clone();
+            drop(client);
+            assert_eq!(clone.broker_versions().keys().filter(|broker| !BROKERS.contains(&&***broker)).count(), 0);
             return;
         }
         let client = Client::builder()
@@ -359,7 +361,7 @@ impl World {
     fn send(&mut self, pick: usize) {
         let Some(life) = chosen(&mut self.producers, pick, |_| true) else { return };
         let message = Message::new(TOPIC, "asynchronous");
-        let accepted = if pick % 3 == 0 {
+        let accepted = if pick.is_multiple_of(3) {
             life.member.send_tracked(message, 0, &self.completions)
         } else {
             let called_back = Arc::clone(&self.called_back);

@@ -262,7 +262,13 @@ impl Sender {
                 send.current = Some(Current { index: choice.start + index, begun: now, creates_topic });
                 Step::Answer { limit }
             }
-            Next::Pause { until } => Step::Pause { until },
+            Next::Pause { until } => {
+                // Every broker of this route has failed: what a name server says now counts behind the pause, however
+                // little the time since the route was last doubted.
+                self.core.refresh_route(&send.prepared.topic);
+                send.route = None;
+                Step::Pause { until }
+            }
             Next::GiveUp => Step::Over,
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
-use rocketmq_sync::mini_broker::{Fault, MiniBroker};
+use rocketmq_sync::mini_broker::{Fault, MiniBroker, RequestRecord};
 use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, PushConsumer};
 
@@ -134,6 +134,10 @@ fn progress_is_committed_soon_without_a_pull_or_a_round() {
     for offset in 1..=10 {
         mini.store(&queue, &message());
         assert!(mini.wait_for_committed_offset("workers", &queue, offset, PATIENCE), "{offset}");
+        let is_committed = |request: &RequestRecord| request.fields.get("commitOffset") == Some(&*offset.to_string());
+        eventually("a commit of its own", || {
+            mini.requests_of(RequestCode::UPDATE_CONSUMER_OFFSET).iter().any(is_committed)
+        });
     }
     assert!(consumer.shutdown(PATIENCE).is_clean());
 }

@@ -9,7 +9,9 @@ use crossbeam_channel::unbounded;
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
 use rocketmq_sync::wire::header::GetRouteInfoRequest;
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer};
+use rocketmq_sync::{
+    Certainty, Client, ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer,
+};
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer};
 
@@ -166,4 +168,19 @@ fn route_of(mini: &MiniBroker, topic: &str) -> Bytes {
     let header = GetRouteInfoRequest { topic, accept_standard_json_only: Some(true) };
     let [server] = &mini.name_servers()[..] else { panic!("one name server") };
     client.request(server, &RemotingCommand::request(ROUTE, &header), PATIENCE).unwrap().body
+}
+
+/// The route was doubted a moment ago, by the send before, and is not asked for again because it seems wrong. When all its
+/// brokers have failed, it is asked for during the pause.
+#[test]
+fn a_send_whose_known_brokers_have_all_failed_finds_the_one_that_is_back() {
+    let mini = mini(2);
+    mini.stop_broker("broker-a");
+    let producer = producer(&mini).route_interval(Duration::from_secs(60 * 60)).start().unwrap();
+    producer.send(&message()).unwrap();
+    mini.stop_broker("broker-b");
+    assert_eq!(producer.send(&message()).unwrap_err().certainty(), Certainty::NotSent);
+    mini.start_broker("broker-a").unwrap();
+    let receipt = producer.send(&message()).unwrap();
+    assert_eq!(&*receipt.queue.broker_name, "broker-a");
 }
