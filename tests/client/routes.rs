@@ -82,7 +82,8 @@ fn topics_that_are_sent_to_no_more_are_not_asked_for_any_more_and_their_brokers_
         mini.create_topic_on("broker-b", &format!("once-{number}"), 1, 1, 6);
     }
     let client = Client::builder().name_servers(mini.name_servers()).route_interval(OFTEN).heartbeat_interval(OFTEN);
-    let client = client.start().unwrap();
+    // A heartbeat that waits for a connection gives up before ten refreshes are over.
+    let client = client.request_timeout(OFTEN * 6).start().unwrap();
     let producer = rocketmq_sync::Producer::builder("senders").client(&client).start().unwrap();
     for number in 0..20 {
         producer.send(&Message::new(format!("once-{number}"), "x")).unwrap();
