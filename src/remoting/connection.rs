@@ -5,7 +5,7 @@
 //! is plain, idle and almost nothing is in flight (the lone caller saves a hand-over); otherwise bytes are appended and
 //! the selector writes them, all that have gathered in one call. Runs on callers' threads and on `rmq-remoting`.
 
-use std::io::{ErrorKind as IoErrorKind, IoSlice, Write};
+use std::io::{ErrorKind as IoErrorKind, Write};
 use std::sync::Arc;
 use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
@@ -450,11 +450,14 @@ impl State {
 }
 
 /// Writes until everything is written or the socket takes no more; returns how much it took.
+///
+/// Never with `write_vectored`: the standard library's `write` passes MSG_NOSIGNAL, its vectored write cannot, and a
+/// peer that has reset the connection would end a host process that leaves SIGPIPE at its default.
 fn write_until_full(mut socket: &TcpStream, frame: &Frame<'_>) -> usize {
     let mut written = 0;
     while written < frame.len() {
         let (head, body) = frame.rest(written);
-        match socket.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+        match socket.write(if head.is_empty() { body } else { head }) {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == IoErrorKind::Interrupted => {}

@@ -14,7 +14,7 @@ use super::transport::Transport;
 
 /// Bodies from this size on are queued as they are; smaller ones are copied behind their header, which costs less than
 /// another write.
-const LARGE_BODY: usize = 32 * 1024;
+pub(super) const LARGE_BODY: usize = 32 * 1024;
 /// A spare buffer larger than this is not kept.
 const KEPT_BUFFER: usize = 512 * 1024;
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alone;
 mod attempts;
 mod consume;
 mod deadlines;
@@ -18,6 +19,7 @@ mod requests;
 mod retry;
 mod routes;
 mod undecodable;
+mod signals;
 mod window;
 
 use std::thread;
