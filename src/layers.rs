@@ -13,13 +13,29 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &["wire"]),
     ("name_map", &[]),
     ("deadline", &[]),
-    ("worker", &["error"]),
-    ("remoting", &["wire", "error", "name_map", "worker"]),
-    ("client", &["remoting", "wire", "message", "error", "name_map", "deadline", "worker"]),
-    ("producer", &["client", "remoting", "wire", "properties", "message", "error", "name_map", "deadline", "worker"]),
+    ("logging", &[]),
+    ("worker", &["error", "logging"]),
+    ("remoting", &["wire", "error", "name_map", "logging", "worker"]),
+    ("client", &["remoting", "wire", "message", "error", "name_map", "deadline", "logging", "worker"]),
+    (
+        "producer",
+        &["client", "remoting", "wire", "properties", "message", "error", "name_map", "deadline", "logging", "worker"],
+    ),
     (
         "consumer",
-        &["producer", "client", "remoting", "wire", "properties", "message", "error", "name_map", "deadline", "worker"],
+        &[
+            "producer",
+            "client",
+            "remoting",
+            "wire",
+            "properties",
+            "message",
+            "error",
+            "name_map",
+            "deadline",
+            "logging",
+            "worker",
+        ],
     ),
     ("mini_broker", &["wire", "properties", "message", "error", "worker"]),
 ];
@@ -45,6 +61,7 @@ const IMPURE: &[&str] = &[
     "parking_lot",
     "mio::",
     "log::",
+    "logging::",
 ];
 
 /// Where decisions are made and nothing else.
@@ -89,7 +106,8 @@ fn nothing_but_timestamps_goes_by_the_clock_on_the_wall() {
 #[test]
 fn no_layer_uses_one_above_it() {
     let mut wrong = Vec::new();
-    for file in sources().iter().filter(|file| !["lib", "layers", "error_page", FOR_TESTS].contains(&file.module())) {
+    let is_above_all = |file: &Source| ["lib", "layers", "error_page", "deaths", FOR_TESTS].contains(&file.module());
+    for file in sources().iter().filter(|file| !is_above_all(file)) {
         let Some((_, allowed)) = LAYERS.iter().find(|(module, _)| *module == file.module()) else {
             wrong.push(format!("src/{}: its module has no place in LAYERS", file.name));
             continue;
@@ -98,6 +116,19 @@ fn no_layer_uses_one_above_it() {
             if used != file.module() && used != FOR_TESTS && !allowed.contains(&used.as_str()) {
                 wrong.push(format!("src/{}:{line}: {} uses crate::{used}", file.name, file.module()));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// A logger that panics must not take a service thread with it.
+#[test]
+fn every_line_of_the_log_is_written_behind_a_panic_boundary() {
+    let direct = |line: &str| line.contains("use log::") || line.split("log::").skip(1).any(|rest| rest.contains("!("));
+    let mut wrong = Vec::new();
+    for file in sources().iter().filter(|file| !["logging", "layers", "mini_broker"].contains(&file.module())) {
+        for (number, line) in (1..).zip(file.code.lines()).filter(|(_, line)| direct(line)) {
+            wrong.push(format!("src/{}:{number}: {line}", file.name));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

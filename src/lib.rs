@@ -104,6 +104,8 @@
 mod client;
 mod consumer;
 mod deadline;
+#[cfg(test)]
+mod deaths;
 mod error;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
@@ -111,6 +113,7 @@ pub mod guarantees {}
 mod error_page;
 #[cfg(test)]
 mod layers;
+mod logging;
 mod message;
 #[cfg(feature = "mini-broker")]
 pub mod mini_broker;

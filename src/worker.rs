@@ -1,19 +1,30 @@
-//! Threads with a name, an owner and an end: the only place of the library that starts one.
+//! Threads with a name, an owner, a panic boundary and an end: the only place of the library that starts one.
 //!
 //! All signals are blocked in our threads, so that handlers of the host program run on its own. An embedding host may
-//! replace how threads are made through [`ThreadStarter`].
+//! replace how threads are made through [`ThreadStarter`]. A thread that unwinds breaks its client: [`Health`].
 
+use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::{error, warn};
 
-/// How a thread is wanted.
+/// How long a new thread may take until it runs.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// How long the drop of a thread's owner waits for the thread.
+const DROP_GRACE: Duration = Duration::from_secs(1);
+
+/// Parameters of a thread to start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ThreadSpec {
@@ -23,13 +34,18 @@ pub struct ThreadSpec {
     pub stack_size: Option<usize>,
 }
 
-/// The work of a thread. It never panics: panics of user code are caught where that code is called.
+/// The work of a thread. It never panics: a panic within it is caught, logged, and breaks the client.
 pub type ThreadBody = Box<dyn FnOnce() + Send>;
 
-/// Waits until a thread is gone.
+/// Waits until a thread is gone. Called on a thread that ends the client, after the body has returned.
 pub type ThreadJoin = Box<dyn FnOnce() + Send + Sync>;
 
 /// Makes threads; a host that must know or control its threads (a plugin, an interpreter) brings its own.
+///
+/// It is called on the threads that start clients and consumers, and on the thread that sends asynchronously with a
+/// callback for the first time. A starter that blocks keeps that call waiting and nothing else. One that returns must
+/// have the body running within 5 s: otherwise the call fails with [`ErrorKind::Resource`], and the body does nothing
+/// when it is run later.
 pub trait ThreadStarter: Send + Sync {
     /// Runs `body` on a new thread, with all signals blocked if the platform has signals.
     ///
@@ -39,7 +55,7 @@ pub trait ThreadStarter: Send + Sync {
     fn start(&self, spec: &ThreadSpec, body: ThreadBody) -> io::Result<ThreadJoin>;
 }
 
-/// Threads of the standard library: what is used unless a host brings its own starter.
+/// Threads of the standard library: the default starter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdThreads;
 
@@ -75,35 +91,215 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     start()
 }
 
+thread_local! {
+    /// True on threads that others wait for: a call that waits there may wait for itself.
+    static IS_SERVICE: Cell<bool> = const { Cell::new(false) };
+    /// The [`Handover`] by which this thread got its body; nothing on a thread that is not ours.
+    static CURRENT: Cell<*const ()> = const { Cell::new(ptr::null()) };
+}
+
+/// True on a service thread of any client: those that run neither callbacks nor listeners.
+pub(crate) fn is_service_thread() -> bool {
+    IS_SERVICE.get()
+}
+
+/// Fails where a call that waits may wait for itself: a logger, an address map or a resolver that calls back.
+pub(crate) fn check_may_wait(call: &str) -> Result<()> {
+    if !is_service_thread() {
+        return Ok(());
+    }
+    let name = thread::current().name().unwrap_or("of the library").to_owned();
+    let detail = format!("{call} refused on thread {name}: it waits, and may wait for this thread; call it elsewhere");
+    Err(Error::new(ErrorKind::WrongThread, detail))
+}
+
+/// The deadline of a wait that reports how far it came: on a service thread it has passed.
+pub(crate) fn patience(deadline: Instant) -> Instant {
+    if is_service_thread() { deadline.min(Instant::now()) } else { deadline }
+}
+
+/// The words of a panic.
+pub(crate) fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
+}
+
+/// Runs `body`; a panic ends here, in a log line that begins with `what`.
+pub(crate) fn contain<T>(what: &str, body: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            error!("{what} panicked: {}", words_of(&*panic));
+            None
+        }
+    }
+}
+
+/// The state of a client's threads: sound, or broken by the first that died.
+#[derive(Default)]
+pub(crate) struct Health {
+    cause: OnceLock<Arc<str>>,
+    watcher: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Health {
+    /// Why the client is broken; `None` while all its threads live.
+    pub(crate) fn cause(&self) -> Option<&Arc<str>> {
+        self.cause.get()
+    }
+
+    /// Fails once a thread has died.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.cause() {
+            None => Ok(()),
+            Some(cause) => Err(Error::new(ErrorKind::Internal, &**cause)),
+        }
+    }
+
+    /// Lets `watcher` run when a thread dies: on that thread, without a lock.
+    pub(crate) fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        let _ = self.watcher.set(Box::new(watcher));
+    }
+
+    /// Notes the death of a thread. The first one breaks the client.
+    pub(crate) fn died(&self, thread: &str, how: &str) {
+        let cause = format!("thread {thread} died: {how}; its client is broken, start a new one");
+        let is_first = self.cause.set(Arc::from(&*cause)).is_ok();
+        error!("{cause}");
+        if is_first && let Some(watcher) = self.watcher.get() {
+            contain("the end of a broken client", watcher);
+        }
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("cause", &self.cause).finish_non_exhaustive()
+    }
+}
+
 /// What the threads of one client have in common.
 #[derive(Clone)]
 pub(crate) struct Threads {
-    starter: Arc<dyn ThreadStarter>,
+    /// The host's own starter, which is user code; `None` for [`StdThreads`].
+    hosts: Option<Arc<dyn ThreadStarter>>,
     stack_size: Option<usize>,
+    health: Arc<Health>,
+}
+
+/// The body of a thread that is being started. Taking it is the right to run it, or to drop it.
+#[derive(Clone)]
+struct Handover(Arc<Mutex<Option<ThreadBody>>>);
+
+impl Handover {
+    fn take(&self) -> Option<ThreadBody> {
+        self.0.lock().take()
+    }
+
+    /// Tells one thread from all others for as long as it or its owner lives.
+    fn token(&self) -> *const () {
+        Arc::as_ptr(&self.0).cast()
+    }
 }
 
 impl Threads {
-    pub(crate) fn new(starter: Arc<dyn ThreadStarter>, stack_size: Option<usize>) -> Self {
-        Self { starter, stack_size }
+    pub(crate) fn new(hosts: Option<Arc<dyn ThreadStarter>>, stack_size: Option<usize>) -> Self {
+        Self { hosts, stack_size, health: Arc::default() }
+    }
+
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// True if starting a thread runs code of the host, which a service thread must not do.
+    pub(crate) fn are_the_hosts(&self) -> bool {
+        self.hosts.is_some()
+    }
+
+    /// Runs `body` on a service thread, owned by the returned [`Worker`].
+    pub(crate) fn start_service(
+        &self,
+        name: impl Into<String>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<Worker> {
+        self.start(name, move || {
+            IS_SERVICE.set(true);
+            body();
+        })
     }
 
     /// Runs `body` on a thread that the returned [`Worker`] owns.
     pub(crate) fn start(&self, name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Result<Worker> {
-        let spec = ThreadSpec { name: name.into(), stack_size: self.stack_size };
+        let name = name.into();
+        let handover = Handover(Arc::new(Mutex::new(Some(Box::new(body)))));
         let (alive, ended) = bounded(0);
-        let (tell_id, id) = bounded(1);
-        let body: ThreadBody = Box::new(move || {
-            let _alive: Sender<()> = alive;
-            let _ = tell_id.send(thread::current().id());
-            body();
+        let (begin, begun) = bounded(1);
+        let spec = ThreadSpec { name: name.clone(), stack_size: self.stack_size };
+        let started = self.ask_starter(&spec, self.runner(&name, &handover, alive, begin)).and_then(|join| {
+            // The library's own starter has made a thread, which will run: a service thread need not wait for that.
+            if self.are_the_hosts() {
+                wait_for_begin(&handover, &begun, &name)?;
+            }
+            Ok(join)
         });
-        let join = self.starter.start(&spec, body).map_err(|error| {
-            Error::new(ErrorKind::Resource, format!("thread {} cannot be started: {error}", spec.name))
-        })?;
-        let id = id
-            .recv()
-            .map_err(|_| Error::new(ErrorKind::Resource, format!("thread {} ended before it began", spec.name)))?;
-        Ok(Worker { name: spec.name, id, ended, join: Some(join) })
+        match started {
+            Ok(join) => Ok(Worker { name, handover, ended, join: Some(join) }),
+            Err(error) => {
+                // A starter that has kept the body may still run it: it finds nothing to do.
+                drop(handover.take());
+                Err(error)
+            }
+        }
+    }
+
+    /// The body that the starter gets.
+    fn runner(&self, name: &str, handover: &Handover, alive: Sender<()>, begin: Sender<()>) -> ThreadBody {
+        let (name, health, handover) = (name.to_owned(), Arc::clone(&self.health), handover.clone());
+        let starting = thread::current().id();
+        Box::new(move || {
+            let _alive = alive;
+            // A starter that runs the body itself would never come back.
+            if thread::current().id() == starting {
+                return;
+            }
+            let Some(body) = handover.take() else { return };
+            CURRENT.set(handover.token());
+            let _ = begin.send(());
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+                health.died(&name, &format!("it panicked: {}", words_of(&*panic)));
+            }
+            // The host may use the thread for something else.
+            CURRENT.set(ptr::null());
+            IS_SERVICE.set(false);
+        })
+    }
+
+    fn ask_starter(&self, spec: &ThreadSpec, body: ThreadBody) -> Result<ThreadJoin> {
+        let starter = self.hosts.as_deref().unwrap_or(&StdThreads);
+        match catch_unwind(AssertUnwindSafe(|| starter.start(spec, body))) {
+            Ok(Ok(join)) => Ok(join),
+            Ok(Err(error)) => Err(not_started(&spec.name, &error)),
+            Err(panic) => {
+                Err(not_started(&spec.name, &format_args!("the thread starter panicked: {}", words_of(&*panic))))
+            }
+        }
+    }
+}
+
+fn not_started(name: &str, why: &dyn fmt::Display) -> Error {
+    Error::new(ErrorKind::Resource, format!("starting thread {name} failed: {why}"))
+}
+
+/// Waits until the thread runs: a starter may have queued the body behind others that never end.
+fn wait_for_begin(handover: &Handover, begun: &Receiver<()>, name: &str) -> Result<()> {
+    match begun.recv_timeout(START_LIMIT) {
+        Ok(()) => Ok(()),
+        Err(RecvTimeoutError::Disconnected) => Err(not_started(name, &"it ended before it began")),
+        // The body is gone: the thread has taken it at this very moment.
+        Err(RecvTimeoutError::Timeout) if handover.take().is_none() => Ok(()),
+        Err(RecvTimeoutError::Timeout) => {
+            Err(not_started(name, &format_args!("it did not run within {START_LIMIT:?}")))
+        }
     }
 }
 
@@ -113,11 +309,11 @@ impl fmt::Debug for Threads {
     }
 }
 
-/// The owner of one thread. Dropping it waits for the thread, except on the thread itself; so the owner first does
-/// what makes the thread end (drops the channel it waits on).
+/// The owner of one thread. Dropping it waits for the thread, for a second at most and never on the thread itself; so
+/// the owner first does what makes the thread end (drops the channel it waits on).
 pub(crate) struct Worker {
     name: String,
-    id: thread::ThreadId,
+    handover: Handover,
     ended: Receiver<()>,
     join: Option<ThreadJoin>,
 }
@@ -130,7 +326,7 @@ impl Worker {
 
     /// Whether the caller runs on this thread.
     pub(crate) fn is_current(&self) -> bool {
-        thread::current().id() == self.id
+        CURRENT.get() == self.handover.token()
     }
 
     /// Waits until the thread has ended; `false` when it has not by `deadline`, or cannot since it is the caller.
@@ -144,7 +340,7 @@ impl Worker {
         match self.ended.recv_deadline(deadline) {
             Err(RecvTimeoutError::Disconnected) => {
                 if let Some(join) = self.join.take() {
-                    join();
+                    contain("waiting for a thread's end", join);
                 }
                 true
             }
@@ -161,10 +357,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if !self.is_current()
-            && let Some(join) = self.join.take()
-        {
-            join();
+        if !self.is_current() && !self.join_until(Instant::now() + DROP_GRACE) {
+            warn!("thread {} is left behind: it did not end within {DROP_GRACE:?}", self.name);
         }
     }
 }
@@ -182,7 +376,7 @@ mod tests {
     use super::*;
 
     fn threads() -> Threads {
-        Threads::new(Arc::new(StdThreads), None)
+        Threads::new(None, None)
     }
 
     #[test]
@@ -221,5 +415,97 @@ mod tests {
         assert!(told.recv_timeout(Duration::from_secs(10)).unwrap());
         drop(worker);
         assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
+    }
+
+    /// A starter that does with each body what the test says.
+    struct Host<F>(F);
+
+    impl<F: Fn(ThreadBody) -> io::Result<ThreadJoin> + Send + Sync> ThreadStarter for Host<F> {
+        fn start(&self, _: &ThreadSpec, body: ThreadBody) -> io::Result<ThreadJoin> {
+            (self.0)(body)
+        }
+    }
+
+    fn hosted(start: impl Fn(ThreadBody) -> io::Result<ThreadJoin> + Send + Sync + 'static) -> Threads {
+        Threads::new(Some(Arc::new(Host(start))), None)
+    }
+
+    fn refusal(threads: &Threads) -> String {
+        let error = threads.start("rmq-test", || panic!("it ran")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Resource);
+        error.to_string()
+    }
+
+    #[test]
+    fn a_starter_that_queues_the_body_fails_the_start_and_runs_nothing_later() {
+        let queued = Arc::new(Mutex::new(Vec::new()));
+        let queue = Arc::clone(&queued);
+        let threads = hosted(move |body| {
+            queue.lock().push(body);
+            Ok(Box::new(|| panic!("nobody waits for what never began")))
+        });
+        let held = Arc::new(());
+        let kept = Arc::clone(&held);
+        let error = threads.start("rmq-test", move || panic!("it ran with {kept:?}")).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.detail()),
+            (ErrorKind::Resource, "starting thread rmq-test failed: it did not run within 5s")
+        );
+        assert_eq!(Arc::strong_count(&held), 1, "what the body owned is kept");
+        let body = queued.lock().pop().unwrap();
+        thread::Builder::new().spawn(body).unwrap().join().unwrap();
+        assert!(threads.health().check().is_ok());
+    }
+
+    #[test]
+    fn a_starter_that_panics_refuses_or_runs_the_body_itself_fails_the_start() {
+        assert!(refusal(&hosted(|_| panic!("a bad host"))).contains("a bad host"));
+        assert!(refusal(&hosted(|_| Err(io::Error::other("no more threads")))).contains("no more threads"));
+        let here = hosted(|body| {
+            body();
+            Ok(Box::new(|| ()))
+        });
+        assert!(refusal(&here).contains("ended before it began"));
+    }
+
+    #[test]
+    fn a_thread_that_panics_breaks_its_client_and_is_named() {
+        let threads = threads();
+        let (tell, told) = bounded(1);
+        let watched = Arc::downgrade(threads.health());
+        threads.health().watch(move || {
+            let _ = tell.send(watched.upgrade().is_some_and(|health| health.check().is_err()));
+        });
+        let mut worker = threads.start_service("rmq-test", || panic!("a fault")).unwrap();
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true));
+        assert!(worker.join_until(Instant::now() + Duration::from_secs(10)));
+        let error = threads.health().check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.detail().contains("rmq-test") && error.detail().contains("a fault"), "{error}");
+    }
+
+    #[test]
+    fn calls_that_wait_are_refused_on_service_threads_and_nowhere_else() {
+        let (tell, told) = bounded(2);
+        let tell_too = tell.clone();
+        let _service = threads().start_service("rmq-test", move || {
+            let _ = tell.send(check_may_wait("this").map_err(|error| error.kind()));
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Err(ErrorKind::WrongThread)));
+        let _other = threads().start("rmq-test", move || {
+            let _ = tell_too.send(check_may_wait("this").map_err(|error| error.kind()));
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Ok(())));
+        assert!(check_may_wait("this").is_ok());
+    }
+
+    #[test]
+    fn an_owner_that_is_dropped_leaves_a_thread_behind_that_does_not_end() {
+        let (release, wait) = bounded::<()>(0);
+        let worker = threads().start("rmq-test", move || assert!(wait.recv().is_err())).unwrap();
+        let before = Instant::now();
+        drop(worker);
+        assert!(before.elapsed() >= DROP_GRACE, "it did not wait at all");
+        drop(release);
     }
 }

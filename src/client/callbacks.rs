@@ -1,17 +1,18 @@
 //! The threads `rmq-callback-N`: users' callbacks, away from the selector.
 //!
-//! They are started when the first job comes, and run every job that was accepted, also those still queued at the end.
-//! A panic of user code is logged and costs nothing else.
+//! They are started by the first call that brings a callback, on that caller's thread, and run every job that was
+//! accepted, also those still queued at the end. A panic of user code is logged and costs nothing else.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use log::{error, warn};
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::worker::{Threads, Worker};
+use crate::error::{Error, ErrorKind, Result};
+use crate::logging::warn;
+use crate::worker::{Threads, Worker, check_may_wait, contain};
 
 /// Something that ends in user code. One box carries the state and the code to run.
 pub(crate) trait Job: Send {
@@ -24,10 +25,13 @@ pub(crate) struct Callbacks {
     threads: Threads,
     wanted: usize,
     state: RwLock<State>,
+    /// The caller that starts the threads at this moment; others wait for it.
+    starting: Mutex<Option<ThreadId>>,
+    started: Condvar,
 }
 
 enum State {
-    /// No job has come yet.
+    /// No callback was brought yet.
     Idle,
     Running {
         // Above the workers: dropped first, which ends them.
@@ -39,11 +43,85 @@ enum State {
 
 impl Callbacks {
     pub(crate) fn new(threads: Threads, wanted: usize) -> Self {
-        Self { threads, wanted, state: RwLock::new(State::Idle) }
+        let (state, starting, started) = (RwLock::new(State::Idle), Mutex::new(None), Condvar::new());
+        Self { threads, wanted, state, starting, started }
     }
 
-    /// Lets `job` run soon. When there is no thread for it any more, or none can be made, it runs here and now: a job
-    /// that was accepted is never lost.
+    /// Makes sure that the threads run. Before a job is accepted, on its caller's thread: the host's starter is user code
+    /// and may block.
+    pub(crate) fn start(&self, deadline: Instant) -> Result<()> {
+        if self.is_running()? {
+            return Ok(());
+        }
+        check_may_wait("starting the callback threads")?;
+        if !self.enter_start(deadline)? {
+            return Ok(());
+        }
+        let started = self.start_threads();
+        *self.starting.lock() = None;
+        self.started.notify_all();
+        started
+    }
+
+    fn is_running(&self) -> Result<bool> {
+        match &*self.state.read() {
+            State::Running { .. } => Ok(true),
+            State::Idle => Ok(false),
+            State::Ended => Err(Error::new(ErrorKind::NotRunning, "the client has been shut down")),
+        }
+    }
+
+    /// `true` when the caller is the one that starts the threads; `false` when another one has.
+    fn enter_start(&self, deadline: Instant) -> Result<bool> {
+        let failed = |why| Err(Error::new(ErrorKind::Resource, format!("starting the callback threads failed: {why}")));
+        let own = thread::current().id();
+        let mut starting = self.starting.lock();
+        loop {
+            // Under the lock: whoever has started them has left it.
+            if self.is_running()? {
+                return Ok(false);
+            }
+            let Some(other) = *starting else { break };
+            if other == own {
+                return failed("the thread starter sends itself");
+            }
+            if self.started.wait_until(&mut starting, deadline).timed_out() {
+                return failed("another call still starts them");
+            }
+        }
+        *starting = Some(own);
+        Ok(true)
+    }
+
+    fn start_threads(&self) -> Result<()> {
+        let (jobs, inbox) = unbounded();
+        let mut workers = Vec::new();
+        let mut refused = None;
+        for number in 0..self.wanted {
+            let inbox = inbox.clone();
+            match self.threads.start(format!("rmq-callback-{number}"), move || run_all(&inbox)) {
+                Ok(worker) => workers.push(worker),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(error) = refused {
+            if workers.is_empty() {
+                return Err(error);
+            }
+            warn!("callbacks run on {} threads in place of {}: {error}", workers.len(), self.wanted);
+        }
+        let mut state = self.state.write();
+        if matches!(*state, State::Idle) {
+            *state = State::Running { jobs, workers };
+            return Ok(());
+        }
+        drop(state);
+        // The client has ended meanwhile: without jobs the threads end, and are waited for.
+        drop(jobs);
+        self.is_running().map(drop)
+    }
+
+    /// Lets `job` run soon.
     pub(crate) fn submit(&self, job: Box<dyn Job>) {
         let unsent = match &*self.state.read() {
             State::Running { jobs, .. } => match jobs.send(job) {
@@ -52,34 +130,8 @@ impl Callbacks {
             },
             State::Idle | State::Ended => job,
         };
-        match self.running() {
-            Some(jobs) => drop(jobs.send(unsent)),
-            None => run_guarded(unsent),
-        }
-    }
-
-    /// The way to the threads, which are started now if they were not yet.
-    fn running(&self) -> Option<Sender<Box<dyn Job>>> {
-        let mut state = self.state.write();
-        match &*state {
-            State::Running { jobs, .. } => return Some(jobs.clone()),
-            State::Ended => return None,
-            State::Idle => {}
-        }
-        let (jobs, inbox) = unbounded();
-        let mut workers = Vec::new();
-        for number in 0..self.wanted {
-            let inbox = inbox.clone();
-            match self.threads.start(format!("rmq-callback-{number}"), move || run_all(&inbox)) {
-                Ok(worker) => workers.push(worker),
-                Err(error) => warn!("{error}"),
-            }
-        }
-        if workers.is_empty() {
-            return None;
-        }
-        *state = State::Running { jobs: jobs.clone(), workers };
-        Some(jobs)
+        // Nothing is accepted before the threads run, and everything accepted has been submitted before they end.
+        run_guarded(unsent);
     }
 
     /// Whether the caller runs on one of these threads.
@@ -104,6 +156,16 @@ impl Callbacks {
         }
         left_behind
     }
+
+    /// Leaves the threads to themselves, for jobs that threads which were left behind still submit. They end when nobody
+    /// is left who could.
+    pub(crate) fn leave(&self) {
+        let left = match &mut *self.state.write() {
+            State::Running { workers, .. } => std::mem::take(workers),
+            State::Idle | State::Ended => Vec::new(),
+        };
+        left.into_iter().for_each(Worker::detach);
+    }
 }
 
 impl fmt::Debug for Callbacks {
@@ -119,18 +181,14 @@ fn run_all(inbox: &Receiver<Box<dyn Job>>) {
 }
 
 fn run_guarded(job: Box<dyn Job>) {
-    if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
-        error!("a callback panicked");
-    }
+    contain("a callback", || job.run());
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::worker::StdThreads;
 
     struct Run<F>(F);
 
@@ -141,17 +199,23 @@ mod tests {
     }
 
     fn callbacks() -> Callbacks {
-        Callbacks::new(Threads::new(Arc::new(StdThreads), None), 1)
+        Callbacks::new(Threads::new(None, None), 1)
     }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
 
+    fn started() -> Callbacks {
+        let callbacks = callbacks();
+        callbacks.start(soon()).unwrap();
+        callbacks
+    }
+
     #[test]
     fn a_panicking_callback_does_not_keep_the_next_from_running() {
         let (sender, ran) = unbounded();
-        let callbacks = callbacks();
+        let callbacks = started();
         callbacks.submit(Box::new(Run(|| panic!("a user's mistake"))));
         callbacks.submit(Box::new(Run(move || sender.send(()).unwrap())));
         assert!(ran.recv_deadline(soon()).is_ok());
@@ -161,7 +225,7 @@ mod tests {
     #[test]
     fn what_was_accepted_runs_before_the_end_and_what_comes_later_runs_at_once() {
         let (sender, ran) = unbounded();
-        let callbacks = callbacks();
+        let callbacks = started();
         for number in 0..100 {
             let sender = sender.clone();
             callbacks.submit(Box::new(Run(move || sender.send(number).unwrap())));

@@ -6,12 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::remoting::{Resolve, SystemResolver};
+use crate::remoting::{AddressMap, Resolve, SystemResolver};
 use crate::wire::{HeaderEncoding, MAX_FRAME_LENGTH};
-use crate::worker::{StdThreads, ThreadStarter};
-
-/// Replaces a broker's address from a route by the one to dial: port-forwards, NAT, proxies, tests.
-pub(crate) type AddressMap = dyn Fn(&str) -> String + Send + Sync;
+use crate::worker::ThreadStarter;
 
 /// From room for any route and header up to what a frame's length can say.
 const FRAME_LENGTHS: RangeInclusive<usize> = 16 * 1024..=1024 * 1024 * 1024;
@@ -37,7 +34,7 @@ pub(crate) struct ClientConfig {
     pub(crate) header_encoding: HeaderEncoding,
     pub(crate) address_map: Option<Arc<AddressMap>>,
     pub(crate) resolver: Arc<dyn Resolve>,
-    pub(crate) thread_starter: Arc<dyn ThreadStarter>,
+    pub(crate) thread_starter: Option<Arc<dyn ThreadStarter>>,
     pub(crate) stack_size: Option<usize>,
 }
 
@@ -59,7 +56,7 @@ impl Default for ClientConfig {
             header_encoding: HeaderEncoding::Json,
             address_map: None,
             resolver: Arc::new(SystemResolver),
-            thread_starter: Arc::new(StdThreads),
+            thread_starter: None,
             stack_size: None,
         }
     }
@@ -235,7 +232,10 @@ macro_rules! client_options {
             self
         }
 
-        /// Replaces the addresses that routes name by those to dial: for port-forwards, NAT and proxies.
+        /// Replaces the addresses that routes name by those to dial: for port-forwards, NAT and proxies. Asked at each
+        /// dial, on a thread `rmq-resolve-N`, for every address but those of name servers; the result is resolved as any
+        /// other address. A map that panics, or takes longer than [`connect_timeout`](Self::connect_timeout), fails that
+        /// dial and nothing else.
         pub fn address_map(mut self, map: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
             self.$config().address_map = Some(std::sync::Arc::new(map));
             self
@@ -247,9 +247,10 @@ macro_rules! client_options {
             self
         }
 
-        /// Makes the client's threads. Default: the standard library.
+        /// Makes the client's threads. Default: the standard library. A client with a starter of its own has one more
+        /// thread, `rmq-starter`, which calls the starter for threads that resolve names.
         pub fn thread_starter(mut self, starter: impl $crate::worker::ThreadStarter + 'static) -> Self {
-            self.$config().thread_starter = std::sync::Arc::new(starter);
+            self.$config().thread_starter = Some(std::sync::Arc::new(starter));
             self
         }
 

@@ -3,6 +3,7 @@
 //! Runs on callers' threads. The lock is never held while the end is carried out.
 
 use std::fmt;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -15,7 +16,8 @@ pub(crate) struct Ending<R> {
 
 enum State<R> {
     Alive,
-    Underway,
+    /// Carried out by this thread, which cannot wait for itself: a logger may call back.
+    Underway(ThreadId),
     Ended(R),
 }
 
@@ -27,20 +29,22 @@ impl<R: Clone> Ending<R> {
     /// Carries out `end` for the first caller. Others get its report, waiting for it until `deadline`; `None` if the
     /// first caller has not finished by then.
     pub(crate) fn run(&self, deadline: Instant, end: impl FnOnce() -> R) -> Option<R> {
+        let own = thread::current().id();
         {
             let mut state = self.state.lock();
             loop {
                 match &*state {
                     State::Alive => break,
                     State::Ended(report) => return Some(report.clone()),
-                    State::Underway => {
+                    State::Underway(by) if *by == own => return None,
+                    State::Underway(_) => {
                         if self.ended.wait_until(&mut state, deadline).timed_out() {
                             return self.finished(&state);
                         }
                     }
                 }
             }
-            *state = State::Underway;
+            *state = State::Underway(own);
         }
         let report = end();
         *self.state.lock() = State::Ended(report.clone());
@@ -56,7 +60,7 @@ impl<R: Clone> Ending<R> {
     fn finished(&self, state: &State<R>) -> Option<R> {
         match state {
             State::Ended(report) => Some(report.clone()),
-            State::Alive | State::Underway => None,
+            State::Alive | State::Underway(_) => None,
         }
     }
 }
@@ -89,11 +93,17 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_is_asked_for_within_itself_does_not_wait_for_itself() {
+        let ending = Ending::new();
+        assert_eq!(ending.run(soon(), || ending.run(soon(), || Some(1)).unwrap_or(None)), Some(None));
+    }
+
+    #[test]
     fn a_second_caller_waits_for_the_first_until_its_own_deadline() {
         let ending = Ending::new();
         let (begun, has_begun) = bounded(0);
         let (release, wait) = bounded::<()>(0);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let end = || {
                 ending.run(soon(), || {
                     begun.send(()).unwrap();
@@ -101,7 +111,7 @@ mod tests {
                     7
                 })
             };
-            let first = std::thread::Builder::new().spawn_scoped(scope, end).unwrap();
+            let first = thread::Builder::new().spawn_scoped(scope, end).unwrap();
             has_begun.recv().unwrap();
             assert_eq!(ending.run(Instant::now() + Duration::from_millis(10), || 8), None);
             drop(release);

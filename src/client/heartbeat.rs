@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use log::{debug, info, warn};
 use parking_lot::Mutex;
 
 use super::Core;
 use super::member::{MemberId, MemberKey};
 use super::route::TopicRoute;
-use crate::error::{Certainty, Error, ErrorKind};
+use crate::error::{Certainty, Error};
+use crate::logging::{debug, info, warn};
 use crate::name_map::NameMap;
 use crate::remoting::Request;
 use crate::wire::RequestCode;
@@ -335,7 +335,7 @@ impl Core {
     }
 
     fn heartbeat_failed(self: &Arc<Self>, address: &Arc<str>, error: &Error) {
-        if error.kind() == ErrorKind::NotRunning {
+        if error.is_of_an_ended_client() {
             return;
         }
         let Some(Failed { is_news, again }) = self.heartbeats.failed(address, Instant::now()) else { return };

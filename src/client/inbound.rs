@@ -4,10 +4,9 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use log::warn;
-
 use super::Core;
 use super::member::MemberKey;
+use crate::logging::warn;
 use crate::remoting::RemotingEvents;
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};

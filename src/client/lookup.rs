@@ -7,10 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::warn;
-
 use super::route::{RouteWaiter, Routes};
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::warn;
 use crate::name_map::NameMap;
 use crate::remoting::{Completion, Outcome, Request};
 use crate::wire::body::{BrokerData, TopicRouteData};
@@ -183,8 +182,8 @@ impl Question {
                 }
                 self.unknown = Some(error);
             }
-            // The client was shut down: nobody else needs to be asked.
-            Err(error) if error.kind() == ErrorKind::NotRunning => return self.finish(Err(error)),
+            // The client has ended: nobody else needs to be asked.
+            Err(error) if error.is_of_an_ended_client() => return self.finish(Err(error)),
             Err(error) => self.failed = Some(error),
         }
         self.asked += 1;

@@ -33,6 +33,9 @@ pub(crate) trait Member: Send + Sync {
     /// Brokers say that the members of this group have changed.
     fn members_changed(&self) {}
 
+    /// A thread of the client has died: nothing can be received, stored or confirmed any more. Called on that thread.
+    fn client_broke(&self) {}
+
     /// Comes every offset interval.
     fn offsets_due(&self, _now: Instant) {}
 }

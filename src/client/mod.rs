@@ -40,7 +40,7 @@ use crate::name_map::NameMap;
 use crate::remoting::transport::Plain;
 use crate::remoting::{Remoting, RemotingConfig, RemotingThread, Request};
 use crate::wire::RemotingCommand;
-use crate::worker::Threads;
+use crate::worker::{Threads, patience};
 
 /// A route that seems wrong is asked for at most this often.
 const SUSPICION_INTERVAL: Duration = Duration::from_millis(500);
@@ -96,8 +96,8 @@ impl Client {
     }
 
     /// Sends a request of the caller's own making to a name server or broker and waits for its answer, for what this
-    /// library has no call for. An answer that is a refusal is an answer too. The address is dialled as it is given, and
-    /// the connection is the one that this client's members use as well.
+    /// library has no call for. An answer that is a refusal is an answer too. A broker's address is given as routes name
+    /// it (an address map applies), and the connection is the one that this client's members use as well.
     ///
     /// ```no_run
     /// # use rocketmq_sync::{Client, wire::{RemotingCommand, RequestCode, ResponseCode}};
@@ -115,10 +115,11 @@ impl Client {
     ///
     /// When no answer came: [`ErrorKind::Resolve`], [`ErrorKind::Connect`], [`ErrorKind::ConnectionLost`],
     /// [`ErrorKind::Timeout`] or [`ErrorKind::Protocol`]; [`ErrorKind::InvalidMessage`] when the request is larger than
-    /// a frame can be; [`ErrorKind::Forked`] in a child of the process that made the client.
+    /// a frame can be; [`ErrorKind::Forked`] in a child of the process that made the client; [`ErrorKind::Internal`] and
+    /// [`ErrorKind::WrongThread`] as their meanings say.
     pub fn request(&self, address: &str, request: &RemotingCommand, timeout: Duration) -> Result<RemotingCommand> {
         let core = self.core();
-        core.check_process()?;
+        core.check_usable()?;
         let asked = Request::new(request.request_code(), &request.ext_fields).with_body(&request.body);
         core.remoting.invoke(&Arc::from(address), asked, deadline_after(timeout)).map_err(Error::from)
     }
@@ -127,7 +128,7 @@ impl Client {
         config.complete(|name| env::var(name).ok());
         config.check()?;
         let identity = Identity::new(&config)?;
-        let threads = Threads::new(Arc::clone(&config.thread_starter), config.stack_size);
+        let threads = Threads::new(config.thread_starter.clone(), config.stack_size);
         let remoting_config = RemotingConfig {
             connect_timeout: config.connect_timeout,
             silence_limit: config.silence_limit,
@@ -136,6 +137,8 @@ impl Client {
             completions_outbox_limit: config.outbox_limit.max(COMPLETIONS_OUTBOX),
             encoding: config.header_encoding,
             resolve: Arc::clone(&config.resolver),
+            address_map: config.address_map.clone(),
+            unmapped: config.name_servers.clone(),
             transport: Arc::new(|_| Ok(Box::new(Plain))),
         };
         let inbound = Arc::new(Inbound::default());
@@ -146,7 +149,6 @@ impl Client {
                 remoting.clone(),
                 timer.clone(),
                 config.name_servers.clone(),
-                config.address_map.clone(),
                 Box::new(TellMembers { core: Weak::clone(core) }),
             )),
             callbacks: Callbacks::new(threads.clone(), config.callback_threads),
@@ -163,6 +165,12 @@ impl Client {
             threads,
         });
         inbound.attach(&core);
+        let broken = Arc::downgrade(&core);
+        core.threads.health().watch(move || {
+            if let Some(core) = broken.upgrade() {
+                core.end_broken();
+            }
+        });
         core.begin_duties();
         let running = Running { timer_thread, remoting_thread };
         Ok(Self { owner: Arc::new(Owner { core, running: Mutex::new(Some(running)) }) })
@@ -225,13 +233,20 @@ impl Drop for Owner {
         }
         let deadline = Instant::now() + DROP_GRACE;
         let Some(mut running) = self.running.lock().take() else { return };
-        let mut left_behind: Vec<String> = running.timer_thread.stop(deadline).into_iter().collect();
-        left_behind.extend(running.remoting_thread.stop(deadline));
-        for name in left_behind {
-            log::warn!("thread {name} outlives its client");
+        let timer_left = running.timer_thread.stop(deadline);
+        let mut left_behind = running.remoting_thread.stop(deadline);
+        // Threads that may still bring jobs for callbacks.
+        let may_submit = timer_left.is_some() || !running.remoting_thread.has_ended();
+        left_behind.extend(timer_left);
+        match may_submit {
+            true => self.core.callbacks.leave(),
+            false => left_behind.extend(self.core.callbacks.stop(deadline)),
         }
-        for name in self.core.callbacks.stop(deadline) {
-            log::warn!("thread {name} outlives its client: a callback is still running");
+        if !left_behind.is_empty() {
+            crate::logging::warn!(
+                "threads are left behind by their client: {} did not end in time",
+                left_behind.join(", ")
+            );
         }
     }
 }
@@ -292,7 +307,7 @@ impl Core {
             self.begin_farewell(address, farewell);
         }
         drop(confirm);
-        while let Ok(broker) = confirmed.recv_deadline(deadline) {
+        while let Ok(broker) = confirmed.recv_deadline(patience(deadline)) {
             missing.remove(&broker);
         }
         missing.iter().map(ToString::to_string).collect()
@@ -322,6 +337,28 @@ impl Core {
         Ok(())
     }
 
+    /// Fails also once a thread of the client has died.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        self.check_process()?;
+        self.threads.health().check()
+    }
+
+    /// Why the client is broken, for reports.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.threads.health().cause().map(ToString::to_string)
+    }
+
+    /// Ends what a client can no longer do after the death of one of its threads: everything pending is completed, the
+    /// connections are closed, so that brokers give its queues to other members, and its members begin nothing more.
+    /// Runs on the thread that died.
+    fn end_broken(&self) {
+        self.remoting.close();
+        for member in self.members() {
+            member.client_broke();
+        }
+        self.changed();
+    }
+
     /// The deadline of a request of the client's own.
     pub(crate) fn request_deadline(&self) -> Instant {
         Instant::now() + self.config.request_timeout
@@ -332,9 +369,11 @@ impl Core {
         self.changes.tell();
     }
 
-    /// Waits until `ready` says so, looking after each change; `false` at the deadline.
-    pub(crate) fn wait_for(&self, deadline: Instant, ready: impl FnMut() -> bool) -> bool {
-        self.changes.wait_for(deadline, ready)
+    /// Waits until `ready` says so, looking after each change; `false` at the deadline, on a service thread
+    /// at once, and when the client breaks.
+    pub(crate) fn wait_for(&self, deadline: Instant, mut ready: impl FnMut() -> bool) -> bool {
+        let is_broken = || self.threads.health().cause().is_some();
+        self.changes.wait_for(patience(deadline), || is_broken() || ready()) && !is_broken()
     }
 
     /// What all consumers of this client share; made by the first of them.
@@ -508,7 +547,7 @@ impl ClientChoice {
                 "client() is given together with options of a client (name_servers and others): set those on the client",
             )),
             (Some(client), None) => {
-                client.core().check_process()?;
+                client.core().check_usable()?;
                 Ok(client)
             }
             (None, own) => Client::start(own.map_or_else(ClientConfig::default, |config| *config)),

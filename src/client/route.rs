@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
-use log::{debug, info};
 use parking_lot::{Mutex, RwLock};
 
-use super::config::AddressMap;
 use super::lookup::{Joined, LookUps, Question};
 use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::{debug, info};
 use crate::message::MessageQueue;
 use crate::name_map::NameMap;
 use crate::remoting::Remoting;
 use crate::wire::body::{MASTER_ID, TopicRouteData};
 use crate::wire::name::CREATE_TOPIC_KEY;
+use crate::worker::check_may_wait;
 
 /// Queues that a topic gets that is created so. (Java: `defaultTopicQueueNums`)
 pub(crate) const AUTO_CREATE_QUEUES: i32 = 4;
@@ -70,8 +70,8 @@ impl Broker {
 }
 
 impl TopicRoute {
-    fn new(topic: &Arc<str>, data: &TopicRouteData, map: Option<&AddressMap>) -> Self {
-        let brokers = brokers_of(data, map);
+    fn new(topic: &Arc<str>, data: &TopicRouteData) -> Self {
+        let brokers = brokers_of(data);
         let master = |queue: &MessageQueue| brokers.iter().find(|broker| broker.name == queue.broker_name)?.master();
         let publish = data.write_queues(topic).into_iter().filter_map(|queue| {
             let address = Arc::clone(master(&queue)?);
@@ -82,13 +82,13 @@ impl TopicRoute {
     }
 
     /// The queues that `topic` would get where the route of [`CREATE_TOPIC_KEY`] leads.
-    fn to_be_created(topic: &Arc<str>, mut data: TopicRouteData, map: Option<&AddressMap>) -> Self {
+    fn to_be_created(topic: &Arc<str>, mut data: TopicRouteData) -> Self {
         for queue_data in &mut data.queue_datas {
             let queues = queue_data.read_queue_nums.min(AUTO_CREATE_QUEUES);
             queue_data.read_queue_nums = queues;
             queue_data.write_queue_nums = queues;
         }
-        Self { to_be_created: true, ..Self::new(topic, &data, map) }
+        Self { to_be_created: true, ..Self::new(topic, &data) }
     }
 
     pub(crate) fn broker(&self, name: &str) -> Option<&Broker> {
@@ -96,13 +96,10 @@ impl TopicRoute {
     }
 }
 
-fn brokers_of(data: &TopicRouteData, map: Option<&AddressMap>) -> Vec<Broker> {
+fn brokers_of(data: &TopicRouteData) -> Vec<Broker> {
     let brokers = data.broker_datas.iter().map(|broker| {
-        let mut addresses: Vec<(i64, Arc<str>)> = broker
-            .broker_addrs
-            .iter()
-            .map(|(id, address)| (*id, map.map_or_else(|| Arc::from(&**address), |map| Arc::from(map(address)))))
-            .collect();
+        let mut addresses: Vec<(i64, Arc<str>)> =
+            broker.broker_addrs.iter().map(|(id, address)| (*id, Arc::from(&**address))).collect();
         addresses.sort();
         Broker { name: Arc::from(&*broker.broker_name), addresses }
     });
@@ -127,7 +124,6 @@ pub(crate) struct Routes {
     current: AtomicUsize,
     /// One has answered since routes were last forgotten.
     is_answered: AtomicBool,
-    address_map: Option<Arc<AddressMap>>,
     known: RwLock<NameMap<Known>>,
     looked_up: Mutex<LookUps>,
     /// Topics that do not exist and are sent to, while the name servers are asked for what they would be created with;
@@ -169,7 +165,6 @@ impl Routes {
         remoting: Remoting,
         timer: Timer,
         name_servers: Vec<Arc<str>>,
-        address_map: Option<Arc<AddressMap>>,
         watcher: Box<dyn RouteWatcher>,
     ) -> Self {
         Self {
@@ -178,7 +173,6 @@ impl Routes {
             name_servers,
             current: AtomicUsize::new(0),
             is_answered: AtomicBool::new(false),
-            address_map,
             known: RwLock::default(),
             looked_up: Mutex::default(),
             creating: Mutex::default(),
@@ -240,6 +234,7 @@ impl Routes {
             known.note_use();
             return Ok(Arc::clone(&known.route));
         }
+        check_may_wait("waiting for a route")?;
         let (answer, answered) = bounded(1);
         self.look_up_to_publish(topic, deadline, Box::new(move |route| drop(answer.send(route))));
         answered.recv_deadline(deadline).unwrap_or_else(|_| Err(self.unheard(topic)))
@@ -298,7 +293,7 @@ impl Routes {
     fn answered(self: &Arc<Self>, question: &Question, data: Result<TopicRouteData>) {
         let topic = &question.topic;
         match data {
-            Ok(data) => self.found(TopicRoute::new(topic, &data, self.address_map.as_deref())),
+            Ok(data) => self.found(TopicRoute::new(topic, &data)),
             Err(error) if error.kind() == ErrorKind::NoRoute => {
                 let ended = self.looked_up.lock().end_if_nobody_sends(topic);
                 match ended {
@@ -330,7 +325,7 @@ impl Routes {
             match data {
                 Ok(data) => {
                     debug!("topic {topic} does not exist yet; the first message will create it");
-                    self.found(TopicRoute::to_be_created(&topic, data.clone(), self.address_map.as_deref()));
+                    self.found(TopicRoute::to_be_created(&topic, data.clone()));
                 }
                 // Nobody creates topics: what was wrong is still that the topic does not exist.
                 Err(error) if error.kind() == ErrorKind::NoRoute => {

@@ -5,12 +5,14 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::error::Result;
-use crate::worker::{Threads, Worker};
+use crate::worker::{Threads, Worker, words_of};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -25,7 +27,14 @@ impl Timer {
     pub(crate) fn start(threads: &Threads) -> Result<(Self, TimerThread)> {
         let (jobs, inbox) = unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        let worker = threads.start("rmq-timer", move || run(&inbox, &stopped))?;
+        let health = Arc::clone(threads.health());
+        let worker = threads.start_service("rmq-timer", move || {
+            let mut waiting = BinaryHeap::new();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut waiting, &inbox, &stopped))) {
+                // Before what waits is dropped: whoever is told of that is told the reason.
+                health.died("rmq-timer", &format!("it panicked: {}", words_of(&*panic)));
+            }
+        })?;
         Ok((Self { jobs }, TimerThread { stop, worker }))
     }
 
@@ -95,8 +104,7 @@ impl PartialEq for Scheduled {
 
 impl Eq for Scheduled {}
 
-fn run(inbox: &Receiver<Scheduled>, stopped: &Receiver<()>) {
-    let mut waiting = BinaryHeap::new();
+fn run(waiting: &mut BinaryHeap<Scheduled>, inbox: &Receiver<Scheduled>, stopped: &Receiver<()>) {
     loop {
         let received = match waiting.peek() {
             Some(Scheduled { due, .. }) => {
@@ -128,15 +136,14 @@ fn run(inbox: &Receiver<Scheduled>, stopped: &Receiver<()>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::SeqCst;
 
     use super::*;
-    use crate::worker::StdThreads;
+    use crate::worker::Health;
 
     fn start() -> (Timer, TimerThread) {
-        Timer::start(&Threads::new(Arc::new(StdThreads), None)).unwrap()
+        Timer::start(&Threads::new(None, None)).unwrap()
     }
 
     #[test]
@@ -188,6 +195,28 @@ mod tests {
         });
         let runs = done.recv().unwrap();
         assert!((1..5).contains(&runs), "{runs} runs");
+    }
+
+    /// A send that waits here for its next attempt says why it ends.
+    #[test]
+    fn jobs_of_a_timer_that_dies_are_dropped_when_the_reason_is_known() {
+        struct Told(Sender<bool>, Arc<Health>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.send(self.1.check().is_err());
+            }
+        }
+        let threads = Threads::new(None, None);
+        let (timer, _thread) = Timer::start(&threads).unwrap();
+        let (sender, dropped) = unbounded();
+        for _ in 0..2 {
+            let told = Told(sender.clone(), Arc::clone(threads.health()));
+            timer.after(Duration::from_secs(3600), move || drop(told));
+        }
+        timer.after(Duration::ZERO, || panic!("a fault"));
+        assert_eq!(dropped.recv_timeout(Duration::from_secs(20)), Ok(true));
+        assert_eq!(dropped.recv_timeout(Duration::from_secs(20)), Ok(true));
+        assert!(threads.health().check().unwrap_err().detail().contains("rmq-timer"));
     }
 
     #[test]

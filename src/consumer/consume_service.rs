@@ -4,20 +4,19 @@
 //! it, so that a batch size of 1 costs no channel message for each message. User code runs under a panic boundary; the
 //! workers never wait for the network.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use log::{error, warn};
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::logging::{error, warn};
 use crate::message::MessageExt;
 use crate::wire;
-use crate::worker::{Threads, Worker};
+use crate::worker::{Threads, Worker, contain, words_of};
 
 use super::listener::{ConsumeContext, ConsumeStatus};
 use super::member::Consumer;
@@ -124,7 +123,10 @@ fn run(inbox: &Receiver<Work>, shared: &Shared) {
         shared.idle.fetch_sub(1, Ordering::Relaxed);
         let Ok(work) = received else { return };
         let Work { consumer, window, request } = work;
-        Share { consumer: &consumer, window: &window, request: &request, shared }.consume();
+        // Beyond the listener's own boundary: whatever unwinds here costs its messages a retry, and no thread.
+        contain("consuming messages", || {
+            Share { consumer: &consumer, window: &window, request: &request, shared }.consume();
+        });
     }
 }
 
@@ -136,23 +138,75 @@ struct Share<'a> {
     shared: &'a Shared,
 }
 
+/// A claim that is not reported yet. Dropped so, since something unwound, it reports that its messages failed, or that
+/// they are consumed if they are.
+struct Unreported<'a> {
+    share: &'a Share<'a>,
+    claim: Option<Claim>,
+    is_consumed: bool,
+}
+
+impl<'a> Unreported<'a> {
+    fn failed(share: &'a Share<'a>, claim: Claim) -> Self {
+        Self { share, claim: Some(claim), is_consumed: false }
+    }
+
+    fn consumed(share: &'a Share<'a>) -> Self {
+        Self { share, claim: None, is_consumed: true }
+    }
+
+    fn messages(&self) -> &'a [MessageExt] {
+        self.claim.as_ref().map_or(&[], |claim| self.share.request.messages(claim))
+    }
+
+    /// Takes the first `count` messages out.
+    fn split_to(&mut self, count: usize) -> Self {
+        let claim = self.claim.as_mut().map(|claim| claim.split_to(count));
+        Self { share: self.share, claim, is_consumed: self.is_consumed }
+    }
+
+    /// Keeps what is consumed, to be reported together with what follows it.
+    fn add(&mut self, consumed: Claim) {
+        let next = match self.claim.as_mut() {
+            None => Some(consumed),
+            Some(before) => before.join(consumed).err(),
+        };
+        if let Some(next) = next {
+            self.report();
+            self.claim = Some(next);
+        }
+    }
+
+    fn report(&mut self) {
+        if let Some(claim) = self.claim.take().filter(|claim| !claim.is_empty()) {
+            self.share.report(claim, if self.is_consumed { usize::MAX } else { 0 }, RetryDelay::Growing);
+        }
+    }
+}
+
+impl Drop for Unreported<'_> {
+    fn drop(&mut self) {
+        // Never a second panic while the first unwinds.
+        contain("reporting a failed claim", || self.report());
+    }
+}
+
 impl Share<'_> {
     /// Claims batches until none is left. Batches that were consumed one behind the other are reported together.
     fn consume(&self) {
         self.call_for_help();
-        let mut consumed = None;
+        let mut consumed = Unreported::consumed(self);
         let mut looked = Instant::now();
         loop {
             let now = Instant::now();
             if now - looked > LOOK_AFTER {
                 looked = now;
-                self.report_consumed(consumed.take());
+                consumed.report();
                 self.call_for_help();
             }
             let Some(claim) = self.request.claim(self.consumer.options.consume_batch, now) else { break };
-            self.consume_batch(claim, &mut consumed);
+            self.consume_batch(Unreported::failed(self, claim), &mut consumed);
         }
-        self.report_consumed(consumed);
     }
 
     /// Lets an idle worker join when there is more in the request than one batch; that worker calls the next.
@@ -165,53 +219,40 @@ impl Share<'_> {
 
     /// Gives a batch to the listener. A message that cannot be decoded or decompressed fails without it, and parts the
     /// batch: its neighbours would fail with it each time they come again.
-    fn consume_batch(&self, mut claim: Claim, consumed: &mut Option<Claim>) {
-        let messages = self.request.messages(&claim);
+    fn consume_batch<'a>(&'a self, mut batch: Unreported<'a>, consumed: &mut Unreported<'a>) {
+        let messages = batch.messages();
         if messages.iter().all(MessageExt::is_restored) {
             let (done, delay) = self.call(messages);
-            return self.settle(claim, done, delay, consumed);
+            return self.settle(batch, done, delay, consumed);
         }
-        while !claim.is_empty() {
-            let (readable, trouble) = self.decompressed(self.request.messages(&claim));
-            let batch = claim.split_to(readable.len());
+        while !batch.messages().is_empty() {
+            let (readable, trouble) = self.decompressed(batch.messages());
+            let share = batch.split_to(readable.len());
             if !readable.is_empty() {
                 let (done, delay) = self.call(&readable);
-                self.settle(batch, done, delay, consumed);
+                self.settle(share, done, delay, consumed);
             }
             if let Some(error) = trouble {
-                let bad = claim.split_to(1);
-                let offset = self.request.messages(&bad).first().map_or(0, |message| message.queue_offset);
+                let mut bad = batch.split_to(1);
+                let offset = bad.messages().first().map_or(0, |message| message.queue_offset);
                 warn!(
                     "reading message {offset} of {} failed: {error}; it takes the retry path without its listener",
                     self.window.queue
                 );
-                self.report(bad, 0, RetryDelay::Growing);
+                bad.report();
             }
         }
     }
 
     /// Reports what the listener has done, or keeps it for later when all is consumed.
-    fn settle(&self, claim: Claim, done: usize, delay: RetryDelay, consumed: &mut Option<Claim>) {
-        if done < self.request.messages(&claim).len() {
-            self.report_consumed(consumed.take());
-            return self.report(claim, done, delay);
+    fn settle<'a>(&'a self, mut batch: Unreported<'a>, done: usize, delay: RetryDelay, consumed: &mut Unreported<'a>) {
+        let is_consumed = done == batch.messages().len();
+        let Some(claim) = batch.claim.take() else { return };
+        if is_consumed {
+            return consumed.add(claim);
         }
-        *consumed = match consumed.take() {
-            None => Some(claim),
-            Some(mut before) => match before.join(claim) {
-                Ok(()) => Some(before),
-                Err(claim) => {
-                    self.report_consumed(Some(before));
-                    Some(claim)
-                }
-            },
-        };
-    }
-
-    fn report_consumed(&self, consumed: Option<Claim>) {
-        if let Some(claim) = consumed {
-            self.report(claim, usize::MAX, RetryDelay::Growing);
-        }
+        consumed.report();
+        self.report(claim, done, delay);
     }
 
     fn report(&self, claim: Claim, consumed: usize, delay: RetryDelay) {
@@ -256,9 +297,4 @@ impl Share<'_> {
         });
         (context.consumed(status, messages.len()), context.retry_delay)
     }
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
 }

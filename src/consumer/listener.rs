@@ -76,7 +76,7 @@ where
     move |messages: &[MessageExt], context: &mut ConsumeContext| {
         for message in messages {
             if let Err(error) = consume(message) {
-                log::warn!("message {} of {} will be retried: {error}", message.msg_id(), context.queue);
+                crate::logging::warn!("message {} of {} will be retried: {error}", message.msg_id(), context.queue);
                 return ConsumeStatus::RetryLater;
             }
         }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as ChannelSender;
-use log::debug;
 use parking_lot::Mutex;
 
 use crate::client::Core;
 use crate::client::config::ClientConfig;
 use crate::client::member::{Member, MemberId, MemberKey};
 use crate::client::route::TopicRoute;
+use crate::logging::debug;
 use crate::name_map::NameMap;
 use crate::producer::sender::Sender;
 use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
@@ -188,6 +188,14 @@ impl Member for ConsumerMember {
 
     fn members_changed(&self) {
         let _ = self.0.rebalance.send(RebalanceEvent::Notified(self.0.id));
+    }
+
+    /// What has not begun is left to the broker, which gives the queues to another member.
+    fn client_broke(&self) {
+        for window in self.0.offsets.all_windows() {
+            window.messages.lock().drain();
+        }
+        self.0.pool.close();
     }
 
     fn offsets_due(&self, now: Instant) {

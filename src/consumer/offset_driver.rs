@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use log::warn;
 use parking_lot::{Mutex, RwLock};
 
 use crate::client::Core;
+use crate::logging::warn;
 use crate::message::MessageQueue;
 
 use super::offset_store::{Commit, OffsetStore};
@@ -201,7 +201,7 @@ impl OffsetDriver {
             let commits = self.store.lock().flush(Instant::now());
             let sent = !commits.is_empty();
             self.send(commits);
-            if before == 0 || Instant::now() >= deadline {
+            if before == 0 || Instant::now() >= deadline || self.core.broken().is_some() {
                 break;
             }
             let pause = deadline.min(Instant::now() + Duration::from_millis(if sent { 500 } else { 50 }));

@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
-use log::{debug, info, warn};
 
 use crate::client::identity::wall_clock_millis;
 use crate::client::member::MemberId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::{debug, info, warn};
 use crate::message::{MessageExt, MessageQueue};
 use crate::properties::name;
 use crate::remoting::{Completion, Outcome, Request};
@@ -21,7 +21,7 @@ use crate::wire::header::{PullMessageRequest, PullMessageResponse};
 use crate::wire::message::stored_messages;
 use crate::wire::sys_flag::pull as pull_flag;
 use crate::wire::{self, RemotingCommand, RequestCode, ResponseCode};
-use crate::worker::{Threads, Worker};
+use crate::worker::{Health, Threads, Worker};
 
 use super::member::{Consumer, Subscription};
 use super::offset_driver::Window;
@@ -114,9 +114,9 @@ impl PullThread {
     pub(super) fn start(threads: &Threads) -> Result<Self> {
         let (events, inbox) = unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        let answers = events.clone();
-        let worker = threads.start("rmq-pull", move || {
-            PullService { tables: BTreeMap::new(), answers, actions: Vec::new() }.run(&inbox, &stopped);
+        let (answers, health) = (events.clone(), Arc::clone(threads.health()));
+        let worker = threads.start_service("rmq-pull", move || {
+            PullService { health, tables: BTreeMap::new(), answers, actions: Vec::new() }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -127,6 +127,8 @@ impl PullThread {
 }
 
 struct PullService {
+    /// Nothing is to be done any more once the client is broken.
+    health: Arc<Health>,
     tables: BTreeMap<MemberId, Row>,
     /// Where answers come back.
     answers: Sender<PullEvent>,
@@ -141,7 +143,7 @@ struct Row {
 
 impl PullService {
     fn run(mut self, inbox: &Receiver<PullEvent>, stopped: &Receiver<()>) {
-        loop {
+        while self.health.cause().is_none() {
             let next = self.tables.values().filter_map(|row| row.table.next_deadline()).min();
             let patience = next.map_or(Duration::from_secs(60), |next| next.saturating_duration_since(Instant::now()));
             select! {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use log::info;
 use parking_lot::Mutex;
 
 use crate::client::config::{ClientConfig, client_options, invalid};
@@ -16,6 +15,7 @@ use crate::client::identity::wall_clock_millis;
 use crate::client::{Client, ClientChoice, Core};
 use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::info;
 use crate::message::{MessageExt, MessageQueue};
 use crate::producer::sender::Sender;
 use crate::wire::body::{SUBSCRIBE_ALL, SubscriptionData};
@@ -23,6 +23,7 @@ use crate::wire::name::{
     DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_group, check_topic, is_system_group, retry_topic,
 };
 use crate::wire::version::release_name;
+use crate::worker::{check_may_wait, is_service_thread};
 
 use super::allocate::AllocateStrategy;
 use super::consume_service::Pool;
@@ -135,6 +136,8 @@ pub struct ConsumerReport {
     pub only_begun: bool,
     /// The process is a child of the one that made the consumer: nothing was done.
     pub forked: bool,
+    /// Why the client is broken, if one of its threads has died: see [`ErrorKind::Internal`].
+    pub broken: Option<String>,
 }
 
 impl ConsumerReport {
@@ -163,13 +166,15 @@ impl PushConsumer {
     ///
     /// # Errors
     ///
-    /// What is still missing at the deadline, for each topic.
+    /// What is still missing at the deadline, for each topic; [`ErrorKind::Internal`] when a thread of the client has died.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
-        self.core().check_process()?;
+        self.core().check_usable()?;
+        check_may_wait("wait_ready")?;
         let deadline = deadline_after(timeout);
         if self.core().wait_for(deadline, || self.missing().is_empty()) {
             return Ok(());
         }
+        self.core().check_usable()?;
         Err(Error::new(ErrorKind::Timeout, format!("{} is not ready: {}", self.group(), self.missing().join("; "))))
     }
 
@@ -259,7 +264,7 @@ impl PushConsumer {
 
     /// True on threads that an end would wait for.
     fn is_own_thread(&self) -> bool {
-        self.consumer.pool.is_current() || self.core().callbacks.is_current()
+        self.consumer.pool.is_current() || self.core().callbacks.is_current() || is_service_thread()
     }
 
     /// Begins the end; what is returned ends when both services have let go of the consumer. Any number of times.
@@ -289,6 +294,7 @@ impl PushConsumer {
             failed_not_handed_back: left.iter().map(WindowSummary::failed).sum(),
             offsets_not_stored,
             brokers_not_told,
+            broken: self.core().broken(),
             ..ConsumerReport::default()
         };
         info!("consumer {} has ended: {report:?}", self.group());

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
-use log::{info, warn};
 
 use crate::client::member::MemberId;
 use crate::client::route::TopicRoute;
 use crate::error::Result;
-use crate::worker::{Threads, Worker};
+use crate::logging::{info, warn};
+use crate::worker::{Health, Threads, Worker};
 
 use super::member::Consumer;
 use super::pull_service::PullEvent;
@@ -46,9 +46,9 @@ impl RebalanceThread {
     pub(super) fn start(threads: &Threads) -> Result<Self> {
         let (events, inbox) = unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        let answers = events.clone();
-        let worker = threads.start("rmq-rebalance", move || {
-            RebalanceService { rows: BTreeMap::new(), answers, rounds: 0 }.run(&inbox, &stopped);
+        let (answers, health) = (events.clone(), Arc::clone(threads.health()));
+        let worker = threads.start_service("rmq-rebalance", move || {
+            RebalanceService { health, rows: BTreeMap::new(), answers, rounds: 0 }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -59,6 +59,8 @@ impl RebalanceThread {
 }
 
 struct RebalanceService {
+    /// Nothing is to be done any more once the client is broken.
+    health: Arc<Health>,
     rows: BTreeMap<MemberId, Row>,
     answers: Sender<RebalanceEvent>,
     rounds: u64,
@@ -81,7 +83,7 @@ struct Round {
 
 impl RebalanceService {
     fn run(mut self, inbox: &Receiver<RebalanceEvent>, stopped: &Receiver<()>) {
-        loop {
+        while self.health.cause().is_none() {
             let next = self.rows.values().map(Row::next_step).min();
             let patience = next.map_or(Duration::from_secs(60), |next| next.saturating_duration_since(Instant::now()));
             select! {
@@ -238,7 +240,7 @@ impl Row {
             Notice::Undecided { topic, trouble } => {
                 // A new group's retry topic is born with its first heartbeat: that it is not there yet is no news.
                 if *topic == self.consumer.retry_topic {
-                    log::debug!("{group}: the queues of {topic} stay as they are: {trouble}");
+                    crate::logging::debug!("{group}: the queues of {topic} stay as they are: {trouble}");
                 } else {
                     warn!("{group}: the queues of {topic} stay as they are: {trouble}");
                 }

@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
-
 use crate::error::Error;
+use crate::logging::{debug, info, warn};
 use crate::message::{Message, MessageExt};
 use crate::producer::sender::{AsyncSend, Done};
 use crate::properties::{Properties, name};

@@ -98,6 +98,18 @@ error_kinds! {
         [NotSent],
         "Correct the selector: it returns an index into the queues that it was given, whose number can change at any time."
     }
+    Internal = 8 {
+        "A thread of the client has died, by a fault of this library or a panic in code that it was given; the client is \
+         broken.",
+        [NotSent, Unknown],
+        "Start a new client. The log names the thread and the panic: unless it is the program's own (its logger), please \
+         report it."
+    }
+    WrongThread = 9 {
+        "A call that waits was made on one of the library's own service threads, where it may wait for itself.",
+        [NotSent],
+        "Make the call on another thread: hand the work over from a logger, an address map or a resolver that calls back."
+    }
     Resolve = 10 {
         "A host name could not be resolved.",
         [NotSent],

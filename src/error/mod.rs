@@ -177,6 +177,11 @@ impl Error {
         }
     }
 
+    /// True if the client itself is over: nothing else need be tried.
+    pub(crate) fn is_of_an_ended_client(&self) -> bool {
+        matches!(self.kind(), ErrorKind::NotRunning | ErrorKind::Internal)
+    }
+
     /// The code with which a broker or name server refused.
     #[must_use]
     pub fn broker_code(&self) -> Option<ResponseCode> {

@@ -12,7 +12,7 @@ use super::clock::{Clock, Timekeeper};
 use super::server::Server;
 use super::state::{Condition, NameServer, Node, Release, Settings, State};
 use crate::error::{Error, ErrorKind, Result};
-use crate::worker::{StdThreads, Threads};
+use crate::worker::Threads;
 
 /// The thread's name.
 const THREAD: &str = "mini-broker";
@@ -162,7 +162,7 @@ impl MiniBrokerBuilder {
             let address = add_broker(&mut server, index, &name, SocketAddr::new(self.bind.ip(), 0))?;
             brokers.push((name, address));
         }
-        let worker = Threads::new(Arc::new(StdThreads), None).start(THREAD, move || server.run())?;
+        let worker = Threads::new(None, None).start(THREAD, move || server.run())?;
         Ok(MiniBroker { name_servers, brokers, jobs: Some(jobs), worker, waker })
     }
 }

@@ -59,6 +59,7 @@ mod store;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mio::Waker;
@@ -71,6 +72,9 @@ pub use state::Release;
 
 use crate::worker::Worker;
 use server::Job;
+
+/// How long a mini broker that is dropped may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running mini broker. See the [module](self) for what it is.
 ///
@@ -108,6 +112,8 @@ impl Drop for MiniBroker {
             // Without a wake-up the thread sees its end when the next request or deadline wakes it.
             log::warn!("{} cannot be woken to end: {error}", self.worker.name());
         }
+        // Longer than the drop of the worker would wait: what comes next may count threads and ports.
+        self.worker.join_until(Instant::now() + END_LIMIT);
     }
 }
 

@@ -11,6 +11,7 @@ use super::sender::{AsyncSend, Done};
 use super::window::Permit;
 use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
+use crate::worker::check_may_wait;
 
 /// A queue of finished sends, each under the token it was sent with.
 ///
@@ -93,11 +94,15 @@ impl Completions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Forked`] in a child of the process that made the queue.
+    /// [`ErrorKind::Forked`] in a child of the process that made the queue; [`ErrorKind::WrongThread`] on a service thread
+    /// of the library, if it may wait.
     pub fn take(&self, into: &mut Vec<Completed>, timeout: Duration) -> Result<usize> {
         if self.shared.is_forked() {
             let detail = "the process was forked after these completions were made: make new ones in the child";
             return Err(Error::new(ErrorKind::Forked, detail));
+        }
+        if !timeout.is_zero() {
+            check_may_wait("Completions::take")?;
         }
         let deadline = deadline_after(timeout);
         let entries = {

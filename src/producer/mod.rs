@@ -17,8 +17,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::info;
-
 pub use self::completions::{Completed, Completions};
 pub use self::result::{SendResult, SendStatus};
 pub use self::selector::by_hash;
@@ -34,11 +32,13 @@ use crate::client::member::{Member, MemberId, MemberKey};
 use crate::client::{Client, ClientChoice, Core};
 use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::info;
 use crate::message::{Message, MessageQueue};
 use crate::wire::ResponseCode;
 use crate::wire::body::{HeartbeatData, ProducerData};
 use crate::wire::compression::{Codec, DEFAULT_LEVEL};
 use crate::wire::name::{DEFAULT_PRODUCER_GROUP, check_group};
+use crate::worker::{check_may_wait, is_service_thread};
 
 /// How long a producer that is dropped without `shutdown` waits for what is in flight.
 const DROP_GRACE: Duration = Duration::from_secs(1);
@@ -116,6 +116,8 @@ pub struct ProducerReport {
     pub only_begun: bool,
     /// The process is a child of the one that made the producer: nothing was done.
     pub forked: bool,
+    /// Why the client is broken, if one of its threads has died: see [`ErrorKind::Internal`].
+    pub broken: Option<String>,
 }
 
 impl ProducerReport {
@@ -210,7 +212,7 @@ impl Producer {
     /// Sends without waiting for the broker; `callback` gets the result, exactly once, on a thread `rmq-callback-N`.
     ///
     /// When the in-flight window is full the call waits for room until the send timeout, or fails at once with
-    /// [`ProducerBuilder::fail_when_full`].
+    /// [`ProducerBuilder::fail_when_full`]. The first such call of a client starts its callback threads.
     ///
     /// # Errors
     ///
@@ -219,7 +221,7 @@ impl Producer {
     where
         F: FnOnce(Result<SendResult>) + Send + 'static,
     {
-        self.begin_async(message, Target::InTurn, |permit| Callback { callback, permit })
+        self.begin_with_callback(message, Target::InTurn, callback)
     }
 
     /// [`send_async`](Self::send_async) to one queue; see [`send_to`](Self::send_to).
@@ -243,7 +245,7 @@ impl Producer {
         if let Err(error) = check_topic_of(&message, queue) {
             return Err(Rejected { error, message });
         }
-        self.begin_async(message, Target::Queue(queue.clone()), |permit| Callback { callback, permit })
+        self.begin_with_callback(message, Target::Queue(queue.clone()), callback)
     }
 
     /// [`send_async`](Self::send_async) to the queue that `select` chooses; see [`send_with`](Self::send_with), and for the
@@ -260,7 +262,7 @@ impl Producer {
     {
         let selected = self.enter_call().and_then(|_call| self.sender.select_queue(&message, self.deadline(), select));
         match selected {
-            Ok(queue) => self.begin_async(message, Target::Queue(queue), |permit| Callback { callback, permit }),
+            Ok(queue) => self.begin_with_callback(message, Target::Queue(queue), callback),
             Err(error) => Err(Rejected { error, message }),
         }
     }
@@ -333,6 +335,7 @@ impl Producer {
     /// What is still missing at the deadline.
     pub fn wait_ready(&self, topics: &[&str], timeout: Duration) -> Result<()> {
         let deadline = deadline_after(timeout);
+        check_may_wait("wait_ready")?;
         for topic in topics {
             let _call = self.enter_call()?;
             let route = self.core().routes.wait(&Arc::from(*topic), deadline)?;
@@ -343,6 +346,7 @@ impl Producer {
             };
             for queue in &route.publish {
                 if !self.core().wait_for(deadline, || is_heard(&queue.address)) {
+                    self.core().check_usable()?;
                     let detail = format!("broker {} has not answered yet", queue.queue.broker_name);
                     return Err(Error::new(ErrorKind::Timeout, detail).with_address(&queue.address));
                 }
@@ -384,11 +388,16 @@ impl Producer {
         if let Some(report) = self.ending.report() {
             return report;
         }
-        if self.core().callbacks.is_current() {
+        if self.is_own_thread() {
             self.refuse_sends();
             return only_begun();
         }
         self.ending.run(deadline, || self.end(deadline)).unwrap_or_else(only_begun)
+    }
+
+    /// True on threads that an end would wait for.
+    fn is_own_thread(&self) -> bool {
+        self.core().callbacks.is_current() || is_service_thread()
     }
 
     fn refuse_sends(&self) {
@@ -400,8 +409,13 @@ impl Producer {
         self.refuse_sends();
         let unresolved = self.window.drain(deadline) + self.calls.drain(deadline);
         let brokers_not_told = self.core().part(self.member.id, deadline);
-        let report =
-            ProducerReport { unresolved, untaken: self.untaken(), brokers_not_told, ..ProducerReport::default() };
+        let report = ProducerReport {
+            unresolved,
+            untaken: self.untaken(),
+            brokers_not_told,
+            broken: self.core().broken(),
+            ..ProducerReport::default()
+        };
         info!("producer {} has ended: {report:?}", self.sender.group());
         report
     }
@@ -415,15 +429,28 @@ impl Producer {
     }
 
     fn send_to_target(&self, message: &Message, target: Target, deadline: Instant) -> Result<SendResult> {
+        check_may_wait("a synchronous send")?;
         let _call = self.enter_call()?;
         let prepared = self.prepare(message)?;
         self.sender.send(self.sender.begin(prepared, target, deadline))
     }
 
     fn send_oneway_to_target(&self, message: &Message, target: Target) -> Result<()> {
+        check_may_wait("a one-way send")?;
         let _call = self.enter_call()?;
         let prepared = self.prepare(message)?;
         self.sender.send_oneway(self.sender.begin(prepared, target, self.deadline()))
+    }
+
+    fn begin_with_callback<F>(&self, message: Message, target: Target, callback: F) -> std::result::Result<(), Rejected>
+    where
+        F: FnOnce(Result<SendResult>) + Send + 'static,
+    {
+        let ready = self.core().check_usable().and_then(|()| self.core().callbacks.start(self.deadline()));
+        match ready {
+            Ok(()) => self.begin_async(message, target, |permit| Callback { callback, permit }),
+            Err(error) => Err(Rejected { error, message }),
+        }
     }
 
     fn begin_async<D: Done>(
@@ -433,7 +460,7 @@ impl Producer {
         done: impl FnOnce(Permit) -> D,
     ) -> std::result::Result<(), Rejected> {
         let deadline = self.deadline();
-        let accepted = self.core().check_process().and_then(|()| {
+        let accepted = self.core().check_usable().and_then(|()| {
             let send = self.sender.begin(self.prepare(&message)?, target, deadline);
             let permit = self.enter_window(send.size(), deadline)?;
             Ok((send, permit))
@@ -452,12 +479,12 @@ impl Producer {
     }
 
     fn enter_call(&self) -> Result<Permit> {
-        self.core().check_process()?;
+        self.core().check_usable()?;
         self.calls.enter(0, None).map_err(|_| self.not_running())
     }
 
     fn enter_window(&self, bytes: usize, deadline: Instant) -> Result<Permit> {
-        let patience = (!self.options.fail_when_full).then_some(deadline);
+        let patience = (!self.options.fail_when_full && !is_service_thread()).then_some(deadline);
         self.window.enter(bytes, patience).map_err(|none| match none {
             NoPermit::Closed => self.not_running(),
             NoPermit::Full => Error::new(
@@ -491,7 +518,7 @@ impl Drop for Producer {
             return;
         }
         // A callback cannot wait for itself: what can be begun is.
-        let grace = if self.core().callbacks.is_current() { Duration::ZERO } else { DROP_GRACE };
+        let grace = if self.is_own_thread() { Duration::ZERO } else { DROP_GRACE };
         let deadline = Instant::now() + grace;
         self.ending.run(deadline, || self.end(deadline));
     }

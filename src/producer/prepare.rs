@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use log::debug;
 
 use crate::client::identity::{Identity, wall_clock_millis};
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::debug;
 use crate::message::Message;
 use crate::properties::{Properties, name, place_in};
 use crate::wire::compression::{self, Codec};

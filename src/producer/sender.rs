@@ -380,7 +380,7 @@ impl Sender {
 
     /// Notes the failure. Whether there is another attempt is told by the next step, unless the client has ended.
     fn failed(&self, send: &mut Send, phase: Phase, error: Error, stored: Option<Receipt>) -> Option<Result<Receipt>> {
-        if error.kind() == ErrorKind::NotRunning {
+        if error.is_of_an_ended_client() {
             return Some(Err(send.attempts.qualified(error)));
         }
         let broker = Arc::clone(&send.queue()?.queue.broker_name);
@@ -614,7 +614,8 @@ impl<D: Done> Paused<D> {
 impl<D: Done> Drop for Paused<D> {
     fn drop(&mut self) {
         if let Some(send) = self.0.take() {
-            let error = Error::new(ErrorKind::NotRunning, "the client was shut down between two attempts");
+            let shut_down = || Error::new(ErrorKind::NotRunning, "the client was shut down between two attempts");
+            let error = send.sender.core.threads.health().check().err().unwrap_or_else(shut_down);
             let error = send.send.attempts.qualified(error);
             send.finish(End::Failed(error));
         }

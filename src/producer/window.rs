@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::worker::patience;
+
 /// Counts what is in flight.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -72,6 +74,7 @@ impl Window {
 
     /// Waits until every message has an outcome. Returns how many have none at `deadline`.
     pub(super) fn drain(&self, deadline: Instant) -> usize {
+        let deadline = patience(deadline);
         let mut used = self.used.lock();
         while used.unsettled() > 0 {
             used.waiting += 1;

@@ -5,6 +5,7 @@
 //! is plain, idle and almost nothing is in flight (the lone caller saves a hand-over); otherwise bytes are appended and
 //! the selector writes them, all that have gathered in one call. Runs on callers' threads and on `rmq-remoting`.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::sync::Arc;
 use std::thread::{self, Thread, ThreadId};
@@ -19,6 +20,7 @@ use super::pending::{CallError, Entry, Pending, Waiter};
 use super::transport::Transport;
 use crate::error::{Certainty, ErrorKind, Phase};
 use crate::wire::RemotingCommand;
+use crate::worker::contain;
 
 /// A caller writes itself only when at most this many requests, its own included, are in flight.
 const DIRECT_IN_FLIGHT: usize = 2;
@@ -272,13 +274,13 @@ impl Connection {
     pub(super) fn heard(
         &self,
         responses: &mut Vec<RemotingCommand>,
-        answered: &mut Vec<(Waiter, RemotingCommand)>,
+        answered: &mut VecDeque<(Waiter, RemotingCommand)>,
         now: Instant,
     ) {
         let mut state = self.state.lock();
         for response in responses.drain(..) {
             if let Some(entry) = state.pending.take(response.opaque) {
-                answered.push((entry.waiter, response));
+                answered.push_back((entry.waiter, response));
             }
         }
         state.owed_since = (!state.pending.is_empty()).then_some(now);
@@ -339,6 +341,12 @@ impl Connection {
         self.state.lock().outbox.unsent()
     }
 
+    /// Requests without an outcome.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> usize {
+        self.state.lock().pending.len()
+    }
+
     /// Whether nothing is left to write or to wait for.
     pub(super) fn is_drained(&self) -> bool {
         let state = self.state.lock();
@@ -357,7 +365,8 @@ impl Connection {
             orphans
         };
         for ((phase, certainty), waiter) in orphans {
-            waiter.complete(Err(self.failed(reason, phase, certainty)));
+            // The others get their outcome whatever one of them does with its own.
+            contain("a completion", || waiter.complete(Err(self.failed(reason, phase, certainty))));
         }
     }
 }

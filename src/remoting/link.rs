@@ -9,12 +9,15 @@ use mio::net::TcpStream;
 use super::connection::Connection;
 use super::dial::Dial;
 use super::liveness::Liveness;
+use super::resolver::both;
 use super::transport::Transport;
 use crate::wire::FrameDecoder;
 
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     pub(super) stage: Stage,
+    /// The address that the address map has put in the place of the connection's own.
+    pub(super) mapped_to: Option<Arc<str>>,
     /// When something must be done without an event.
     pub(super) due: Option<Instant>,
 }
@@ -47,6 +50,12 @@ pub(super) enum Written {
 }
 
 impl Link {
+    /// The address in words, with the one that is dialled.
+    pub(super) fn label(&self) -> String {
+        let address = self.connection.address();
+        both(address, self.mapped_to.as_ref().unwrap_or(address))
+    }
+
     /// Writes what has gathered, once: to go on would be to chase the callers with ever smaller writes, and to let the
     /// other connections and the replies wait.
     pub(super) fn write(&mut self) -> io::Result<Written> {

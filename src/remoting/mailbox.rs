@@ -1,17 +1,17 @@
 //! The way to the thread `rmq-remoting`: a channel, and a wake-up that is only paid for while the selector sleeps.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use log::warn;
 use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::connection::Connection;
+use super::resolver::Resolved;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::warn;
 
 /// The token of wake-ups; connections have others.
 pub(super) const WAKER: Token = Token(0);
@@ -24,7 +24,7 @@ pub(super) enum Command {
     /// There are bytes to write, or a deadline to watch.
     Look(Token),
     /// The resolver has an answer.
-    Resolved(Token, io::Result<Vec<SocketAddr>>),
+    Resolved(Token, Result<Resolved>),
 }
 
 /// The senders' end.

@@ -27,27 +27,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use log::{info, warn};
 use mio::Token;
 use parking_lot::Mutex;
 
 pub(crate) use pending::{CallError, Complete, Completion, Outcome};
+pub(crate) use resolver::AddressMap;
 pub use resolver::{Resolve, SystemResolver};
 
 use self::connection::{CloseReason, Connection, Limits, Submitted};
 use self::dial::Backoff;
 use self::mailbox::{Command, Mailbox};
 use self::outbox::{Frame, LARGE_BODY};
-use self::pending::{Slot, Waiter};
+use self::pending::{Parked, Slot, Waiter};
 use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
+use crate::logging::{info, warn};
 use crate::name_map::NameMap;
 use crate::wire::command::FrameHead;
 use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
-use crate::worker::{Threads, Worker};
+use crate::worker::{Health, Threads, Worker, check_may_wait};
 
 /// To how many connections a request is handed that close at that moment, one after the other.
 const HAND_OVERS: usize = 3;
+/// How long past its deadline a caller waits for an outcome that is being delivered to it.
+const DELIVERY_GRACE: Duration = Duration::from_millis(100);
 /// An encoding buffer larger than this is not kept by its thread.
 const KEPT_SCRATCH: usize = 64 * 1024;
 
@@ -67,7 +70,18 @@ pub(crate) struct RemotingConfig {
     pub(crate) completions_outbox_limit: usize,
     pub(crate) encoding: HeaderEncoding,
     pub(crate) resolve: Arc<dyn Resolve>,
+    /// Asked on the resolver's threads, at each dial.
+    pub(crate) address_map: Option<Arc<AddressMap>>,
+    /// Addresses that are dialled as they are.
+    pub(crate) unmapped: Vec<Arc<str>>,
     pub(crate) transport: Arc<MakeTransport>,
+}
+
+impl RemotingConfig {
+    /// True if the address to dial for `address` comes from the address map.
+    fn maps(&self, address: &str) -> bool {
+        self.address_map.is_some() && !self.unmapped.iter().any(|unmapped| **unmapped == *address)
+    }
 }
 
 /// What the layer above is told. Called on `rmq-remoting`: must not block.
@@ -119,6 +133,7 @@ struct Shared {
     next_opaque: AtomicI32,
     mailbox: Mailbox,
     random: AtomicU64,
+    health: Arc<Health>,
 }
 
 #[derive(Default)]
@@ -156,27 +171,31 @@ impl Remoting {
             next_opaque: AtomicI32::new(0),
             mailbox,
             random: AtomicU64::new(RandomState::new().build_hasher().finish()),
+            health: Arc::clone(threads.health()),
         });
         let worker = selector::start(Arc::clone(&shared), inbox, threads, events)?;
         let remoting = Self { shared };
-        Ok((remoting.clone(), RemotingThread { remoting, worker }))
+        Ok((remoting.clone(), RemotingThread { remoting, worker: Some(worker), has_ended: false }))
     }
 
     /// Sends a request and waits for its response, at most until `deadline`.
     pub(crate) fn invoke(&self, address: &Arc<str>, request: Request<'_>, deadline: Instant) -> Outcome {
+        check_may_wait("a synchronous request").map_err(|error| refused(address, error.kind(), error.detail()))?;
         let slot = Slot::of_this_thread();
         let request = self.encode(address, request, false)?.in_one_piece();
         let opaque = request.opaque;
-        let waiter = Waiter::Parked(Arc::clone(&slot));
+        let waiter = Waiter::Parked(Parked::new(&slot));
         let connection = self.accept(request, Some(waiter), deadline, Instant::now()).map_err(|(error, _)| error)?;
-        if let Some(outcome) = slot.wait_until(Some(deadline)) {
+        if let Some(outcome) = slot.wait_until(deadline) {
             return outcome;
         }
         if let Some(error) = connection.abandon(opaque) {
             return Err(error);
         }
-        // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way.
-        slot.wait_until(None).unwrap_or_else(|| Err(connection.timed_out(Phase::Reply, Certainty::Unknown)))
+        // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way, unless it is held
+        // up by a logger that blocks.
+        let outcome = slot.wait_until(Instant::now() + DELIVERY_GRACE);
+        outcome.unwrap_or_else(|| Err(connection.timed_out(Phase::Reply, Certainty::Unknown)))
     }
 
     /// Sends a request; `completion` runs exactly once, with the response or the reason why there is none by `deadline`.
@@ -353,7 +372,8 @@ thread_local! {
 
 impl Scratch {
     fn of_this_thread() -> Self {
-        let mut bytes = SCRATCH.take();
+        // A thread-local that sends while its thread ends may find that this one has gone before it.
+        let mut bytes = SCRATCH.try_with(RefCell::take).unwrap_or_default();
         bytes.clear();
         Self(bytes)
     }
@@ -365,6 +385,14 @@ impl Drop for Scratch {
             // A thread that ends has no place for it any more.
             let _ = SCRATCH.try_with(|scratch| scratch.replace(std::mem::take(&mut self.0)));
         }
+    }
+}
+
+impl Remoting {
+    /// Refuses requests from now on, and lets the selector close every connection, complete everything pending, and end.
+    pub(crate) fn close(&self) {
+        self.shared.peers.lock().closed = true;
+        self.shared.mailbox.stop();
     }
 }
 
@@ -380,7 +408,8 @@ impl Shared {
         let connection = {
             let mut peers = self.peers.lock();
             if peers.closed {
-                return Err(refused(address, ErrorKind::NotRunning, "the client has been shut down"));
+                let reason = self.why_ended();
+                return Err(refused(address, reason.kind, &reason.detail));
             }
             if let Some(connection) = peers.by_address.get(address).and_then(|peer| peer.connection.as_ref()) {
                 return Ok(Arc::clone(connection));
@@ -398,6 +427,14 @@ impl Shared {
         };
         self.mailbox.send(Command::Dial(Arc::clone(&connection)));
         Ok(connection)
+    }
+
+    /// Why the selector ends, or has ended.
+    fn why_ended(&self) -> CloseReason {
+        match self.health.cause() {
+            Some(cause) => CloseReason::new(ErrorKind::Internal, Arc::clone(cause)),
+            None => CloseReason::new(ErrorKind::NotRunning, "the client has been shut down"),
+        }
     }
 
     /// Requests from now on go to another connection.
@@ -482,30 +519,36 @@ fn park_until(deadline: Instant) -> bool {
 #[derive(Debug)]
 pub(crate) struct RemotingThread {
     remoting: Remoting,
-    worker: Worker,
+    /// `None` once it has ended or was left behind.
+    worker: Option<Worker>,
+    has_ended: bool,
 }
 
 impl RemotingThread {
     /// Closes every connection, completes everything pending, and ends the thread. Returns the names of threads that
-    /// could not be ended by `deadline`.
+    /// could not be ended by `deadline`; they are left behind.
     pub(crate) fn stop(&mut self, deadline: Instant) -> Vec<String> {
-        self.close();
+        self.remoting.close();
         let mut left_behind = Vec::new();
-        if !self.worker.join_until(deadline) && !self.worker.is_current() {
-            left_behind.push(self.worker.name().to_owned());
+        if let Some(mut worker) = self.worker.take() {
+            self.has_ended = worker.join_until(deadline);
+            if !self.has_ended && !worker.is_current() {
+                left_behind.push(worker.name().to_owned());
+            }
+            worker.detach();
         }
         left_behind.extend(self.remoting.shared.mailbox.take_left_behind());
         left_behind
     }
 
-    fn close(&self) {
-        self.remoting.shared.peers.lock().closed = true;
-        self.remoting.shared.mailbox.stop();
+    /// True once the selector has ended: no completion runs any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 }
 
 impl Drop for RemotingThread {
     fn drop(&mut self) {
-        self.close();
+        self.remoting.close();
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Certainty, Error, ErrorKind, Phase};
 use crate::wire::RemotingCommand;
+use crate::worker::contain;
 
 /// Why a request got no reply.
 #[derive(Clone, Debug)]
@@ -74,13 +75,7 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(complete) = self.0.take() {
-            complete.complete(Err(CallError {
-                kind: ErrorKind::ConnectionLost,
-                phase: Phase::Reply,
-                certainty: Certainty::Unknown,
-                address: Arc::from(""),
-                detail: Arc::from("the request was dropped without a verdict"),
-            }));
+            contain("a completion", || complete.complete(Err(dropped())));
         }
     }
 }
@@ -88,6 +83,17 @@ impl Drop for Completion {
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Completion")
+    }
+}
+
+/// The outcome of a request that is dropped without one, as when the thread that delivers it unwinds.
+fn dropped() -> CallError {
+    CallError {
+        kind: ErrorKind::Internal,
+        phase: Phase::Reply,
+        certainty: Certainty::Unknown,
+        address: Arc::from(""),
+        detail: Arc::from("the request was dropped without a verdict"),
     }
 }
 
@@ -109,21 +115,42 @@ impl Slot {
     }
 
     /// The outcome, or `None` when there is none by `deadline`. Only the thread that made the slot may wait.
-    pub(super) fn wait_until(&self, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(super) fn wait_until(&self, deadline: Instant) -> Option<Outcome> {
         loop {
             if let Some(outcome) = self.outcome.lock().take() {
                 return Some(outcome);
             }
-            match deadline {
-                None => thread::park(),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    thread::park_timeout(left);
-                }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
             }
+            thread::park_timeout(left);
+        }
+    }
+}
+
+/// The right to complete a slot. Dropped without an outcome on another thread than the caller's, it completes with an
+/// error: no path can leave a caller parked.
+#[derive(Debug)]
+pub(super) struct Parked(Option<Arc<Slot>>);
+
+impl Parked {
+    pub(super) fn new(slot: &Arc<Slot>) -> Self {
+        Self(Some(Arc::clone(slot)))
+    }
+
+    fn complete(mut self, outcome: Outcome) {
+        if let Some(slot) = self.0.take() {
+            slot.complete(outcome);
+        }
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        // A caller that gives its request up drops this itself, and waits no more.
+        if let Some(slot) = self.0.take().filter(|slot| slot.caller.id() != thread::current().id()) {
+            slot.complete(Err(dropped()));
         }
     }
 }
@@ -132,7 +159,7 @@ impl Slot {
 #[derive(Debug)]
 pub(super) enum Waiter {
     /// A parked thread, which watches its deadline itself.
-    Parked(Arc<Slot>),
+    Parked(Parked),
     /// A completion, whose deadline the selector watches.
     Completion(Completion),
 }
@@ -146,7 +173,7 @@ impl Waiter {
     /// Hands the outcome over. Not to be called under a lock.
     pub(super) fn complete(self, outcome: Outcome) {
         match self {
-            Self::Parked(slot) => slot.complete(outcome),
+            Self::Parked(parked) => parked.complete(outcome),
             Self::Completion(completion) => completion.complete(outcome),
         }
     }
@@ -265,7 +292,21 @@ mod tests {
         drop(completion(&sender));
         drop(sender);
         let errors: Vec<_> = outcomes.iter().map(|outcome| outcome.unwrap_err().kind).collect();
-        assert_eq!(errors, [ErrorKind::ConnectionLost]);
+        assert_eq!(errors, [ErrorKind::Internal]);
+    }
+
+    #[test]
+    fn a_parked_caller_whose_waiter_is_dropped_elsewhere_gets_an_error_and_does_not_wait_on() {
+        let slot = Slot::of_this_thread();
+        let waiter = Waiter::Parked(Parked::new(&slot));
+        thread::scope(|scope| {
+            thread::Builder::new().spawn_scoped(scope, || drop(waiter)).unwrap();
+        });
+        let outcome = slot.wait_until(Instant::now() + Duration::from_secs(30)).expect("an outcome");
+        assert_eq!(outcome.unwrap_err().kind, ErrorKind::Internal);
+        // One that the caller itself gives up leaves no wake-up behind, which would disturb whatever waits next.
+        drop(Waiter::Parked(Parked::new(&slot)));
+        assert!(slot.outcome.lock().is_none());
     }
 
     #[test]
@@ -300,7 +341,8 @@ mod tests {
     fn a_parked_caller_watches_its_deadline_itself() {
         let mut pending = Pending::default();
         let now = Instant::now();
-        pending.insert(1, Entry { waiter: Waiter::Parked(Slot::of_this_thread()), deadline: now, frame: 0..1 });
+        let waiter = Waiter::Parked(Parked::new(&Slot::of_this_thread()));
+        pending.insert(1, Entry { waiter, deadline: now, frame: 0..1 });
         assert_eq!(pending.earliest(), None);
         assert!(pending.take_expired(now + Duration::from_secs(1)).is_empty());
     }

@@ -1,8 +1,9 @@
-//! The threads `rmq-resolve-N`: started for host *names* to dial, ended when idle, since nobody can cancel `getaddrinfo`.
+//! The threads `rmq-resolve-N`: started for addresses to be mapped and host *names* to be resolved, ended when idle.
 //!
 //! [`Resolver`] belongs to `rmq-remoting`, which never waits for an answer: it gives up at its own deadline, and a
-//! question that nobody waits for any more is not asked. A name that hangs holds up one thread, and no other name as
-//! long as fewer than [`MOST_THREADS`] hang.
+//! question that nobody waits for any more is not asked. Address maps and resolvers are user code, and nobody can cancel
+//! `getaddrinfo`: a call that hangs holds up one thread, and no other address as long as fewer than [`MOST_THREADS`]
+//! hang.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -11,16 +12,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::Result;
-use crate::worker::{Threads, Worker};
+use super::dial::parse_ip_address;
+use crate::error::{Error, ErrorKind, Result};
+use crate::worker::{Threads, Worker, words_of};
 
 /// A thread ends after this long without work.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Threads of one client.
 pub(super) const MOST_THREADS: usize = 4;
+
+/// Replaces a broker's address from a route by the one to dial.
+pub(crate) type AddressMap = dyn Fn(&str) -> String + Send + Sync;
 
 /// Turns a host and port into socket addresses; may block. A client can be given its own, which must give up by itself.
 pub trait Resolve: Send + Sync {
@@ -42,26 +48,44 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// A name to be resolved for one dial.
+/// An address to be resolved for one dial.
 pub(super) struct Question {
-    pub(super) host_and_port: Arc<str>,
+    pub(super) address: Arc<str>,
+    /// True if the address map is asked first.
+    pub(super) is_mapped: bool,
     /// When the dial gives up.
     pub(super) until: Instant,
-    /// Called on `rmq-resolve`, or dropped when nobody waits any more.
-    pub(super) answer: Box<dyn FnOnce(io::Result<Vec<SocketAddr>>) + Send>,
+    /// Called on `rmq-resolve-N`, or dropped when nobody waits any more.
+    pub(super) answer: Box<dyn FnOnce(Result<Resolved>) + Send>,
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// The address that the map gave; the same where nothing maps it.
+    pub(super) target: Arc<str>,
+    pub(super) socket_addresses: Vec<SocketAddr>,
 }
 
 /// Owner of the threads.
 pub(super) struct Resolver {
-    threads: Threads,
     desk: Arc<Desk>,
-    workers: Vec<Worker>,
-    started: usize,
+    launcher: Option<Launcher>,
+}
+
+/// The thread `rmq-starter` of a client whose host brings its own [`ThreadStarter`](crate::worker::ThreadStarter):
+/// starts the resolver's threads, since that runs code of the host and may block.
+struct Launcher {
+    // Above the worker: what is dropped first ends the thread that the other waits for.
+    wanted: Sender<()>,
+    worker: Worker,
 }
 
 /// What the threads work with.
 struct Desk {
     resolve: Arc<dyn Resolve>,
+    address_map: Option<Arc<AddressMap>>,
+    threads: Threads,
     state: Mutex<State>,
     asked: Condvar,
 }
@@ -69,42 +93,37 @@ struct Desk {
 #[derive(Default)]
 struct State {
     questions: VecDeque<Question>,
-    /// Names that a thread is asking for. Nobody else asks for them meanwhile: where one call hangs, so would the next.
+    /// Addresses that a thread is asking for. Nobody else asks for them meanwhile: where one call hangs, so would the
+    /// next.
     in_call: HashSet<Arc<str>>,
+    /// Threads that live or are being started.
     threads: usize,
+    started: usize,
+    workers: Vec<Worker>,
     ended: bool,
 }
 
 impl Resolver {
-    pub(super) fn new(resolve: Arc<dyn Resolve>, threads: Threads) -> Self {
-        let desk = Arc::new(Desk { resolve, state: Mutex::default(), asked: Condvar::new() });
-        Self { threads, desk, workers: Vec::new(), started: 0 }
+    /// Called on the thread that starts the client.
+    pub(super) fn new(
+        resolve: Arc<dyn Resolve>,
+        address_map: Option<Arc<AddressMap>>,
+        threads: &Threads,
+    ) -> Result<Self> {
+        let (state, asked) = (Mutex::default(), Condvar::new());
+        let desk = Arc::new(Desk { resolve, address_map, threads: threads.clone(), state, asked });
+        let launcher = if threads.are_the_hosts() { Some(Launcher::start(&desk)?) } else { None };
+        Ok(Self { desk, launcher })
     }
 
-    /// Has a question answered on one of the resolver's threads. Without any thread, the question is dropped.
-    pub(super) fn ask(&mut self, question: Question) -> Result<()> {
+    /// Has a question answered on one of the resolver's threads.
+    pub(super) fn ask(&self, question: Question) {
         if !self.desk.take(question) {
-            return Ok(());
+            return;
         }
-        // Those that were idle for too long.
-        let now = Instant::now();
-        self.workers.retain_mut(|worker| !worker.join_until(now));
-        let desk = Arc::clone(&self.desk);
-        match self.threads.start(format!("rmq-resolve-{}", self.started), move || desk.work()) {
-            Ok(worker) => {
-                self.started += 1;
-                self.workers.push(worker);
-                Ok(())
-            }
-            Err(error) => {
-                let mut state = self.desk.state.lock();
-                state.threads -= 1;
-                if state.threads > 0 {
-                    return Ok(());
-                }
-                state.questions.clear();
-                Err(error)
-            }
+        match &self.launcher {
+            None => self.desk.start_thread(),
+            Some(launcher) => drop(launcher.wanted.send(())),
         }
     }
 
@@ -118,14 +137,32 @@ impl Resolver {
         };
         drop(unanswered);
         self.desk.asked.notify_all();
+        let launcher = self.launcher.take().map(|Launcher { wanted, worker }| {
+            drop(wanted);
+            worker
+        });
+        let workers = std::mem::take(&mut self.desk.state.lock().workers);
         let mut left_behind = Vec::new();
-        for mut worker in self.workers.drain(..) {
+        for mut worker in workers.into_iter().chain(launcher) {
             if !worker.join_until(deadline) {
                 left_behind.push(worker.name().to_owned());
                 worker.detach();
             }
         }
         left_behind
+    }
+}
+
+impl Launcher {
+    fn start(desk: &Arc<Desk>) -> Result<Self> {
+        let (wanted, inbox) = unbounded();
+        let starting = Arc::clone(desk);
+        let worker = desk.threads.start_service("rmq-starter", move || {
+            for () in inbox {
+                starting.start_thread();
+            }
+        })?;
+        Ok(Self { wanted, worker })
     }
 }
 
@@ -142,15 +179,50 @@ impl Desk {
         is_needed
     }
 
-    fn work(&self) {
-        while let Some(question) = self.next() {
-            let name = Arc::clone(&question.host_and_port);
-            self.answer(question);
-            self.state.lock().in_call.remove(&name);
+    /// Starts the thread that [`Desk::take`] has counted.
+    fn start_thread(self: &Arc<Self>) {
+        let (number, mut workers) = {
+            let mut state = self.state.lock();
+            let number = state.started;
+            state.started += 1;
+            (number, std::mem::take(&mut state.workers))
+        };
+        // Those that were idle for too long. A host's join is user code: not under the lock.
+        let now = Instant::now();
+        workers.retain_mut(|worker| !worker.join_until(now));
+        let desk = Arc::clone(self);
+        let started = self.threads.start_service(format!("rmq-resolve-{number}"), move || desk.work());
+        let refused = {
+            let mut state = self.state.lock();
+            state.workers.append(&mut workers);
+            match started {
+                Ok(worker) => {
+                    state.workers.push(worker);
+                    None
+                }
+                Err(error) => {
+                    state.threads -= 1;
+                    // The threads that there are take the questions.
+                    (state.threads == 0).then(|| (std::mem::take(&mut state.questions), error))
+                }
+            }
+        };
+        if let Some((questions, error)) = refused {
+            for question in questions {
+                (question.answer)(Err(error.clone()));
+            }
         }
     }
 
-    /// The next question whose name nobody is asking for; `None` when the thread is to end.
+    fn work(&self) {
+        while let Some(question) = self.next() {
+            let address = Arc::clone(&question.address);
+            self.answer(question);
+            self.state.lock().in_call.remove(&address);
+        }
+    }
+
+    /// The next question for whose address nobody is asking; `None` when the thread is to end.
     fn next(&self) -> Option<Question> {
         let mut state = self.state.lock();
         let mut was_idle = false;
@@ -171,21 +243,53 @@ impl Desk {
         if Instant::now() >= question.until {
             return;
         }
-        // A resolver may be the user's own.
-        let resolved = catch_unwind(AssertUnwindSafe(|| self.resolve.resolve(&question.host_and_port)));
-        (question.answer)(resolved.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked"))));
+        let answer = self.look_up(&question);
+        (question.answer)(answer);
     }
+
+    fn look_up(&self, question: &Question) -> Result<Resolved> {
+        let target = match self.address_map.as_deref().filter(|_| question.is_mapped) {
+            Some(map) => map_address(map, &question.address)?,
+            None => Arc::clone(&question.address),
+        };
+        let socket_addresses = match parse_ip_address(&target) {
+            Some(socket_address) => vec![socket_address],
+            None => self.resolve(&target).map_err(|error| not_resolved(&question.address, &target, &error))?,
+        };
+        Ok(Resolved { target, socket_addresses })
+    }
+
+    fn resolve(&self, target: &str) -> io::Result<Vec<SocketAddr>> {
+        catch_unwind(AssertUnwindSafe(|| self.resolve.resolve(target)))
+            .unwrap_or_else(|panic| Err(io::Error::other(format!("the resolver panicked: {}", words_of(&*panic)))))
+    }
+}
+
+fn map_address(map: &AddressMap, address: &str) -> Result<Arc<str>> {
+    catch_unwind(AssertUnwindSafe(|| map(address))).map(Arc::from).map_err(|panic| {
+        let detail = format!("mapping {address} failed: the address map panicked: {}", words_of(&*panic));
+        Error::new(ErrorKind::Resolve, detail)
+    })
+}
+
+fn not_resolved(address: &str, target: &str, why: &io::Error) -> Error {
+    Error::new(ErrorKind::Resolve, format!("resolving {} failed: {why}", both(address, target)))
+}
+
+/// An address in words, with the one that is dialled in its place.
+pub(super) fn both(address: &str, target: &str) -> String {
+    if address == target { address.to_owned() } else { format!("{address} (mapped to {target})") }
 }
 
 impl State {
     fn open_questions(&self) -> usize {
-        self.questions.iter().filter(|question| !self.in_call.contains(&question.host_and_port)).count()
+        self.questions.iter().filter(|question| !self.in_call.contains(&question.address)).count()
     }
 
     fn take_question(&mut self) -> Option<Question> {
-        let is_open = |question: &Question| !self.in_call.contains(&question.host_and_port);
+        let is_open = |question: &Question| !self.in_call.contains(&question.address);
         let question = self.questions.remove(self.questions.iter().position(is_open)?)?;
-        self.in_call.insert(Arc::clone(&question.host_and_port));
+        self.in_call.insert(Arc::clone(&question.address));
         Some(question)
     }
 }

@@ -3,14 +3,13 @@
 //! It owns the sockets, transports and decoders. It never resolves a name, decodes a message body, runs user code or
 //! waits for room in a channel. What others want of it comes as a [`Command`] through its mailbox.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind as IoErrorKind};
-use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use log::{debug, info, warn};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -22,14 +21,15 @@ use super::liveness::{Liveness, Verdict};
 use super::mailbox::{Command, Inbox, WAKER};
 use super::outbox::Frame;
 use super::pending::Waiter;
-use super::resolver::{Question, Resolver};
-use super::{RemotingEvents, Shared};
+use super::resolver::{Question, Resolved, Resolver};
+use super::{RemotingConfig, RemotingEvents, Shared};
 use crate::error::{ErrorKind, Result};
+use crate::logging::{debug, info, warn};
 use crate::wire::command::FrameHead;
 use crate::wire::{
     ExtFields, FieldSink, Frame as WireFrame, FrameDecoder, HeaderEncoding, RemotingCommand, RequestCode, ResponseCode,
 };
-use crate::worker::{Threads, Worker};
+use crate::worker::{Threads, Worker, contain, words_of};
 
 const EVENTS_PER_POLL: usize = 256;
 /// Bytes read by one call, into a buffer that all connections share.
@@ -41,6 +41,8 @@ const READS_PER_TURN: usize = 16;
 const REPLIES_AT_ONCE: usize = 6;
 /// How long a connection whose peer said GO_AWAY is kept for the replies it still owes.
 const GO_AWAY_GRACE: Duration = Duration::from_secs(30);
+/// A poll that fails so often in a row will not succeed any more.
+const POLL_FAILURES: u32 = 8;
 /// A resolver call cannot be cancelled: at the end the thread is given this long before it is left behind.
 const RESOLVER_GRACE: Duration = Duration::from_millis(100);
 
@@ -50,7 +52,8 @@ pub(super) fn start(
     threads: &Threads,
     events: Arc<dyn RemotingEvents>,
 ) -> Result<Worker> {
-    let resolver = Resolver::new(Arc::clone(&shared.config.resolve), threads.clone());
+    let RemotingConfig { resolve, address_map, .. } = &shared.config;
+    let resolver = Resolver::new(Arc::clone(resolve), address_map.clone(), threads)?;
     let selector = Selector {
         shared,
         poll: inbox.poll,
@@ -61,9 +64,9 @@ pub(super) fn start(
         unfinished: Vec::new(),
         read_buffer: vec![0; READ_BUFFER].into_boxed_slice(),
         responses: Vec::new(),
-        answered: Vec::new(),
+        answered: VecDeque::new(),
     };
-    threads.start("rmq-remoting", move || selector.run())
+    threads.start_service("rmq-remoting", move || selector.run())
 }
 
 struct Selector {
@@ -78,15 +81,44 @@ struct Selector {
     unfinished: Vec<(Token, Readable)>,
     read_buffer: Box<[u8]>,
     responses: Vec<RemotingCommand>,
-    answered: Vec<(Waiter, RemotingCommand)>,
+    /// Of these, what is not handed over yet: still here when a completion unwinds.
+    answered: VecDeque<(Waiter, RemotingCommand)>,
 }
 
 impl Selector {
+    /// Ends in an orderly way also when its work unwinds or the poll fails: everything pending is completed.
     fn run(mut self) {
+        let died = match catch_unwind(AssertUnwindSafe(|| self.work())) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("polling failed {POLL_FAILURES} times in a row: {error}")),
+            Err(panic) => Some(format!("it panicked: {}", words_of(&*panic))),
+        };
+        if let Some(how) = died {
+            // First: whoever is completed below, and calls again, is refused for this reason.
+            self.shared.health.died("rmq-remoting", &how);
+            for (waiter, response) in std::mem::take(&mut self.answered) {
+                contain("a completion", || waiter.complete(Ok(response)));
+            }
+        }
+        self.end();
+    }
+
+    /// Takes turns until it is to stop.
+    fn work(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         let mut turns = Vec::new();
+        let mut failures = 0;
         while !self.shared.mailbox.is_stopping() {
-            self.wait(&mut events);
+            match self.wait(&mut events) {
+                Ok(()) => failures = 0,
+                // A host that closes a descriptor of ours twice takes the poll set away.
+                Err(error) => {
+                    failures += 1;
+                    if failures == POLL_FAILURES {
+                        return Err(error);
+                    }
+                }
+            }
             let now = Instant::now();
             std::mem::swap(&mut turns, &mut self.unfinished);
             add_events(&mut turns, &events);
@@ -100,10 +132,10 @@ impl Selector {
             }
             self.watch_deadlines(now);
         }
-        self.end();
+        Ok(())
     }
 
-    fn wait(&mut self, events: &mut Events) {
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mailbox = &self.shared.mailbox;
         mailbox.set_asleep(true);
         let has_work = !self.commands.is_empty() || !self.unfinished.is_empty() || mailbox.is_stopping();
@@ -114,10 +146,9 @@ impl Selector {
             polled = self.poll.poll(events, Some(Duration::ZERO));
         }
         mailbox.set_asleep(false);
-        if let Err(error) = polled
-            && error.kind() != IoErrorKind::Interrupted
-        {
-            warn!("polling failed: {error}");
+        match polled {
+            Err(error) if error.kind() != IoErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -130,7 +161,7 @@ impl Selector {
         match command {
             Command::Dial(connection) => self.begin_dial(connection, now),
             Command::Look(token) => self.look(token, now),
-            Command::Resolved(token, addresses) => self.resolved(token, addresses, now),
+            Command::Resolved(token, answer) => self.resolved(token, answer, now),
         }
     }
 
@@ -143,7 +174,7 @@ impl Selector {
             peers.by_address.get(connection.address()).and_then(|peer| peer.backoff.until(now))
         };
         let stage = until.map_or(Stage::Moving, |until| Stage::Dialing(Dial::BackingOff { until }));
-        let mut link = Link { connection, stage, due: None };
+        let mut link = Link { connection, stage, mapped_to: None, due: None };
         link.plan();
         self.links.insert(token, link);
         if until.is_none() {
@@ -155,37 +186,38 @@ impl Selector {
         let Some(link) = self.links.get_mut(&token) else { return };
         let address = Arc::clone(link.connection.address());
         let timeout = self.shared.config.connect_timeout;
-        if let Some(ip_address) = parse_ip_address(&address) {
+        let is_mapped = self.shared.config.maps(&address);
+        if let Some(ip_address) = parse_ip_address(&address).filter(|_| !is_mapped) {
             return self.dialled(token, Dial::begin(vec![ip_address], timeout, now), now);
         }
         let until = now + timeout;
         link.stage = Stage::Dialing(Dial::Resolving { until });
         link.plan();
         let shared = Arc::clone(&self.shared);
-        let answer = Box::new(move |addresses| shared.mailbox.send(Command::Resolved(token, addresses)));
-        if let Err(error) = self.resolver.ask(Question { host_and_port: address, until, answer }) {
-            self.lose(token, &CloseReason::new(ErrorKind::Resource, error.to_string()), now);
-        }
+        let answer = Box::new(move |answer| shared.mailbox.send(Command::Resolved(token, answer)));
+        self.resolver.ask(Question { address, is_mapped, until, answer });
     }
 
-    fn resolved(&mut self, token: Token, addresses: io::Result<Vec<SocketAddr>>, now: Instant) {
-        match self.links.get(&token) {
-            Some(Link { stage: Stage::Dialing(Dial::Resolving { .. }), .. }) => {}
+    fn resolved(&mut self, token: Token, answer: Result<Resolved>, now: Instant) {
+        let link = match self.links.get_mut(&token) {
+            Some(link) if matches!(link.stage, Stage::Dialing(Dial::Resolving { .. })) => link,
             // The dial was given up while the resolver worked.
             _ => return,
-        }
-        match addresses {
-            Ok(addresses) => {
-                let progress = Dial::begin(addresses, self.shared.config.connect_timeout, now);
+        };
+        match answer {
+            Ok(Resolved { target, socket_addresses }) => {
+                link.mapped_to = Some(target);
+                let progress = Dial::begin(socket_addresses, self.shared.config.connect_timeout, now);
                 self.dialled(token, progress, now);
             }
-            Err(error) => self.lose(token, &self.unresolved(token, &error.to_string()), now),
+            Err(error) => self.lose(token, &CloseReason::new(error.kind(), error.detail()), now),
         }
     }
 
-    fn unresolved(&self, token: Token, why: &str) -> CloseReason {
+    fn unresolved(&self, token: Token) -> CloseReason {
         let address = self.links.get(&token).map_or("", |link| link.connection.address());
-        CloseReason::new(ErrorKind::Resolve, format!("{address} cannot be resolved: {why}"))
+        let asked = if self.shared.config.maps(address) { "the address map or the resolver" } else { "the resolver" };
+        CloseReason::new(ErrorKind::Resolve, format!("resolving {address} failed: {asked} does not answer"))
     }
 
     fn dialled(&mut self, token: Token, progress: Progress, now: Instant) {
@@ -202,7 +234,7 @@ impl Selector {
             }
             Progress::Connected(socket) => self.connected(token, socket, now),
             Progress::Failed(error) => {
-                let detail = format!("{} cannot be reached: {error}", link.connection.address());
+                let detail = format!("{} cannot be reached: {error}", link.label());
                 self.lose(token, &CloseReason::new(ErrorKind::Connect, detail), now);
             }
         }
@@ -375,7 +407,7 @@ impl Selector {
     fn complete_answered(&mut self, token: Token, now: Instant) {
         let Some(link) = self.links.get(&token) else { return };
         link.connection.heard(&mut self.responses, &mut self.answered, now);
-        for (waiter, response) in self.answered.drain(..) {
+        while let Some((waiter, response)) = self.answered.pop_front() {
             waiter.complete(Ok(response));
         }
     }
@@ -416,7 +448,7 @@ impl Selector {
         match std::mem::replace(&mut link.stage, Stage::Moving) {
             Stage::Dialing(Dial::BackingOff { until }) if until <= now => self.dial(token, now),
             Stage::Dialing(Dial::Resolving { until }) if until <= now => {
-                self.lose(token, &self.unresolved(token, "the resolver does not answer"), now);
+                self.lose(token, &self.unresolved(token), now);
             }
             Stage::Dialing(dial) => self.dialled(token, dial.look(now), now),
             stage => {
@@ -473,16 +505,18 @@ impl Selector {
     }
 
     fn end(mut self) {
-        let reason = CloseReason::new(ErrorKind::NotRunning, "the client has been shut down");
-        let tokens: Vec<Token> = self.links.keys().copied().collect();
-        for token in tokens {
-            if let Some(mut link) = self.links.remove(&token) {
-                link.say_goodbye();
-                link.connection.close(&reason);
-            }
+        // Connections of which the selector has not heard yet are refused from here on.
+        let peers = {
+            let mut peers = self.shared.peers.lock();
+            peers.closed = true;
+            std::mem::take(&mut peers.by_address)
+        };
+        let reason = self.shared.why_ended();
+        for mut link in std::mem::take(&mut self.links).into_values() {
+            contain("the end of a connection", || link.say_goodbye());
+            link.connection.close(&reason);
         }
         // Connections whose `Dial` was not obeyed any more have no link yet.
-        let peers = std::mem::take(&mut self.shared.peers.lock().by_address);
         for connection in peers.into_values().filter_map(|peer| peer.connection) {
             connection.close(&reason);
         }

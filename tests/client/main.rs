@@ -18,8 +18,8 @@ mod order;
 mod requests;
 mod retry;
 mod routes;
-mod undecodable;
 mod signals;
+mod undecodable;
 mod window;
 
 use std::thread;

@@ -78,14 +78,15 @@ fn peer(end: End) -> (SocketAddr, Sender<Sender<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (ends, told) = bounded(1);
-    thread::spawn(move || {
+    let accept = move || {
         let (mut socket, _) = listener.accept().unwrap();
         answer(&mut socket, 1);
         end_connection(socket, end, &told);
         while let Ok((mut socket, _)) = listener.accept() {
-            thread::spawn(move || answer(&mut socket, usize::MAX));
+            thread::Builder::new().spawn(move || answer(&mut socket, usize::MAX)).unwrap();
         }
-    });
+    };
+    thread::Builder::new().spawn(accept).unwrap();
     (address, ends)
 }
 

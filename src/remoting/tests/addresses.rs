@@ -244,3 +244,95 @@ fn an_outage_costs_few_dials_and_ends_with_the_first_that_succeeds() {
     assert!(remoting.is_reachable(&name()));
     assert_eq!(told.connected.load(Ordering::SeqCst), 1);
 }
+
+fn mapped_by(map: impl Fn(&str) -> String + Send + Sync + 'static) -> RemotingConfig {
+    RemotingConfig { address_map: Some(Arc::new(map)), ..config() }
+}
+
+#[test]
+fn a_mapped_address_is_dialled_in_the_place_of_the_one_that_is_asked_for() {
+    let alive = echo_peer();
+    let (to, asked) = (alive.to_string(), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&asked);
+    let map = move |address: &str| {
+        seen.lock().push((address.to_owned(), thread::current().name().map(str::to_owned)));
+        to.clone()
+    };
+    let server = echo_peer();
+    let config = RemotingConfig { unmapped: vec![Arc::clone(&server)], ..mapped_by(map) };
+    let (remoting, _thread) = start(config);
+    ping(&remoting, &"10.0.0.1:10911".into(), soon()).unwrap();
+    ping(&remoting, &server, soon()).unwrap();
+    let expected = [("10.0.0.1:10911".to_owned(), Some("rmq-resolve-0".to_owned()))];
+    assert_eq!(*asked.lock(), expected);
+}
+
+#[test]
+fn a_dial_that_fails_names_both_addresses() {
+    let dead = dead_address();
+    let to = dead.to_string();
+    let (remoting, _thread) = start(mapped_by(move |_| to.clone()));
+    let error = ping(&remoting, &"10.0.0.1:10911".into(), soon()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Connect);
+    assert!(error.detail.contains(&format!("10.0.0.1:10911 (mapped to {dead})")), "{}", error.detail);
+    let fails = resolver([Answer::Fails]);
+    let config = RemotingConfig { resolve: fails, ..mapped_by(|_| "broker.example:9876".to_owned()) };
+    let (remoting, _thread) = start(config);
+    let error = ping(&remoting, &"10.0.0.1:10911".into(), soon()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Resolve);
+    assert!(error.detail.contains("10.0.0.1:10911 (mapped to broker.example:9876)"), "{}", error.detail);
+}
+
+#[test]
+fn an_address_map_that_panics_or_hangs_fails_its_own_dial_and_nothing_else() {
+    let (release, hangs) = unbounded::<()>();
+    let alive = echo_peer();
+    let map = move |address: &str| match address {
+        "hangs:1" => {
+            let _ = hangs.recv();
+            "127.0.0.1:1".to_owned()
+        }
+        "panics:1" => panic!("a bad map"),
+        other => other.to_owned(),
+    };
+    let config = RemotingConfig { connect_timeout: Duration::from_millis(300), ..mapped_by(map) };
+    let (remoting, _thread) = start(config);
+    let (sender, outcomes) = unbounded();
+    remoting.invoke_async(&"hangs:1".into(), request(&Bytes::new()), soon(), report(&sender, ()));
+    let error = ping(&remoting, &"panics:1".into(), soon()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Resolve);
+    assert!(error.detail.contains("a bad map") && error.detail.contains("panics:1"), "{}", error.detail);
+    ping(&remoting, &alive, soon()).unwrap();
+    let error = outcomes.recv_timeout(PATIENCE).unwrap().1.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Resolve);
+    assert!(error.detail.contains("address map"), "{}", error.detail);
+    drop(release);
+}
+
+/// A host that starts threads itself: never on the selector, which a starter that blocks would hold up.
+#[test]
+fn a_hosts_starter_is_called_for_resolver_threads_on_a_thread_of_its_own() {
+    let callers = Arc::new(Mutex::new(Vec::new()));
+    struct Host(Arc<Mutex<Vec<(String, String)>>>);
+    impl crate::worker::ThreadStarter for Host {
+        fn start(
+            &self,
+            spec: &crate::worker::ThreadSpec,
+            body: crate::worker::ThreadBody,
+        ) -> io::Result<crate::worker::ThreadJoin> {
+            let caller = thread::current().name().unwrap_or_default().to_owned();
+            self.0.lock().push((spec.name.clone(), caller));
+            crate::worker::StdThreads.start(spec, body)
+        }
+    }
+    let own = thread::current().name().unwrap_or_default().to_owned();
+    let threads = Threads::new(Some(Arc::new(Host(Arc::clone(&callers)))), None);
+    let resolver = resolver([Answer::Addresses(vec![socket_address(&echo_peer())])]);
+    let (remoting, mut thread) = Remoting::start(with(&resolver), &threads, Arc::new(Told::default())).unwrap();
+    ping(&remoting, &name(), soon()).unwrap();
+    let started = |name: &str, by: &str| (name.to_owned(), by.to_owned());
+    let expected =
+        [started("rmq-starter", &own), started("rmq-remoting", &own), started("rmq-resolve-0", "rmq-starter")];
+    assert_eq!(*callers.lock(), expected);
+    assert_eq!(thread.stop(soon()), Vec::<String>::new());
+}

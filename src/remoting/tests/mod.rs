@@ -4,6 +4,7 @@
 
 mod addresses;
 mod calls;
+mod deaths;
 mod faults;
 mod hostile;
 mod seam;
@@ -21,7 +22,6 @@ use super::transport::Plain;
 use super::*;
 use crate::error::Certainty;
 use crate::wire::{ExtFields, FieldSink, FrameDecoder, LanguageCode, MAX_FRAME_LENGTH, ResponseCode};
-use crate::worker::StdThreads;
 
 /// How long anything may take on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +66,8 @@ fn config() -> RemotingConfig {
         completions_outbox_limit: 32 * 1024 * 1024,
         encoding: HeaderEncoding::Json,
         resolve: Arc::new(SystemResolver),
+        address_map: None,
+        unmapped: Vec::new(),
         transport: Arc::new(|_| Ok(Box::new(Plain))),
     }
 }
@@ -75,7 +77,7 @@ fn start(config: RemotingConfig) -> (Remoting, RemotingThread) {
 }
 
 fn start_with(config: RemotingConfig, events: Arc<dyn RemotingEvents>) -> (Remoting, RemotingThread) {
-    let threads = Threads::new(Arc::new(StdThreads), None);
+    let threads = Threads::new(None, None);
     Remoting::start(config, &threads, events).unwrap()
 }
 
