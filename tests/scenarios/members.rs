@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{ConsumeFromWhere, FilterExpression, PushConsumer};
+use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Producer, PushConsumer};
 use serde_json::{Value, json};
 
 use super::deliveries::{self, Deliveries, PATIENCE, await_balance, end, member, send_all, taking_member};
@@ -16,6 +16,35 @@ use super::storm::storm_while;
 use super::{Cluster, eventually, unique};
 
 const LIST: RequestCode = RequestCode::GET_CONSUMER_LIST_BY_GROUP;
+
+/// Members that end a moment after their start, often before a broker has answered their first heartbeat. Their client goes
+/// on, so that no broken connection makes the brokers forget them; no broker lists one, and the next gets every message.
+pub(crate) fn members_that_end_in_their_first_moments_are_listed_by_no_broker(cluster: &dyn Cluster) {
+    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
+    cluster.create_topic(&topic, 2);
+    cluster.create_group(&group);
+    let client = Client::builder().name_servers([cluster.name_server_list()]).start().expect("a client");
+    let builder = || PushConsumer::builder(&*group).client(&client).subscribe(&topic, FilterExpression::all());
+    let other = Producer::builder(unique("P")).client(&client).start().expect("a producer");
+    let mut dice = Dice::cast();
+    for life in 0..if is_soak() { 200 } else { 30 } {
+        let consumer = builder().each(deliveries.taker("short")).start().expect("a consumer");
+        // Between none and the first heartbeats.
+        thread::park_timeout(Duration::from_micros(dice.below(if life % 3 == 0 { 1 } else { 8_000 })));
+        let report = consumer.shutdown(PATIENCE);
+        assert!(report.is_clean(), "{report:?}");
+    }
+    for broker in cluster.brokers() {
+        assert_eq!(members(cluster, &broker.name, &group), [""; 0], "{}", broker.name);
+    }
+    let last = builder().consume_from(ConsumeFromWhere::First).each(deliveries.taker("last")).start();
+    let last = last.expect("a consumer");
+    await_balance(&[&last], &topic, 2 * cluster.brokers().len());
+    let sent = send_all(&deliveries::producer(cluster), &topic, (0..40).map(|number| format!("body {number}")));
+    deliveries.await_bodies(&sent);
+    end([last]);
+    assert!(other.shutdown(PATIENCE).is_clean());
+}
 
 /// A consumer's connection to a broker is half open: the broker lists the client twice, by the dead connection and by
 /// the new one. Every queue has one reader all the same.

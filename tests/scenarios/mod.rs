@@ -133,6 +133,7 @@ macro_rules! for_each_scenario {
         $test! { consumption::off_05_a_new_group_asks_for_the_truth_and_gets_everything on STANDARD }
         $test! { consumption::refused_commits_are_repeated_and_told_of on STANDARD }
         $test! { consumption::listeners_that_panic_hang_or_dawdle_hold_up_no_other on STANDARD }
+        $test! { members::members_that_end_in_their_first_moments_are_listed_by_no_broker on STANDARD }
         $test! { members::a_member_that_is_listed_twice_leaves_no_queue_unread on STANDARD }
         $test! { members::member_lists_that_lie_take_no_queue_away on STANDARD }
         $test! { members::a_storm_of_members_that_come_and_go_loses_nothing on STANDARD }
