@@ -14,8 +14,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("name_map", &[]),
     ("deadline", &[]),
     ("logging", &[]),
+    ("repeats", &[]),
     ("worker", &["error", "logging"]),
-    ("remoting", &["wire", "error", "name_map", "logging", "worker"]),
+    ("remoting", &["wire", "error", "name_map", "logging", "repeats", "worker"]),
     ("client", &["remoting", "wire", "message", "error", "name_map", "deadline", "logging", "worker"]),
     (
         "producer",
@@ -34,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "name_map",
             "deadline",
             "logging",
+            "repeats",
             "worker",
         ],
     ),

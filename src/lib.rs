@@ -121,6 +121,7 @@ mod name_map;
 mod producer;
 mod properties;
 mod remoting;
+mod repeats;
 #[cfg(test)]
 mod vectors;
 pub mod wire;

@@ -73,9 +73,15 @@ impl Message {
     }
 
     /// The tag that consumers can select by. A message has one; a second call replaces the first.
+    ///
+    /// One that no consumer can select is refused by `send`: with a blank at an end, with `||` in it, or `*`.
     #[must_use]
-    pub fn with_tag(self, tag: impl AsRef<str>) -> Self {
-        self.with_checked(name::TAGS, tag.as_ref())
+    pub fn with_tag(mut self, tag: impl AsRef<str>) -> Self {
+        match PropertyViolation::of_tag(tag.as_ref()) {
+            Some(violation) => self.refuse(violation),
+            None => self.properties.set(name::TAGS, tag.as_ref()),
+        }
+        self
     }
 
     /// One more key under which the broker's index finds the message, such as an order number.

@@ -261,6 +261,12 @@ impl PropertyViolation {
         Self::first(name, refusal_of_value(value))
     }
 
+    /// What is wrong with a tag: one that no expression can name would reach those only who want all messages.
+    pub(crate) fn of_tag(tag: &str) -> Option<Self> {
+        let unselectable = tag.trim() != tag || tag.contains("||") || tag == "*";
+        Self::first(name::TAGS, refusal_of_value(tag).or_else(|| unselectable.then_some(Refusal::UnselectableTag)))
+    }
+
     /// What is wrong with one key among the keys of a message.
     pub(crate) fn of_key(key: &str) -> Option<Self> {
         let blank = key.contains(' ').then_some(Refusal::KeyWithBlank);
@@ -279,6 +285,9 @@ impl fmt::Display for PropertyViolation {
             Refusal::BlankValue => "its value is blank",
             Refusal::Separator => "U+0001 and U+0002 separate properties on the wire and cannot be part of one",
             Refusal::Reserved => "the name is reserved for the system",
+            Refusal::UnselectableTag => {
+                "no consumer can select such a tag; leave out blanks at its ends and '||', and do not call it '*'"
+            }
             Refusal::KeyWithBlank => "a blank separates keys; give several keys one by one",
         };
         write!(f, "property {:?} cannot be sent: {reason}", self.property)
@@ -291,6 +300,7 @@ enum Refusal {
     BlankValue,
     Separator,
     Reserved,
+    UnselectableTag,
     KeyWithBlank,
 }
 
@@ -369,5 +379,17 @@ mod tests {
         assert!(told(" ", "x").unwrap().contains("name is blank"));
         assert!(told("x", " ").unwrap().contains("value is blank"));
         assert!(told("x", "a\u{2}b").unwrap().contains("U+0002"));
+    }
+
+    #[test]
+    fn a_tag_that_no_expression_can_select_is_refused() {
+        let told = |tag| PropertyViolation::of_tag(tag).map(|violation| violation.to_string());
+        for tag in [" A", "A ", "A\t", "A||B", "||", "*"] {
+            assert!(told(tag).unwrap().contains("no consumer can select"), "{tag:?}");
+        }
+        assert!(told(" ").unwrap().contains("blank"));
+        for tag in ["A", "has this", "a|b", "a*", "标签", "x = 1"] {
+            assert_eq!(told(tag), None, "{tag:?}");
+        }
     }
 }

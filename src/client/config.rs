@@ -1,6 +1,7 @@
 //! What a client is told at its start: addresses, time-outs, limits; checked in one place.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +90,11 @@ impl ClientConfig {
             )));
         }
         for address in &self.name_servers {
-            check_address(address)?;
+            check_address(address)
+                .map_err(|why| invalid(format!("name server {address:?} is not a valid host:port address: {why}")))?;
+        }
+        if self.client_id.as_ref().is_some_and(|client_id| client_id.trim().is_empty()) {
+            return Err(invalid("client_id is blank: give a name that no other client has, or leave the option out"));
         }
         for (name, value) in [
             ("connect_timeout", self.connect_timeout),
@@ -130,11 +135,45 @@ pub(crate) fn invalid(detail: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidConfig, detail)
 }
 
-fn check_address(address: &str) -> Result<()> {
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-    match port {
-        Some(Ok(1..)) => Ok(()),
-        _ => Err(invalid(format!("name server {address:?} is no host:port"))),
+/// Fails with what is wrong with an address, and what to write instead.
+fn check_address(address: &str) -> std::result::Result<(), &'static str> {
+    if address.contains(',') {
+        return Err("write ';' between several addresses, or give them one by one");
+    }
+    if address.contains('/') {
+        return Err("leave out the scheme and the path");
+    }
+    if address.contains(char::is_whitespace) {
+        return Err("it contains a blank");
+    }
+    let (host, port) = address.rsplit_once(':').ok_or("the port is missing")?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || port.parse::<u16>().unwrap_or(0) == 0 {
+        return Err("the port must be a number from 1 to 65535");
+    }
+    match (host.strip_prefix('['), host.strip_suffix(']')) {
+        (Some(rest), Some(_)) => check_ipv6(rest.strip_suffix(']').unwrap_or(rest)),
+        (None, None) if host.contains(':') => check_ipv6(host),
+        (None, None) => check_name(host),
+        _ => Err("a bracket is missing"),
+    }
+}
+
+fn check_ipv6(host: &str) -> std::result::Result<(), &'static str> {
+    // An address of a link has a zone, such as `%eth0`.
+    let (address, zone) = host.split_once('%').unwrap_or((host, "0"));
+    if zone.is_empty() || address.parse::<Ipv6Addr>().is_err() {
+        return Err("what stands before the last colon is neither a name nor an IPv6 address");
+    }
+    Ok(())
+}
+
+fn check_name(host: &str) -> std::result::Result<(), &'static str> {
+    let is_allowed = |character: char| character.is_alphanumeric() || matches!(character, '-' | '_' | '.');
+    match host {
+        "" => Err("the host is missing"),
+        host if host.chars().all(is_allowed) => Ok(()),
+        _ => Err("a host name has letters, digits, '-', '_' and '.' only"),
     }
 }
 
@@ -291,11 +330,46 @@ mod tests {
     fn a_missing_or_malformed_name_server_is_named() {
         let mut config = ClientConfig::default();
         assert!(config.check().unwrap_err().to_string().contains("name_servers"));
-        for wrong in ["localhost", ":9876", "localhost:0", "localhost:port", "localhost:99999"] {
+        for (wrong, fix) in [
+            ("localhost", "the port is missing"),
+            (":9876", "the host is missing"),
+            ("localhost:0", "1 to 65535"),
+            ("localhost:+80", "1 to 65535"),
+            ("localhost:port", "1 to 65535"),
+            ("localhost:99999", "1 to 65535"),
+            ("a:1,b:1", "';'"),
+            ("http://a", "scheme"),
+            ("http://a:9876", "scheme"),
+            ("a:1/path", "path"),
+            ("a b", "blank"),
+            ("a b:1", "blank"),
+            ("a:1:2", "IPv6"),
+            ("[::1:1", "bracket"),
+            ("::1]:1", "bracket"),
+            ("[name]:1", "IPv6"),
+            ("[fe80::1%]:1", "IPv6"),
+            ("na%me:1", "host name"),
+        ] {
             config.name_servers = vec![wrong.into()];
             let error = config.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            assert!(error.to_string().contains(wrong), "{error}");
+            assert!(error.to_string().contains(wrong) && error.to_string().contains(fix), "{error}");
         }
+        for right in ["a:1", "a_b.c-d:9876", "10.0.0.1:9876", "[::1]:1", "::1:9876", "[fe80::1%eth0]:1", "fe80::1%2:1"]
+        {
+            config.name_servers = vec![right.into()];
+            assert!(config.check().is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn a_blank_client_id_is_refused() {
+        let mut config = ClientConfig { name_servers: vec!["a:1".into()], ..ClientConfig::default() };
+        for blank in ["", " "] {
+            config.client_id = Some(blank.into());
+            assert!(config.check().unwrap_err().to_string().contains("client_id is blank"));
+        }
+        config.client_id = Some("me".into());
+        assert!(config.check().is_ok());
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::Core;
 use super::member::{MemberId, MemberKey};
 use super::route::TopicRoute;
-use crate::error::{Certainty, Error};
+use crate::error::{Certainty, Error, ErrorKind};
 use crate::logging::{debug, info, warn};
 use crate::name_map::NameMap;
 use crate::remoting::Request;
@@ -339,7 +339,9 @@ impl Core {
             return;
         }
         let Some(Failed { is_news, again }) = self.heartbeats.failed(address, Instant::now()) else { return };
-        if is_news {
+        // That a broker cannot be reached is logged where it is dialled.
+        let is_logged = matches!(error.kind(), ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::ConnectionLost);
+        if is_news && !is_logged {
             warn!("broker {address} did not take a heartbeat: {error}");
         }
         let Some(due) = again else { return };

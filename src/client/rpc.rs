@@ -11,11 +11,13 @@ use super::member::MemberKey;
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::message::MessageQueue;
 use crate::remoting::{Completion, Request};
-use crate::wire::body::ConsumerList;
+use crate::wire::body::{ConsumerList, SUBSCRIBE_ALL};
 use crate::wire::header::{
-    ConsumerSendMsgBackRequest, GetConsumerListByGroupRequest, OffsetResponse, QueryConsumerOffsetRequest,
-    QueueRequest, SearchOffsetRequest, UnregisterClientRequest, UpdateConsumerOffsetRequest,
+    ConsumerSendMsgBackRequest, GetConsumerListByGroupRequest, OffsetResponse, PullMessageRequest,
+    QueryConsumerOffsetRequest, QueueRequest, SearchOffsetRequest, UnregisterClientRequest,
+    UpdateConsumerOffsetRequest,
 };
+use crate::wire::sys_flag::pull as pull_flag;
 use crate::wire::{self, RemotingCommand, RequestCode, ResponseCode, body};
 
 impl Core {
@@ -154,6 +156,31 @@ impl Core {
                     body::decode("consumer list", &response.body).map_err(|error| unreadable(&asked, &error))?;
                 Ok(list.consumer_id_list)
             }));
+        });
+    }
+
+    /// Whether a group exists at a broker, or is made when it is first used. A pull tells: a broker looks for the group
+    /// before anything else, while it passes over one that does not exist in heartbeats.
+    pub(crate) fn does_group_exist(
+        &self,
+        address: &Arc<str>,
+        group: &str,
+        queue: &MessageQueue,
+        then: impl FnOnce(bool) + Send + 'static,
+    ) {
+        let header = PullMessageRequest {
+            consumer_group: group,
+            topic: &queue.topic,
+            queue_id: queue.queue_id,
+            max_msg_nums: 1,
+            sys_flag: pull_flag::SUBSCRIPTION,
+            subscription: Some(SUBSCRIBE_ALL),
+            broker_name: Some(&queue.broker_name),
+            ..PullMessageRequest::default()
+        };
+        let request = Request::new(RequestCode::PULL_MESSAGE, &header);
+        self.call(address, request, self.request_deadline(), move |answer| {
+            then(!answer.is_err_and(|error| error.broker_code() == Some(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST)));
         });
     }
 

@@ -234,11 +234,14 @@ impl Share<'_> {
             }
             if let Some(error) = trouble {
                 let mut bad = batch.split_to(1);
-                let offset = bad.messages().first().map_or(0, |message| message.queue_offset);
-                warn!(
-                    "reading message {offset} of {} failed: {error}; it takes the retry path without its listener",
-                    self.window.queue
-                );
+                if let Some(times) = self.consumer.repeats.note("unreadable", Instant::now()) {
+                    let offset = bad.messages().first().map_or(0, |message| message.queue_offset);
+                    warn!(
+                        "reading message {offset} of {} failed ({times} so far): {error}; it takes the retry path without its \
+                         listener",
+                        self.window.queue
+                    );
+                }
                 bad.report();
             }
         }
@@ -286,13 +289,15 @@ impl Share<'_> {
         let status = catch_unwind(AssertUnwindSafe(|| self.consumer.listener.consume(messages, &mut context)));
         self.shared.running.fetch_sub(1, Ordering::Relaxed);
         let status = status.unwrap_or_else(|panic| {
-            error!(
-                "the listener of {} panicked at message {} of {}, which will be retried: {}",
-                self.consumer.group,
-                messages.first().map(|message| message.msg_id()).unwrap_or_default(),
-                self.window.queue,
-                words_of(&*panic)
-            );
+            if let Some(times) = self.consumer.repeats.note("panic", Instant::now()) {
+                error!(
+                    "the listener of {} panicked at message {} of {}, which will be retried ({times} panics so far): {}",
+                    self.consumer.group,
+                    messages.first().map(|message| message.msg_id()).unwrap_or_default(),
+                    self.window.queue,
+                    words_of(&*panic)
+                );
+            }
             ConsumeStatus::RetryLater
         });
         (context.consumed(status, messages.len()), context.retry_delay)

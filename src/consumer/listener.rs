@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::message::{MessageExt, MessageQueue};
+use crate::repeats::Repeats;
 
 use super::retry::RetryDelay;
 
@@ -73,10 +75,14 @@ where
     F: Fn(&MessageExt) -> Result<(), E> + Send + Sync + 'static,
     E: fmt::Display,
 {
+    let failures = Repeats::default();
     move |messages: &[MessageExt], context: &mut ConsumeContext| {
         for message in messages {
             if let Err(error) = consume(message) {
-                crate::logging::warn!("message {} of {} will be retried: {error}", message.msg_id(), context.queue);
+                if let Some(times) = failures.note("listener", Instant::now()) {
+                    let (id, queue) = (message.msg_id(), &context.queue);
+                    crate::logging::warn!("message {id} of {queue} will be retried ({times} failures so far): {error}");
+                }
                 return ConsumeStatus::RetryLater;
             }
         }

@@ -18,6 +18,7 @@ use crate::client::route::TopicRoute;
 use crate::logging::debug;
 use crate::name_map::NameMap;
 use crate::producer::sender::Sender;
+use crate::repeats::Repeats;
 use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
 
 use super::allocate::AllocateStrategy;
@@ -68,6 +69,8 @@ pub(super) struct Consumer {
     /// Which topics' queues have been shared out at least once.
     pub(super) decided: Mutex<NameMap<Result<usize, String>>>,
     pub(super) retry_search: Mutex<Search>,
+    /// What is logged of failures that many messages or queues share.
+    pub(super) repeats: Repeats,
     pub(super) stopping: AtomicBool,
 }
 

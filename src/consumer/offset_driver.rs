@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use crate::client::Core;
+use crate::error::Error;
 use crate::logging::warn;
 use crate::message::MessageQueue;
+use crate::repeats::Repeats;
 
 use super::offset_store::{Commit, OffsetStore};
 use super::process_queue::ProcessQueue;
@@ -53,6 +55,8 @@ pub(super) struct OffsetDriver {
     store: Mutex<OffsetStore>,
     /// A commit of progress is planned.
     is_planned: AtomicBool,
+    /// Commits that failed, by broker and code.
+    repeats: Repeats,
 }
 
 impl OffsetDriver {
@@ -63,6 +67,7 @@ impl OffsetDriver {
             windows: RwLock::default(),
             store: Mutex::new(OffsetStore::new()),
             is_planned: AtomicBool::new(false),
+            repeats: Repeats::default(),
         })
     }
 
@@ -230,6 +235,21 @@ impl OffsetDriver {
         self.send(commits);
     }
 
+    /// Logs a commit that failed, together with those of the broker's other queues.
+    fn tell_of_failure(&self, queue: &MessageQueue, offset: i64, error: &Error) {
+        let cause = format!("commit {} {:?}", queue.broker_name, error.broker_code());
+        let told = match error.broker_code() {
+            Some(_) => self.repeats.note(&cause, Instant::now()),
+            None => self.repeats.note_outage(&cause, Instant::now()),
+        };
+        if let Some(times) = told {
+            let group = &self.group;
+            warn!(
+                "offset {offset} of {queue} could not be stored for {group} ({times} failures at this broker): {error}"
+            );
+        }
+    }
+
     fn send(self: &Arc<Self>, commits: Vec<Commit>) {
         for Commit { queue, offset, ticket } in commits {
             let Some(address) = self.core.routes.master_of(&queue) else {
@@ -240,12 +260,8 @@ impl OffsetDriver {
             let asked = queue.clone();
             self.core.update_consumer_offset(&address, &self.group, &asked, offset, move |answer| {
                 let failures = driver.store.lock().answered(&queue, ticket, answer.is_ok());
-                // A broker that is away for long is told of ever less.
-                if let Err(error) = &answer
-                    && failures.is_power_of_two()
-                {
-                    let group = &driver.group;
-                    warn!("offset {offset} of {queue} could not be stored for {group} ({failures} in a row): {error}");
+                if let Err(error) = &answer {
+                    driver.tell_of_failure(&queue, offset, error);
                 }
                 driver.send_hurried();
                 if failures == 0 && driver.store.lock().is_dirty(&queue) {

@@ -244,11 +244,12 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
             match consumer.core.routes.master_of(&queue) {
                 Some(address) => {
                     let (offsets, asked) = (Arc::clone(&consumer.offsets), queue.clone());
+                    let group = Arc::clone(&consumer.group);
                     consumer.core.query_consumer_offset(&address, &consumer.group, &queue, move |result| {
                         answer(match result {
                             Ok(Some(offset)) => Answer::to_offset_query(Ok(offsets.resumed(&asked, offset))),
                             Ok(None) => Answer::NotStored,
-                            Err(error) => Answer::Failed(failure(&error)),
+                            Err(error) => Answer::Failed(failure(&group, &asked, &error, error.to_string())),
                         });
                     })
                 }
@@ -295,7 +296,10 @@ fn ask_for_bound(
     let Some(address) = core.routes.master_of(queue) else {
         return answer(no_master(consumer, queue));
     };
-    let then = move |result: Result<i64>| answer(Answer::to_bound_query(result.map_err(|error| failure(&error))));
+    let (group, asked) = (Arc::clone(&consumer.group), queue.clone());
+    let then = move |result: Result<i64>| {
+        answer(Answer::to_bound_query(result.map_err(|error| failure(&group, &asked, &error, error.to_string()))));
+    };
     match bound {
         Bound::Least => core.min_offset(&address, queue, then),
         Bound::Greatest => core.max_offset(&address, queue, then),
@@ -399,7 +403,11 @@ fn try_read_reply(
         code => {
             let remark = response.remark.as_deref().unwrap_or_default();
             let first_line = remark.lines().next().unwrap_or_default();
-            return Ok(Answer::Failed(Failure::new(Some(code), format!("{code}: {first_line}"))));
+            let words = match code {
+                ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST => no_such_group(&consumer.group, &pull.queue),
+                code => format!("{code}: {first_line}"),
+            };
+            return Ok(Answer::Failed(Failure::new(Some(code), words)));
         }
     };
     let header = PullMessageResponse::from_fields(&response.ext_fields)?;
@@ -509,7 +517,7 @@ fn restore_topic(message: &mut MessageExt) {
 
 fn no_master(consumer: &Consumer, queue: &MessageQueue) -> Answer {
     consumer.core.refresh_suspected_route(&queue.topic);
-    Answer::Failed(Failure::new(None, format!("no master of broker {} is known", queue.broker_name)))
+    Answer::Failed(Failure::outage(format!("no master of broker {} is known", queue.broker_name)))
 }
 
 fn pull_failure(consumer: &Consumer, pull: &SentPull, error: &Error) -> Failure {
@@ -519,11 +527,39 @@ fn pull_failure(consumer: &Consumer, pull: &SentPull, error: &Error) -> Failure 
         let fewer = pull_batch(consumer, &window) / 8;
         window.batch_limit.store(fewer.max(1), Ordering::Relaxed);
     }
-    Failure::new(error.broker_code(), format!("from offset {}: {error}", pull.offset))
+    failure(&consumer.group, &pull.queue, error, format!("from offset {}: {error}", pull.offset))
 }
 
-fn failure(error: &Error) -> Failure {
-    Failure::new(error.broker_code(), error.to_string())
+fn failure(group: &str, queue: &MessageQueue, error: &Error, words: String) -> Failure {
+    match error.kind() {
+        ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::ConnectionLost | ErrorKind::Timeout => {
+            Failure::outage(words)
+        }
+        _ if error.broker_code() == Some(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST) => {
+            Failure::new(error.broker_code(), no_such_group(group, queue))
+        }
+        _ => Failure::new(error.broker_code(), words),
+    }
+}
+
+/// A broker's refusal of a group that it does not know, in words that say what to do.
+pub(super) fn no_such_group(group: &str, queue: &MessageQueue) -> String {
+    format!(
+        "group {group} does not exist on broker {} and is not created: create it there, or set \
+         autoCreateSubscriptionGroup of the broker",
+        queue.broker_name
+    )
+}
+
+/// Counts a failure with those of the broker's other queues that have the same cause. Returns whether it is to be logged.
+fn is_news(consumer: &Consumer, queue: &MessageQueue, failure: &Failure) -> bool {
+    let (now, broker) = (Instant::now(), &queue.broker_name);
+    let told = match failure.code {
+        _ if failure.is_outage => consumer.repeats.note_outage(&format!("pull {broker}"), now),
+        Some(code) => consumer.repeats.note(&format!("pull {broker} {code}"), now),
+        None => consumer.repeats.note(&format!("pull {queue}"), now),
+    };
+    told.is_some()
 }
 
 fn tell_user(consumer: &Consumer, report: &Report) {
@@ -534,13 +570,20 @@ fn tell_user(consumer: &Consumer, report: &Report) {
             consumer.core.changed();
         }
         Report::Failing { queue, doing, failures, failure } => {
-            warn!("{group}: {doing} {queue} failed ({failures} in a row): {}", failure.text);
+            if is_news(consumer, queue, failure) {
+                warn!("{group}: {doing} {queue} failed ({failures} in a row): {}", failure.text);
+            }
         }
         Report::Recovered { queue, failures } => info!("{group}: {queue} is consumed again after {failures} failures"),
         Report::OffsetCorrected { queue, from, to, least, greatest } => {
             warn!("{group}: offset {from} of {queue} is outside of {least}..={greatest}; it continues at {to}");
         }
-        Report::Overdue { queue, doing } => warn!("{group}: {doing} {queue} got no answer and is repeated"),
+        Report::Overdue { queue, doing } => {
+            let cause = format!("overdue {}", queue.broker_name);
+            if let Some(times) = consumer.repeats.note(&cause, Instant::now()) {
+                warn!("{group}: {doing} {queue} got no answer and is repeated ({times} times at this broker)");
+            }
+        }
     }
 }
 

@@ -18,9 +18,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::logging::info;
 use crate::message::{MessageExt, MessageQueue};
 use crate::producer::sender::Sender;
+use crate::properties::PropertyViolation;
+use crate::repeats::Repeats;
 use crate::wire::body::{SUBSCRIBE_ALL, SubscriptionData};
 use crate::wire::name::{
-    DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_group, check_topic, is_system_group, retry_topic,
+    DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_consumer_group, check_topic, is_system_group, retry_topic,
 };
 use crate::wire::version::release_name;
 use crate::worker::{check_may_wait, is_service_thread};
@@ -44,28 +46,73 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 /// Which messages of a topic a consumer wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterExpression {
-    tags: String,
+    wanted: Wanted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// In the form of the wire.
+    Expression(String),
+    Tags(Vec<String>),
 }
 
 impl FilterExpression {
     /// All of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { tags: SUBSCRIBE_ALL.to_owned() }
+        Self::expression(SUBSCRIBE_ALL)
     }
 
-    /// Those with one of these tags. The broker compares hashes of tags, this library the tags themselves.
+    /// Those with one of these tags, of which there must be one at least. The broker compares hashes of tags, this library
+    /// the tags themselves.
     #[must_use]
     pub fn tags<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Self {
-        let tags: Vec<_> = tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect();
-        Self { tags: tags.join(" || ") }
+        Self { wanted: Wanted::Tags(tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect()) }
     }
 
-    /// The Java client's form of the same: `A || B`, and `*` for all.
+    /// The Java client's form of the same: `A || B`, and `*` or nothing for all. What looks like a condition on properties
+    /// is refused at start.
     #[must_use]
     pub fn expression(expression: impl Into<String>) -> Self {
-        Self { tags: expression.into() }
+        Self { wanted: Wanted::Expression(expression.into()) }
     }
+
+    /// In the form of the wire.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot mean what it says, and what to write instead.
+    fn checked(&self) -> std::result::Result<String, String> {
+        match &self.wanted {
+            Wanted::Tags(tags) if tags.is_empty() => {
+                Err("the list of tags is empty: name one, or subscribe to FilterExpression::all()".to_owned())
+            }
+            Wanted::Tags(tags) => match tags.iter().find(|tag| PropertyViolation::of_tag(tag).is_some()) {
+                Some(tag) => Err(format!(
+                    "no message can have the tag {tag:?}: leave out blanks at its ends and \"||\"; FilterExpression::all() is \
+                     for all messages"
+                )),
+                None => Ok(tags.join(" || ")),
+            },
+            Wanted::Expression(expression) if is_a_condition(expression) => Err(format!(
+                "{expression:?} looks like a condition, and only tags are compared: write them as in \"A || B\", or give tags \
+                 with such characters to FilterExpression::tags([..])"
+            )),
+            Wanted::Expression(expression) => Ok(expression.clone()),
+        }
+    }
+}
+
+/// Whether a tag expression was rather meant as one on properties, or has another operator than `||`.
+fn is_a_condition(expression: &str) -> bool {
+    const MARKS: [&str; 9] = ["'", "\"", "=", "<", ">", "(", ")", "&&", "|"];
+    const WORDS: [&str; 8] = ["AND", "OR", "NOT", "IN", "IS", "LIKE", "BETWEEN", "CONTAINS"];
+    expression.split("||").map(str::trim).any(|tag| {
+        let has_word = |word: &str| WORDS.iter().any(|known| known.eq_ignore_ascii_case(word));
+        // A tag may be called so, but hardly be one of several words.
+        let is_sentence = tag.contains(char::is_whitespace) && tag.split_whitespace().any(has_word);
+        is_sentence || tag.starts_with('!') || MARKS.iter().any(|mark| tag.contains(mark))
+    })
 }
 
 impl From<&str> for FilterExpression {
@@ -546,6 +593,7 @@ impl PushConsumerBuilder {
             offsets: OffsetDriver::new(Arc::clone(&core), group),
             decided: Mutex::default(),
             retry_search: Mutex::default(),
+            repeats: Repeats::default(),
             stopping: AtomicBool::new(false),
             core,
         });
@@ -557,7 +605,8 @@ impl PushConsumerBuilder {
     }
 
     fn check(&self) -> Result<(Vec<Subscription>, Listener)> {
-        check_group(&self.group).map_err(|error| invalid(format!("group {:?} cannot be: {error}", self.group)))?;
+        check_consumer_group(&self.group)
+            .map_err(|error| invalid(format!("group {:?} cannot be: {error}", self.group)))?;
         if self.group == DEFAULT_CONSUMER_GROUP {
             return Err(invalid(format!(
                 "group {DEFAULT_CONSUMER_GROUP} is everybody's default: choose one of your own"
@@ -580,7 +629,8 @@ impl PushConsumerBuilder {
         let mut subscriptions = Vec::new();
         for (topic, filter) in &self.subscriptions {
             check_topic(topic).map_err(|error| invalid(format!("topic {topic:?} cannot be: {error}")))?;
-            subscriptions.push(subscription(topic, &filter.tags, version)?);
+            let expression = filter.checked().map_err(|why| invalid(format!("filter of topic {topic}: {why}")))?;
+            subscriptions.push(subscription(topic, &expression, version)?);
         }
         let own = retry_topic(&self.group);
         subscriptions.retain(|subscription| *subscription.topic != *own);
@@ -730,6 +780,50 @@ mod tests {
             "consumeTimestamp": "30 minutes before start",
         });
         assert_eq!(Value::from(rest), not_ours);
+    }
+
+    #[test]
+    fn filters_that_cannot_mean_what_they_say_are_refused_with_what_to_write() {
+        let told = |filter: FilterExpression| complaint(complete().subscribe("T", filter));
+        let words = told(FilterExpression::tags(Vec::<String>::new()));
+        assert!(words.contains("list of tags is empty") && words.contains("all()"), "{words}");
+        for tag in ["", " ", "A ", "A||B", "*"] {
+            let words = told(FilterExpression::tags(["B", tag]));
+            assert!(words.contains(&format!("{tag:?}")) && words.contains("topic T"), "{words}");
+        }
+        for condition in [
+            "a > 5",
+            "colour = 'blue'",
+            "\"A\"",
+            "(A)",
+            "A && B",
+            "A | B",
+            "A|||B",
+            "!A",
+            "A OR B",
+            "a is not null",
+            "a between 1 and 5",
+            "A || b in x",
+        ] {
+            let words = told(FilterExpression::expression(condition));
+            assert!(words.contains("looks like a condition") && words.contains("A || B"), "{condition}: {words}");
+        }
+        for tags in ["A", "A || B", "A||B", "*", "", "OR", "has this", "标签", "a-b_c.d%"] {
+            let words = told(FilterExpression::expression(tags));
+            assert!(words.contains("name server"), "{tags}: {words}");
+        }
+        let words = told(FilterExpression::tags(["a > 5", "made in china"]));
+        assert!(words.contains("name server"), "a tag in a list is what it is: {words}");
+        assert!(told(FilterExpression::expression("||")).contains("names no tag"));
+    }
+
+    #[test]
+    fn a_group_whose_retry_topic_no_broker_makes_is_refused() {
+        let start = |group: String| {
+            complaint(PushConsumer::builder(group).subscribe("T", "*").each(|_: &MessageExt| Ok::<(), &str>(())))
+        };
+        assert!(start("g".repeat(121)).contains("longer than 120 bytes"));
+        assert!(start("g".repeat(120)).contains("name server"));
     }
 
     #[test]

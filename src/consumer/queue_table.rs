@@ -181,11 +181,17 @@ pub(crate) struct Failure {
     pub(crate) code: Option<ResponseCode>,
     /// The words for people.
     pub(crate) text: Arc<str>,
+    /// The broker cannot be reached or does not answer, which is the same for all its queues.
+    pub(crate) is_outage: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: Option<ResponseCode>, text: impl Into<Arc<str>>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), is_outage: false }
+    }
+
+    pub(crate) fn outage(text: impl Into<Arc<str>>) -> Self {
+        Self { code: None, text: text.into(), is_outage: true }
     }
 
     fn is_busy(&self) -> bool {

@@ -19,6 +19,9 @@ const ROUND: Duration = Duration::from_secs(20);
 /// After a round that could not decide something; doubled by each further one in a row, up to [`ROUND`].
 const ROUND_AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
+/// For so long a topic that was never shared out is waited for without a word.
+const START_GRACE: Duration = Duration::from_secs(5);
+
 /// Between the beginnings of two rounds, however many members come and go.
 const LEAST_DISTANCE: Duration = Duration::from_millis(200);
 
@@ -96,13 +99,22 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// Why the share of a topic is undecided.
+#[derive(Debug)]
+struct Troubled {
+    trouble: Trouble,
+    /// When this or other trouble began.
+    since: Instant,
+    is_told: bool,
+}
+
 /// What one consumer owns, and when to think about it again.
 #[derive(Debug)]
 pub(crate) struct Rebalance {
     own_id: Arc<str>,
     strategy: AllocateStrategy,
     owned: BTreeMap<Arc<str>, BTreeSet<MessageQueue>>,
-    troubles: BTreeMap<Arc<str>, Trouble>,
+    troubles: BTreeMap<Arc<str>, Troubled>,
     listed_twice: BTreeSet<Arc<str>>,
     /// Between two rounds without an occasion.
     interval: Duration,
@@ -135,7 +147,7 @@ impl Rebalance {
     /// How many queues of a topic are ours, or why that could not be decided.
     pub(crate) fn share_of(&self, topic: &str) -> Result<usize, String> {
         match self.troubles.get(topic) {
-            Some(trouble) => Err(trouble.to_string()),
+            Some(Troubled { trouble, .. }) => Err(trouble.to_string()),
             None => Ok(self.owned.get(topic).map_or(0, BTreeSet::len)),
         }
     }
@@ -169,7 +181,7 @@ impl Rebalance {
                 Ok(share) => self.own(&view.topic, share, &mut changes),
                 Err(trouble) => {
                     undecided = true;
-                    self.keep(&view.topic, trouble, &mut changes);
+                    self.keep(&view.topic, trouble, now, &mut changes);
                 }
             }
             self.look_for_a_twin(&view, &mut changes);
@@ -204,19 +216,23 @@ impl Rebalance {
         changes.assigned.extend(share.difference(&before).cloned());
         changes.revoked.extend(before.difference(&share).cloned());
         self.owned.insert(Arc::clone(topic), share);
-        if self.troubles.remove(topic).is_some() {
+        if self.troubles.remove(topic).is_some_and(|troubled| troubled.is_told) {
             changes.notices.push(Notice::Decided { topic: Arc::clone(topic) });
         }
     }
 
-    fn keep(&mut self, topic: &Arc<str>, trouble: Trouble, changes: &mut Changes) {
-        let before = self.troubles.insert(Arc::clone(topic), trouble.clone());
+    fn keep(&mut self, topic: &Arc<str>, trouble: Trouble, now: Instant, changes: &mut Changes) {
+        let before = self.troubles.remove(topic);
+        let since = before.as_ref().map_or(now, |before| before.since);
         // The words of a failed look-up may differ each time.
-        let same_kind =
-            before.is_some_and(|before| std::mem::discriminant(&before) == std::mem::discriminant(&trouble));
-        if !same_kind {
-            changes.notices.push(Notice::Undecided { topic: Arc::clone(topic), trouble });
+        let is_same = |before: &Troubled| std::mem::discriminant(&before.trouble) == std::mem::discriminant(&trouble);
+        let was_told = before.is_some_and(|before| before.is_told && is_same(&before));
+        // That a member which begins does not know everything yet is no news.
+        let is_told = was_told || self.owned.contains_key(topic) || now >= since + START_GRACE;
+        if is_told && !was_told {
+            changes.notices.push(Notice::Undecided { topic: Arc::clone(topic), trouble: trouble.clone() });
         }
+        self.troubles.insert(Arc::clone(topic), Troubled { trouble, since, is_told });
     }
 
     fn look_for_a_twin(&mut self, view: &TopicView, changes: &mut Changes) {
@@ -314,11 +330,33 @@ mod tests {
     fn trouble_is_told_when_it_begins_and_when_it_ends() {
         let now = Instant::now();
         let mut rebalance = rebalance(now);
+        rebalance.end_round(vec![view("T", 4, &["me"])], now);
         assert_eq!(rebalance.end_round(vec![failed("T")], now).notices.len(), 1);
         assert_eq!(rebalance.end_round(vec![failed("T")], now).notices.len(), 0);
         assert_eq!(rebalance.end_round(vec![view("T", 4, &[])], now).notices.len(), 1);
         let notices = rebalance.end_round(vec![view("T", 4, &["me"])], now).notices;
         assert_eq!(notices, [Notice::Decided { topic: "T".into() }]);
+    }
+
+    /// A usual start has no route at first, and then no membership; that is no news unless it stays so.
+    #[test]
+    fn what_a_member_lacks_when_it_begins_is_told_only_if_it_stays_so() {
+        let now = Instant::now();
+        let mut rebalance = rebalance(now);
+        let unknown = || TopicView { queues: None, ..view("T", 0, &["me"]) };
+        assert_eq!(rebalance.end_round(vec![unknown()], now).notices, []);
+        assert_eq!(rebalance.end_round(vec![failed("T")], now + START_GRACE / 2).notices, []);
+        assert_eq!(rebalance.end_round(vec![unknown()], now + START_GRACE).notices.len(), 1);
+        assert_eq!(rebalance.end_round(vec![unknown()], now + START_GRACE).notices, []);
+        assert_eq!(
+            rebalance.end_round(vec![view("T", 4, &["me"])], now + START_GRACE).notices.len(),
+            1,
+            "it is decided"
+        );
+
+        let mut rebalance = self::rebalance(now);
+        rebalance.end_round(vec![unknown()], now);
+        assert_eq!(rebalance.end_round(vec![view("T", 4, &["me"])], now).notices, [], "and a usual start says nothing");
     }
 
     #[test]

@@ -14,10 +14,11 @@ use crate::client::member::MemberId;
 use crate::client::route::TopicRoute;
 use crate::error::Result;
 use crate::logging::{info, warn};
+use crate::message::MessageQueue;
 use crate::worker::{Health, Threads, Worker};
 
 use super::member::Consumer;
-use super::pull_service::PullEvent;
+use super::pull_service::{PullEvent, no_such_group};
 use super::rebalance::{Members, Notice, Rebalance, TopicView};
 
 /// Event for the thread. Consumers are named by their ids: one that is late for a consumer that has ended finds no row,
@@ -140,6 +141,13 @@ impl RebalanceService {
     }
 }
 
+/// A queue of the broker whose master is at `address`.
+fn queue_at(route: &TopicRoute, address: &Arc<str>) -> Option<MessageQueue> {
+    let is_there =
+        |queue: &&MessageQueue| route.broker(&queue.broker_name).is_some_and(|broker| broker.master() == Some(address));
+    route.subscribe.iter().find(is_there).cloned()
+}
+
 impl Round {
     fn listed(&mut self, topic: &str, members: Members) {
         if let Some(view) = self.views.iter_mut().find(|view| *view.topic == *topic) {
@@ -193,12 +201,20 @@ impl Row {
         candidates.sort_by_key(|address| (!core.is_heard(address), !core.remoting.is_reachable(address)));
         let Some(address) = candidates.first() else { return false };
         let (consumer, topic, answers) = (self.consumer.id, Arc::clone(&route.topic), answers.clone());
-        core.consumer_list(address, &self.consumer.group, move |result| {
-            let members = match result {
-                Ok(members) => Members::Listed(members),
-                Err(error) => Members::Failed(error.to_string()),
-            };
+        let listed = move |members| {
             let _ = answers.send(RebalanceEvent::Listed { consumer, round: number, topic, members });
+        };
+        let (asker, asked, queue) = (Arc::clone(&self.consumer), Arc::clone(address), queue_at(route, address));
+        core.consumer_list(address, &self.consumer.group, move |result| match (result, queue) {
+            (Ok(members), _) => listed(Members::Listed(members)),
+            // The broker took the heartbeat, and knows no member: does it know the group?
+            (Err(error), Some(queue)) if error.broker_code().is_some() && asker.core.is_heard(&asked) => {
+                let unknown = no_such_group(&asker.group, &queue);
+                asker.core.does_group_exist(&asked, &asker.group, &queue, move |exists| {
+                    listed(Members::Failed(if exists { error.to_string() } else { unknown }));
+                });
+            }
+            (Err(error), _) => listed(Members::Failed(error.to_string())),
         });
         true
     }
@@ -241,7 +257,7 @@ impl Row {
                 // A new group's retry topic is born with its first heartbeat: that it is not there yet is no news.
                 if *topic == self.consumer.retry_topic {
                     crate::logging::debug!("{group}: the queues of {topic} stay as they are: {trouble}");
-                } else {
+                } else if self.consumer.repeats.note("undecided", Instant::now()).is_some() {
                     warn!("{group}: the queues of {topic} stay as they are: {trouble}");
                 }
             }

@@ -32,7 +32,9 @@ pub enum RetryDelay {
     /// After a time that grows with each failure: 10 s, 30 s, 1 min, ... with the broker's default levels.
     #[default]
     Growing,
-    /// After the time of this level of the broker: from 1, which is 1 s by default, to 18, which is 2 h.
+    /// After the time of this level of the broker: from 1, which is 1 s by default, to 18, which is 2 h by default. The
+    /// broker knows how many it has, and takes its highest for those beyond. There is no level 0: it is logged, and stands
+    /// for `Growing`.
     Level(u8),
     /// Never: the message goes to the dead-letter queue.
     DeadLetter,
@@ -43,7 +45,7 @@ impl RetryDelay {
     fn level(self) -> i32 {
         match self {
             Self::Growing => 0,
-            Self::Level(level) => i32::from(level).clamp(1, HIGHEST_DELAY_LEVEL),
+            Self::Level(level) => i32::from(level),
             Self::DeadLetter => -1,
         }
     }
@@ -170,8 +172,8 @@ impl RetryMessage {
 /// message that is published must bring it along.
 fn delay_level(delay: RetryDelay, reconsume_times: i32) -> i32 {
     match delay {
-        RetryDelay::Level(_) => delay.level(),
-        RetryDelay::Growing | RetryDelay::DeadLetter => {
+        RetryDelay::Level(1..) => delay.level(),
+        RetryDelay::Level(0) | RetryDelay::Growing | RetryDelay::DeadLetter => {
             reconsume_times.max(0).saturating_add(EXPIRED_DELAY_LEVEL).min(HIGHEST_DELAY_LEVEL)
         }
     }
@@ -218,8 +220,7 @@ mod tests {
         let level = |delay| send_back(delay, limit).1.delay_level;
         assert_eq!(level(RetryDelay::Growing), 0);
         assert_eq!(level(RetryDelay::Level(5)), 5);
-        assert_eq!(level(RetryDelay::Level(0)), 1);
-        assert_eq!(level(RetryDelay::Level(99)), 18);
+        assert_eq!(level(RetryDelay::Level(99)), 99, "the broker knows how many it has");
         assert_eq!(level(RetryDelay::DeadLetter), vectors("RETRY-007")[0]["input"]["delayLevelFromClient"]);
     }
 
@@ -262,6 +263,10 @@ mod tests {
     fn a_level_of_the_listener_survives_the_fallback() {
         let (_, plan) = send_back(RetryDelay::Level(1), RetryLimit::new(None)).0.failed(&failed("T", 9));
         assert_eq!(property(&plan, "DELAY"), Some("1"));
+        let (_, plan) = send_back(RetryDelay::Level(25), RetryLimit::new(None)).0.failed(&failed("T", 9));
+        assert_eq!(property(&plan, "DELAY"), Some("25"));
+        let (_, plan) = send_back(RetryDelay::Level(0), RetryLimit::new(None)).0.failed(&failed("T", 0));
+        assert_eq!(property(&plan, "DELAY"), Some("3"), "there is no such level");
     }
 
     #[test]

@@ -26,6 +26,14 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 impl Consumer {
     /// Gives failed messages back, each to end in exactly one report to its window.
     pub(super) fn send_back(self: &Arc<Self>, window: &Arc<Window>, failed: Vec<FailedMessage>, delay: RetryDelay) {
+        if delay == RetryDelay::Level(0)
+            && let Some(times) = self.repeats.note("level 0", Instant::now())
+        {
+            let group = &self.group;
+            warn!(
+                "{group}: there is no delay level 0 ({times} so far): levels begin at 1, and retries are delayed as usual"
+            );
+        }
         for failed in failed {
             self.send_one_back(window, failed, delay);
         }
@@ -60,7 +68,10 @@ impl Consumer {
                 consumer.resolved(&window, position);
             }
             Err(error) => {
-                warn!("broker {} did not take message {} back: {error}", message.broker_name, message.msg_id());
+                let broker = &message.broker_name;
+                if let Some(times) = consumer.repeats.note(&format!("send-back {broker}"), Instant::now()) {
+                    warn!("broker {broker} did not take message {} back ({times} so far): {error}", message.msg_id());
+                }
                 let (publishing, changes) = sending_back.failed(&message);
                 consumer.publish(window, position, &message, publishing, &changes);
             }
@@ -115,10 +126,13 @@ impl Consumer {
         let again = window.messages.lock().send_back_failed(position, now);
         self.core.changed();
         let Some(due) = again else { return };
-        warn!(
-            "a message of {} can neither be sent back nor published and will be consumed here again: {error}",
-            window.queue
-        );
+        if let Some(times) = self.repeats.note("not given back", now) {
+            warn!(
+                "a message of {} can neither be sent back nor published and will be consumed here again ({times} so far): \
+                 {error}",
+                window.queue
+            );
+        }
         self.consume_again_at(window, due);
     }
 

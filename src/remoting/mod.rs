@@ -43,6 +43,7 @@ use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
 use crate::logging::{info, warn};
 use crate::name_map::NameMap;
+use crate::repeats::is_news_of_outage;
 use crate::wire::command::FrameHead;
 use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
 use crate::worker::{Health, Threads, Worker, check_may_wait};
@@ -476,8 +477,7 @@ impl Shared {
             self.note_failures(&peers);
             failures
         };
-        // At 1, 2, 4, 8 ... failures: an outage of minutes is a few lines, not one per dial.
-        if failures.is_power_of_two() {
+        if is_news_of_outage(failures) {
             warn!("{} ({failures} in a row)", reason.detail);
         }
     }

@@ -24,6 +24,8 @@ const MAX_TOPIC_LENGTH: usize = 127;
 /// Topics of retries and dead letters carry a group's name, which may be longer than a topic's.
 const MAX_DERIVED_TOPIC_LENGTH: usize = 255;
 const MAX_GROUP_LENGTH: usize = 255;
+/// The topic of a consumer group's retried messages must be one that brokers make.
+const MAX_CONSUMER_GROUP_LENGTH: usize = MAX_TOPIC_LENGTH - RETRY_PREFIX.len();
 
 /// Topics that a client must not send to; brokers refuse it too.
 const NOT_FOR_SENDING: [&str; 6] = [
@@ -83,6 +85,16 @@ pub fn check_topic(topic: &str) -> Result<(), NameError> {
 /// What is wrong with the name.
 pub fn check_group(group: &str) -> Result<(), NameError> {
     check(group, MAX_GROUP_LENGTH)
+}
+
+/// Whether a consumer group may be called so: 5.5.0 hands a group with a longer name no messages, and 4.9.7 does not take
+/// its failed ones back, since neither makes a retry topic with a name of more than 127 bytes.
+///
+/// # Errors
+///
+/// What is wrong with the name.
+pub fn check_consumer_group(group: &str) -> Result<(), NameError> {
+    check(group, MAX_CONSUMER_GROUP_LENGTH)
 }
 
 /// Whether the system uses the consumer group for itself: its members are not listed, its offsets not shown.
@@ -161,6 +173,8 @@ mod tests {
         assert_eq!(check_topic("a.b"), Err(NameError::BadCharacter('.')));
         assert_eq!(check_topic(&"a".repeat(128)), Err(NameError::TooLong { limit: 127 }));
         assert_eq!(check_group(&"a".repeat(256)), Err(NameError::TooLong { limit: 255 }));
+        assert_eq!(check_consumer_group(&"a".repeat(120)), Ok(()));
+        assert_eq!(check_consumer_group(&"a".repeat(121)), Err(NameError::TooLong { limit: 120 }));
     }
 
     #[test]

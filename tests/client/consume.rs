@@ -58,6 +58,22 @@ fn a_worker_that_becomes_idle_joins_one_that_works_on_a_long_pull() {
 }
 
 #[test]
+fn a_group_that_does_not_exist_and_is_not_created_is_named_with_its_broker() {
+    let mini = MiniBroker::builder().auto_create_groups(false).start().unwrap();
+    mini.create_topic(TOPIC, 1);
+    let consumer = PushConsumer::builder("strangers")
+        .name_servers(mini.name_servers())
+        .subscribe(TOPIC, FilterExpression::all())
+        .each(|_: &MessageExt| Ok::<(), &str>(()))
+        .start()
+        .unwrap();
+    let words = "group strangers does not exist on broker broker-a and is not created";
+    let tells = || consumer.wait_ready(Duration::from_millis(100)).unwrap_err().to_string().contains(words);
+    eventually("it is told", tells);
+    consumer.shutdown(PATIENCE);
+}
+
+#[test]
 fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_consumed() {
     let mini = mini(1);
     let queue = MessageQueue::new(TOPIC, "broker-a", 0);

@@ -32,7 +32,7 @@ fn failed_send(producer: ProducerBuilder, kind: ErrorKind, words: &[&str]) -> Er
 fn an_address_without_a_port_is_told_at_start() {
     let error = brief("localhost").start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-    assert!(error.to_string().contains("\"localhost\" is no host:port"), "{error}");
+    assert!(error.to_string().contains("\"localhost\" is not a valid host:port address"), "{error}");
 }
 
 #[test]

@@ -31,6 +31,10 @@ impl Lines {
         self.0.lines.lock().len()
     }
 
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lines.lock().clone()
+    }
+
     /// Whether a line has these words in it.
     pub(crate) fn has(&self, words: &str) -> bool {
         self.0.lines.lock().iter().any(|line| line.contains(words))

@@ -26,6 +26,7 @@ pub(crate) mod members;
 pub(crate) mod offset;
 pub(crate) mod outage;
 mod proxy;
+pub(crate) mod quiet;
 pub(crate) mod raw;
 pub(crate) mod retry;
 pub(crate) mod routes;
@@ -144,6 +145,9 @@ macro_rules! for_each_scenario {
         $test! { crash::a_consumer_process_that_is_killed_again_and_again_loses_nothing on STANDARD }
         $test! { crash::a_killed_consumer_repeats_only_what_was_handled_in_its_last_moment on STANDARD }
         $test! { outage::an_outage_of_all_servers_costs_little_and_traffic_is_back_within_seconds on STANDARD }
+        $test! { quiet::a_normal_life_logs_no_warning on STANDARD }
+        $test! { quiet::brokers_that_are_away_are_a_few_lines on STANDARD }
+        $test! { quiet::a_listener_that_fails_a_hundred_times_is_a_few_lines on STANDARD }
         $test! { clocks::a_clock_an_hour_behind_costs_no_subscription on STANDARD }
         $test! { clocks::a_member_that_stood_still_is_replaced_and_comes_back on STANDARD }
         $test! { connect::brokers_tell_which_release_they_run on STANDARD }
