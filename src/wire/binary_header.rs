@@ -1,6 +1,8 @@
 //! The header of a frame in RocketMQ's binary layout: code, language, version, opaque, flag, remark, fields.
 //! Pure functions; `command.rs` puts the frame around it.
 
+use std::borrow::Cow;
+
 use byteorder::{BigEndian, ByteOrder};
 use bytes::{BufMut, Bytes};
 
@@ -51,7 +53,7 @@ pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
         version,
         opaque,
         flag,
-        remark: (!remark.is_empty()).then(|| remark.to_owned()),
+        remark: (!remark.is_empty()).then(|| remark.into_owned()),
         ext_fields: read_fields(Reader(fields))?,
         body: Bytes::new(),
         encoding: HeaderEncoding::RocketMq,
@@ -89,7 +91,7 @@ fn read_fields(mut reader: Reader<'_>) -> Result<ExtFields, Error> {
         let value_length = reader.i32("ext field value")?;
         let value = reader.text("ext field value", value_length.into())?;
         if !key.is_empty() && !value.is_empty() {
-            fields.text(key, value);
+            fields.text(&key, &value);
         }
     }
     Ok(fields)
@@ -125,8 +127,9 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn text(&mut self, what: &'static str, length: i64) -> Result<&'a str, Error> {
-        std::str::from_utf8(self.take(what, length)?).map_err(|_| Error::BadText { what })
+    /// Bytes that are not UTF-8 become U+FFFD, as for the Java client.
+    fn text(&mut self, what: &'static str, length: i64) -> Result<Cow<'a, str>, Error> {
+        self.take(what, length).map(String::from_utf8_lossy)
     }
 }
 

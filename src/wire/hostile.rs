@@ -63,7 +63,7 @@ proptest! {
         let command = RemotingCommand { encoding: HeaderEncoding::Json, ..command };
         let header = damage.done_to(header_of(&frames(&[command])));
         if json_header::read(&header).is_ok() {
-            prop_assert!(serde_json::from_slice::<Value>(&header).is_ok());
+            prop_assert!(serde_json::from_str::<Value>(&String::from_utf8_lossy(&header)).is_ok());
         }
     }
 

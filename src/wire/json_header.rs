@@ -42,10 +42,10 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
 /// Reads a whole header; the body is the caller's.
 ///
 /// Unknown members are passed over, `serializeTypeCurrentRPC` among them, since the frame's encoding byte decides. Of
-/// doubles the last one counts.
+/// doubles the last one counts, and bytes that are not UTF-8 become U+FFFD, as for the Java client.
 pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
-    let text = std::str::from_utf8(header).map_err(|_| Error::BadText { what: WHAT })?;
-    read_plain(text).map_or_else(|| read_any(text), Ok)
+    let text = String::from_utf8_lossy(header);
+    read_plain(&text).map_or_else(|| read_any(&text), Ok)
 }
 
 const WHAT: &str = "command header";
@@ -276,10 +276,10 @@ fn read_any(text: &str) -> Result<RemotingCommand, Error> {
     let (mut has_code, mut has_opaque) = (false, false);
     let read = each_member(text, |key, value| {
         match key {
-            "code" => (command.code, has_code) = (from_str(value.get())?, true),
-            "opaque" => (command.opaque, has_opaque) = (from_str(value.get())?, true),
-            "flag" => command.flag = from_str(value.get())?,
-            "version" => command.version = from_str(value.get())?,
+            "code" => has_code |= read_number(value, &mut command.code)?,
+            "opaque" => has_opaque |= read_number(value, &mut command.opaque)?,
+            "flag" => drop(read_number(value, &mut command.flag)?),
+            "version" => drop(read_number(value, &mut command.version)?),
             "language" => command.language = language(&text_of(value)?.unwrap_or_default()),
             "remark" => command.remark = text_of(value)?,
             "extFields" => command.ext_fields = any_fields(value)?,
@@ -293,6 +293,17 @@ fn read_any(text: &str) -> Result<RemotingCommand, Error> {
         (_, false) => Err(Error::MissingField { field: "opaque" }),
         _ => Ok(command),
     }
+}
+
+/// Reads a number, which may stand in a text. Returns false and changes nothing for null.
+fn read_number(value: &RawValue, number: &mut i32) -> serde_json::Result<bool> {
+    let json = value.get();
+    let is_there = json != "null";
+    if is_there {
+        let text: String = if json.starts_with('"') { from_str(json)? } else { json.to_owned() };
+        *number = text.parse().map_err(|_| de::Error::custom("a number is expected"))?;
+    }
+    Ok(is_there)
 }
 
 /// The header's own fields; null is as good as none.
@@ -427,6 +438,22 @@ mod tests {
         let fields = read_text(header).unwrap().ext_fields;
         let read: Vec<_> = fields.iter().collect();
         assert_eq!(read, [("n", "-7"), ("t", "true"), ("f", "1.50"), ("e", ""), ("a", "\"标/")]);
+    }
+
+    #[test]
+    fn numbers_may_be_texts_and_null_is_absent() {
+        let command = read_text(r#"{"code":"1","opaque":"-2","flag":"3","version":"4"}"#).unwrap();
+        assert_eq!((command.code, command.opaque, command.flag, command.version), (1, -2, 3, 4));
+        let command = read_text(r#"{"code":1,"opaque":2,"flag":null,"version":null,"code":null}"#).unwrap();
+        assert_eq!((command.code, command.opaque, command.flag, command.version), (1, 2, 0, 0));
+        assert_eq!(read_text(r#"{"code":null,"opaque":2}"#), Err(Error::MissingField { field: "code" }));
+        assert!(read_text(r#"{"code":"one","opaque":2}"#).is_err());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_as_java_shows_them() {
+        let command = read(b"{\"code\":1,\"opaque\":2,\"remark\":\"a\xFFb\"}").unwrap();
+        assert_eq!(command.remark.as_deref(), Some("a\u{FFFD}b"));
     }
 
     #[test]

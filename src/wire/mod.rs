@@ -29,6 +29,7 @@ pub mod version;
 
 mod binary_header;
 mod ext_fields;
+mod java_json;
 mod json_header;
 
 #[cfg(test)]

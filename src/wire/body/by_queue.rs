@@ -2,15 +2,15 @@
 //! them, so that they are written like this here too.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Write};
-use std::marker::PhantomData;
 
-use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::de;
 use serde::ser::{self, SerializeMap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::ser::{CharEscape, Formatter};
+use serde_json::value::RawValue;
 
+use super::super::java_json::from_json;
 use crate::message::MessageQueue;
 
 /// A value for each queue.
@@ -45,8 +45,35 @@ impl<V: Serialize> Serialize for ByQueue<V> {
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for ByQueue<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TableVisitor(PhantomData))
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        let entries = if json.starts_with('[') { entries_of_list(json) } else { entries_of_table(json) };
+        entries.map(Self).map_err(de::Error::custom)
     }
+}
+
+fn entries_of_table<'de, V: Deserialize<'de>>(json: &'de str) -> serde_json::Result<BTreeMap<MessageQueue, V>> {
+    let entries: Option<BTreeMap<String, &RawValue>> = serde_json::from_str(json)?;
+    let entries = entries.unwrap_or_default().into_iter().filter(|(_, value)| value.get() != "null");
+    let read = |(key, value): (String, &'de RawValue)| {
+        let queue: QueueJson = from_json(&key)?;
+        Ok((queue.into(), from_json(value.get())?))
+    };
+    entries.map(read).collect()
+}
+
+fn entries_of_list<'de, V: Deserialize<'de>>(json: &'de str) -> serde_json::Result<BTreeMap<MessageQueue, V>> {
+    let entries: Vec<&RawValue> = serde_json::from_str(json)?;
+    let read = |entry: &'de RawValue| {
+        let entry = entry.get();
+        if entry.starts_with('[') {
+            let (queue, value): (QueueJson, V) = from_json(entry)?;
+            return Ok((queue.into(), value));
+        }
+        let queue: QueueJson = from_json(entry)?;
+        let Flat { offset } = from_json(entry)?;
+        Ok((queue.into(), offset))
+    };
+    entries.into_iter().map(read).collect()
 }
 
 /// What a key begins with that is an object's JSON; no other key does.
@@ -154,49 +181,10 @@ struct Plain;
 
 impl Formatter for Plain {}
 
-struct TableVisitor<V>(PhantomData<V>);
-
-impl<'de, V: Deserialize<'de>> Visitor<'de> for TableVisitor<V> {
-    type Value = ByQueue<V>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table by queue")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(ByQueue::default())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut table = ByQueue::default();
-        while let Some(key) = map.next_key::<String>()? {
-            let queue: QueueJson = serde_json::from_str(&key).map_err(de::Error::custom)?;
-            table.0.insert(queue.into(), map.next_value()?);
-        }
-        Ok(table)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut table = ByQueue::default();
-        while let Some(entry) = list.next_element()? {
-            let (queue, value) = match entry {
-                Entry::Pair(queue, value) => (queue, value),
-                Entry::Flat { broker_name, queue_id, topic, offset } => {
-                    (QueueJson { broker_name, queue_id, topic }, offset)
-                }
-            };
-            table.0.insert(queue.into(), value);
-        }
-        Ok(table)
-    }
-}
-
-/// An entry of a table that is written as a list.
+/// What else stands in an entry of a list of queues.
 #[derive(Deserialize)]
-#[serde(untagged, rename_all_fields = "camelCase")]
-enum Entry<V> {
-    Pair(QueueJson, V),
-    Flat { broker_name: String, queue_id: i32, topic: String, offset: V },
+struct Flat<V> {
+    offset: V,
 }
 
 /// A queue as Java writes it.
