@@ -287,6 +287,24 @@ impl MessageExt {
         self.message.properties()
     }
 
+    /// A new message for `topic` with the body, flag, tag, keys and the application's own properties of this one.
+    ///
+    /// Left behind is what belongs to the former delivery: the id, delay and timer, retries, transaction, request and
+    /// reply, tracing, and all else that clients and brokers write for each other. Cloning [`message`](Self::message)
+    /// instead would send it under the same id and with the same delay.
+    ///
+    /// ```no_run
+    /// # fn forward(producer: &rocketmq_sync::Producer, received: &rocketmq_sync::MessageExt) -> rocketmq_sync::Result<()> {
+    /// producer.send(&received.to_message("Archive"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn to_message(&self, topic: impl Into<Arc<str>>) -> Message {
+        let properties = self.properties().without_those_of_delivery();
+        Message::from_parts(topic.into(), self.body().clone(), self.message.flag, properties)
+    }
+
     /// The queue it was read from.
     #[must_use]
     pub fn message_queue(&self) -> MessageQueue {

@@ -91,6 +91,30 @@ const RESERVED: [&str; 51] = [
     "__CRC32#",
 ];
 
+/// Names that clients and brokers use among themselves and that a user may write none the less (`MessageConst`).
+const UNRESERVED: [&str; 10] = [
+    "CHECK_IMMUNITY_TIME_IN_SECONDS",
+    "INNER_BASE",
+    "INNER_MULTI_DISPATCH",
+    "INNER_NUM",
+    "PROPERTY_FORWARD_QUEUE_ID",
+    "REDIRECT",
+    "TRACE_CONTEXT",
+    "TRANSACTION_CHECK_TIMES",
+    "__STARTDELIVERTIME",
+    "__transactionId__",
+];
+
+/// What names begin with that 5.x brokers add for a moment.
+const TRANSIENT: &str = "__RMQ.TRANSIENT.";
+
+/// True if a property belongs to one delivery of a message, and not to the message itself as tag, keys and the
+/// application's own properties do.
+fn is_of_delivery(name: &str) -> bool {
+    let is_own = matches!(name, name::TAGS | name::KEYS);
+    !is_own && (is_reserved(name) || UNRESERVED.contains(&name) || name.starts_with(TRANSIENT))
+}
+
 /// Named texts beside a message's body.
 ///
 /// Names and values are not empty. Of two entries with the same name the later one counts, as for the Java client.
@@ -196,12 +220,21 @@ impl Properties {
     /// Takes out all entries with this name.
     pub(crate) fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {
-            let mut left = BytesMut::with_capacity(self.encoded.len() + USUAL_LENGTH);
-            for (other, value) in self.iter().filter(|(other, _)| *other != name) {
-                put_entry(&mut left, other, value);
-            }
-            self.encoded = left.freeze();
+            *self = self.without(|other| other == name);
         }
+    }
+
+    /// The entries that stay with the message when it is sent once more.
+    pub(crate) fn without_those_of_delivery(&self) -> Self {
+        self.without(is_of_delivery)
+    }
+
+    fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        let mut left = BytesMut::with_capacity(self.encoded.len() + USUAL_LENGTH);
+        for (name, value) in self.iter().filter(|(name, _)| !is_left_out(name)) {
+            put_entry(&mut left, name, value);
+        }
+        Self { encoded: left.freeze() }
     }
 }
 
@@ -368,6 +401,18 @@ mod tests {
         let read: Vec<_> = properties.iter().collect();
         assert_eq!(read, [("a", "x\u{FFFD}\u{FFFD}"), ("\u{FFFD}", "b"), ("c", "3")]);
         assert_eq!(properties.get("c"), Some("3"));
+    }
+
+    #[test]
+    fn of_a_delivery_only_tag_keys_and_the_applications_own_properties_stay() {
+        let reserved = RESERVED.iter().chain(&UNRESERVED);
+        let names: Vec<&str> =
+            reserved.copied().chain(["colour", "__SHARDINGKEY", "__RMQ.TRANSIENT.TOPIC_SYS_FLAG"]).collect();
+        let encoded: String = names.iter().map(|name| format!("{name}\u{1}v\u{1}w\u{2}")).collect();
+        let left = Properties::from_encoded(encoded.into()).without_those_of_delivery();
+        let left: Vec<_> = left.iter().collect();
+        let value = "v\u{1}w";
+        assert_eq!(left, [("KEYS", value), ("TAGS", value), ("colour", value), ("__SHARDINGKEY", value)]);
     }
 
     #[test]

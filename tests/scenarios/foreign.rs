@@ -1,10 +1,11 @@
 //! Messages that other clients write and this one never would: foreign text, raw DEFLATE, and replies that are too long.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rocketmq_sync::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{Client, FilterExpression, Message, MessageQueue, PushConsumer};
+use rocketmq_sync::{Client, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer};
 
 use super::deliveries::{Deliveries, end, member, set};
 use super::inbox;
@@ -125,6 +126,39 @@ pub(crate) fn a_body_in_raw_deflate_is_restored(cluster: &dyn Cluster) {
     deliveries.await_bodies(&set(&[body]));
     await_committed(cluster, &group, &topic, 1);
     end([consumer]);
+}
+
+/// A retry leaves its marks in the properties: the copy has none of them, and is delivered under an id of its own.
+pub(crate) fn a_received_message_is_sent_on_as_a_new_one(cluster: &dyn Cluster) {
+    let (topic, archive, group) = (unique("T"), unique("Archive"), unique("G"));
+    cluster.create_topic(&topic, 1);
+    cluster.create_topic(&archive, 1);
+    let deliveries = Deliveries::default();
+    let producer = Arc::new(inbox::producer(cluster).start().expect("a producer"));
+    let message = Message::new(&*topic, "x".repeat(10_000)).with_tag("A").with_keys(["k1", "k2"]).with_flag(7);
+    let sent = producer.send(&message.with_property("colour", "blue")).expect("a receipt");
+    let (forwarder, to) = (Arc::clone(&producer), archive.clone());
+    let forward = member(cluster, &group).subscribe(&topic, FilterExpression::all());
+    let forward = forward.each(move |message: &MessageExt| {
+        if message.reconsume_times == 0 {
+            return Err("not yet".to_owned());
+        }
+        forwarder.send(&message.to_message(to.as_str())).map(drop).map_err(|error| error.to_string())
+    });
+    let forward = forward.start().expect("a consumer");
+    let reader = member(cluster, &unique("G")).subscribe(&archive, FilterExpression::tags(["A"]));
+    let reader = reader.each(deliveries.taker("reader")).start().expect("a consumer");
+    let body = "x".repeat(10_000);
+    let copy = deliveries.await_times(&body, 1).remove(0);
+    end([forward, reader]);
+    assert_eq!((copy.topic(), copy.tag(), copy.keys(), copy.message.flag()), (&*archive, Some("A"), Some("k1 k2"), 7));
+    assert_eq!((copy.property("colour"), copy.reconsume_times), (Some("blue"), 0));
+    assert_ne!(copy.msg_id(), sent.msg_id.as_str());
+    for left_behind in
+        ["RETRY_TOPIC", "ORIGIN_MESSAGE_ID", "RECONSUME_TIME", "MAX_RECONSUME_TIMES", "DELAY", "REAL_TOPIC"]
+    {
+        assert_eq!(copy.property(left_behind), None, "{left_behind}");
+    }
 }
 
 /// The queue of a message that is too long waits; the others of its broker are consumed on the same connection. Raising

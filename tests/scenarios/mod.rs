@@ -111,6 +111,7 @@ macro_rules! for_each_scenario {
         $test! { foreign::a_batch_with_foreign_text_is_shown_with_replacement_characters on STANDARD }
         $test! { foreign::a_batch_whose_properties_outgrow_their_length_stops_no_queue on STANDARD }
         $test! { foreign::a_body_in_raw_deflate_is_restored on STANDARD }
+        $test! { foreign::a_received_message_is_sent_on_as_a_new_one on STANDARD }
         $test! { foreign::a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone on STANDARD }
         $test! { connections::connections_cut_in_mid_frame_cost_no_acknowledged_message on STANDARD }
         $test! { connections::connections_reset_every_moment_cost_no_acknowledged_message_and_no_membership on STANDARD }
