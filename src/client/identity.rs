@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::message_id::UniqueId;
 
 const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
+/// The time by which the last zone's month begins after that of UTC.
+const WESTERNMOST_MILLIS: i64 = MILLIS_PER_DAY / 2;
 /// A clock that is set back by this at most is waited for: until then ids bear the time they had reached.
 const SMALL_STEP_BACK_MILLIS: u64 = 1000;
 /// Of the number in [`Identity::last`].
@@ -100,8 +102,13 @@ impl Identity {
         }
     }
 
-    /// By UTC: the Java client counts by its own time zone, of which a reader of the id knows nothing either.
+    /// The time within the month, [`WESTERNMOST_MILLIS`] early.
+    ///
+    /// The Java client looks an id up from the time on that it finds in it, and adds it to the beginning of the month in
+    /// its own time zone. West of UTC that is later: by UTC's month the search would begin behind the message. East of
+    /// it, it begins a day early, which finds the message as well.
     fn millis_of_month(&self, now: i64) -> u32 {
+        let now = now.saturating_sub(WESTERNMOST_MILLIS);
         let known = self.month_start.load(Ordering::Relaxed);
         // 28 days after its start a month may be over.
         if let Ok(millis) = u32::try_from(now - known)
@@ -186,13 +193,38 @@ mod tests {
     #[test]
     fn an_id_tells_the_moment_within_the_month() {
         // 2025-09-15 10:00:00 UTC, then the first and the last moment of a leap day, then the next month.
-        for (now, millis) in [
+        for (early, millis) in [
             (1_757_930_400_000, 1_245_600_000),
             (1_709_164_800_000, 28 * MILLIS_PER_DAY),
             (1_709_251_199_999, 29 * MILLIS_PER_DAY - 1),
             (1_709_251_200_000, 0),
         ] {
+            let now = early + WESTERNMOST_MILLIS;
             assert_eq!(i64::from(identity().next_unique_id(now).millis_of_month), millis);
+        }
+    }
+
+    /// As `MessageClientIDSetter.getNearlyTimeFromID` of the Java client at `now`, in a zone so far east of UTC.
+    fn time_for_java(id: UniqueId, now: i64, east: i64) -> i64 {
+        let month = |at: i64| month_start(at + east) - east;
+        let this_month = month(now);
+        let span = i64::from(id.millis_of_month);
+        if this_month + span >= now { month(this_month - 1) + span } else { this_month + span }
+    }
+
+    #[test]
+    fn java_finds_an_id_by_its_time_from_every_zone() {
+        const HOUR: i64 = MILLIS_PER_DAY / 24;
+        let client = identity();
+        // Over the ends of a year and of a February, in steps of 5 hours.
+        for born in (0..75 * 24).step_by(5).map(|hours| 1_703_030_400_000 + hours * HOUR) {
+            let id = client.next_unique_id(born);
+            for zone in -12..=14 {
+                for later in [0, 1, HOUR, 11 * HOUR, MILLIS_PER_DAY, 13 * MILLIS_PER_DAY, 27 * MILLIS_PER_DAY] {
+                    let searched_from = time_for_java(id, born + later, zone * HOUR);
+                    assert!(searched_from <= born, "born {born}, {later} ms later at UTC{zone:+}");
+                }
+            }
         }
     }
 
@@ -207,7 +239,8 @@ mod tests {
             shift += step;
             for now in (0..20).flat_map(|millis| std::iter::repeat_n(start + shift + millis, 1_000)) {
                 let id = client.next_unique_id(now);
-                let ahead = i64::from(id.millis_of_month) - (now - month_start(now));
+                let early = now - WESTERNMOST_MILLIS;
+                let ahead = i64::from(id.millis_of_month) - (early - month_start(early));
                 assert!((0..=1000).contains(&ahead), "{ahead} ms ahead of the clock");
                 assert!(ids.insert(id.to_string()), "{id} was there before");
             }
