@@ -15,6 +15,7 @@ mod flow;
 mod heartbeat;
 mod life;
 mod order;
+mod peers;
 mod requests;
 mod retry;
 mod routes;
