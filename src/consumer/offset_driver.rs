@@ -88,8 +88,8 @@ impl OffsetDriver {
         queues
     }
 
-    /// Where to begin in a queue of which its broker has `stored` for the group.
-    pub(super) fn resumed(&self, queue: &MessageQueue, stored: i64) -> i64 {
+    /// The group's offset in a queue that becomes ours, of which its broker has `stored` or nothing.
+    pub(super) fn resumed(&self, queue: &MessageQueue, stored: Option<i64>) -> Option<i64> {
         self.store.lock().resumed(queue, stored, Instant::now())
     }
 

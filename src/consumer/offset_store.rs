@@ -66,12 +66,12 @@ impl OffsetStore {
         Self { rows: BTreeMap::new(), departed: BTreeMap::new(), last_ticket: 0 }
     }
 
-    /// Where to begin in a queue of which the broker says that the group's offset is `stored`: there, or at the greater
-    /// offset that we had when the broker vanished with the queue. A broker that is killed forgets what it had confirmed
-    /// and not yet written.
-    pub(crate) fn resumed(&mut self, queue: &MessageQueue, stored: i64, now: Instant) -> i64 {
+    /// The group's offset in a queue that becomes ours, of which its broker has `stored` or nothing: that, or the greater
+    /// one that we had when the broker vanished with the queue. A broker that is killed forgets what it had confirmed and
+    /// not yet written.
+    pub(crate) fn resumed(&mut self, queue: &MessageQueue, stored: Option<i64>, now: Instant) -> Option<i64> {
         self.departed.retain(|_, departed| now < departed.until);
-        self.departed.get(queue).map_or(stored, |departed| departed.offset.max(stored))
+        stored.max(self.departed.get(queue).map(|departed| departed.offset))
     }
 
     /// The queue is ours from now on: its window of `epoch` begins at `offset`, which the broker has `stored` or which was
@@ -301,13 +301,14 @@ mod tests {
         store.remember(&queue(0), now);
         store.leave(&queue(0), EPOCH, 20);
         // The broker is back, with what it had written.
-        assert_eq!(store.resumed(&queue(0), 12, now), 20);
+        assert_eq!(store.resumed(&queue(0), Some(12), now), Some(20));
+        assert_eq!(store.resumed(&queue(0), None, now), Some(20), "it had written nothing at all");
         store.begin(&queue(0), NEXT, 20, true);
         assert_eq!(offsets(&store.hurried(now)), [20], "the broker does not have it any more");
-        assert_eq!(store.resumed(&queue(0), 12, now), 12, "once");
+        assert_eq!(store.resumed(&queue(0), Some(12), now), Some(12), "once");
         store.remember(&queue(0), now);
-        assert_eq!(store.resumed(&queue(0), 30, now), 30, "another member was further");
-        assert_eq!(store.resumed(&queue(0), 12, now + REMEMBERED), 12, "not for ever");
+        assert_eq!(store.resumed(&queue(0), Some(30), now), Some(30), "another member was further");
+        assert_eq!(store.resumed(&queue(0), None, now + REMEMBERED), None, "not for ever");
     }
 
     #[test]

@@ -246,8 +246,8 @@ fn carry_out(consumer: &Arc<Consumer>, action: Action, answers: &Sender<PullEven
                     let (offsets, asked) = (Arc::clone(&consumer.offsets), queue.clone());
                     let group = Arc::clone(&consumer.group);
                     consumer.core.query_consumer_offset(&address, &consumer.group, &queue, move |result| {
-                        answer(match result {
-                            Ok(Some(offset)) => Answer::to_offset_query(Ok(offsets.resumed(&asked, offset))),
+                        answer(match result.map(|stored| offsets.resumed(&asked, stored)) {
+                            Ok(Some(offset)) => Answer::to_offset_query(Ok(offset)),
                             Ok(None) => Answer::NotStored,
                             Err(error) => Answer::Failed(failure(&group, &asked, &error, error.to_string())),
                         });

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rocketmq_sync::{Certainty, Client, MessageQueue, Producer, ProducerBuilder, PushConsumer};
+use rocketmq_sync::{Certainty, Client, Message, MessageQueue, Producer, ProducerBuilder, PushConsumer};
 
 use super::deliveries::{self, send_all};
 use super::scene::{Dice, VICTIM, is_soak};
@@ -87,6 +87,36 @@ pub(crate) fn a_broker_killed_in_the_midst_of_consumption_costs_no_message(clust
     eventually("every message is consumed", || consumed.covers(&sent));
     eventually("everything stored is consumed", || unread(cluster, topic, consumed).is_empty());
     assert_eq!(consumed.bodies(), sent);
+    reader.end();
+}
+
+/// A broker is killed right after it has confirmed offsets, which it writes down every few seconds only; with it its queues
+/// leave the route, and come back with it. What was confirmed does not come again, and is confirmed again.
+pub(crate) fn offsets_that_a_killed_broker_forgot_are_there_again_when_it_is_back(cluster: &dyn Cluster) {
+    let reader = Reader::start(cluster, new_topic(cluster, "Forgotten"), Consumed::default());
+    let Reader { topic, group, consumer, consumed, .. } = &reader;
+    let producer = reader.producer().start().expect("a producer");
+    let queue = MessageQueue::new(topic.as_str(), VICTIM, 0);
+    let owns = || consumer.queues().contains(&queue);
+    let send = |number: usize| {
+        let message = Message::new(topic.as_str(), format!("body {number}"));
+        eventually("the message is stored", || producer.send_to(&message, &queue).is_ok());
+    };
+    let is_committed = |end: i64| cluster.committed_offset(VICTIM, group, topic, 0) == Some(end);
+    eventually("the queue is owned", owns);
+    for number in 0..50 {
+        send(number);
+    }
+    eventually("the offset is confirmed", || is_committed(50));
+    cluster.kill_broker(VICTIM);
+    eventually("the queue is gone", || !owns());
+    cluster.restart_broker(VICTIM);
+    eventually("the queue is back", owns);
+    eventually("the offset is confirmed again", || is_committed(50));
+    send(50);
+    eventually("the next message is consumed", || consumed.has("body 50"));
+    assert_eq!(consumed.deliveries(|place| place.offset < 50), 50, "what was confirmed came again");
+    assert!(producer.shutdown(PATIENCE).is_clean());
     reader.end();
 }
 

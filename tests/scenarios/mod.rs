@@ -155,6 +155,7 @@ macro_rules! for_each_scenario {
         $test! { kills::three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send on TRIPLE }
         $test! { kills::a_broker_killed_in_a_send_storm_costs_no_acknowledged_message on ISOLATED }
         $test! { kills::a_broker_killed_in_the_midst_of_consumption_costs_no_message on ISOLATED }
+        $test! { kills::offsets_that_a_killed_broker_forgot_are_there_again_when_it_is_back on ISOLATED }
         $test! { routes::a_broker_that_is_added_removed_and_back_costs_no_message on ISOLATED }
         $test! { doctor::the_doctor_finds_nothing_wrong_where_nothing_is_wrong on STANDARD }
         $test! { doctor::the_doctor_names_name_servers_that_fail_and_goes_on_with_the_others on STANDARD }

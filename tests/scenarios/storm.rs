@@ -407,6 +407,11 @@ impl Consumed {
         self.places.lock().unwrap().keys().filter(|place| counts(place)).count()
     }
 
+    /// Deliveries of the messages in these places.
+    pub(crate) fn deliveries(&self, counts: impl Fn(&Place) -> bool) -> u32 {
+        self.places.lock().unwrap().iter().filter(|(place, _)| counts(place)).map(|(_, times)| times).sum()
+    }
+
     pub(crate) fn offsets(&self) -> BTreeMap<(String, i32), BTreeSet<i64>> {
         let mut offsets: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for place in self.places.lock().unwrap().keys() {

@@ -380,7 +380,7 @@ impl Member {
         }
         let answer = match reply {
             Reply::Offset(offset) if is_stored_offset => {
-                Answer::to_offset_query(Ok(self.offsets.resumed(&queue, offset, now)))
+                Answer::to_offset_query(Ok(self.offsets.resumed(&queue, Some(offset), now).unwrap_or(offset)))
             }
             Reply::Offset(offset) => Answer::to_bound_query(Ok(offset)),
             Reply::Pulled { status, next, from_master, messages } => {
