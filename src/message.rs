@@ -263,6 +263,17 @@ impl MessageExt {
         self.message.body()
     }
 
+    /// Bytes of body and properties.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.body().len() + self.message.properties.encoded().len()
+    }
+
+    /// Copies body and properties, so that the reply they are slices of is not kept for them.
+    pub(crate) fn detach(&mut self) {
+        self.message.body = Bytes::copy_from_slice(&self.message.body);
+        self.message.properties.detach();
+    }
+
     /// The sender's tag.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {

@@ -217,6 +217,11 @@ impl Properties {
         self.append(name, value);
     }
 
+    /// Copies the text, so that the reply it is a slice of is not kept for it.
+    pub(crate) fn detach(&mut self) {
+        self.encoded = Bytes::copy_from_slice(&self.encoded);
+    }
+
     /// Takes out all entries with this name.
     pub(crate) fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {

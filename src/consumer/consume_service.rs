@@ -24,6 +24,9 @@ use super::offset_driver::Window;
 use super::process_queue::{Claim, ConsumeRequest};
 use super::retry::RetryDelay;
 
+/// Bodies are restored for one call of the listener until they have this many bytes together; the batch goes on with the
+/// next call. Compressed they may have been a thousandth of it.
+const INFLATED_AT_ONCE: usize = 16 * 1024 * 1024;
 /// Between two batches a worker reports what was consumed, and calls for help, when it last did so this long ago: quick
 /// listeners rarely, slow ones each time.
 const LOOK_AFTER: Duration = Duration::from_millis(2);
@@ -269,13 +272,22 @@ impl Share<'_> {
         }
     }
 
-    /// The messages up to the first whose body cannot be read, and why that one cannot.
+    /// The messages up to the first whose body cannot be read, and why that one cannot; or as many as may be restored at
+    /// once.
     fn decompressed(&self, messages: &[MessageExt]) -> (Vec<MessageExt>, Option<wire::Error>) {
         let mut readable = Vec::with_capacity(messages.len());
+        let mut inflated = 0;
         for message in messages {
-            let mut message = message.clone();
-            match message.decompress_body(self.consumer.options.max_body) {
-                Ok(()) => readable.push(message),
+            if inflated >= INFLATED_AT_ONCE {
+                break;
+            }
+            let mut restored = message.clone();
+            match restored.decompress_body(self.consumer.options.max_body) {
+                Ok(()) if message.is_restored() => readable.push(restored),
+                Ok(()) => {
+                    inflated += restored.body().len();
+                    readable.push(restored);
+                }
                 Err(error) => return (readable, Some(error)),
             }
         }

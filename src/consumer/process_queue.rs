@@ -29,6 +29,8 @@ pub(crate) struct ProcessQueue {
     next_slot: u64,
     /// Unresolved messages and their bytes: the sums over all slots, changed by `put` and `Slot::move_to` alone.
     load: Load,
+    /// Bytes that the slots hold, what is resolved included: one message keeps the reply that it came in.
+    held: usize,
     phase: Phase,
     /// The limits a pull was refused for; the first result that brings the window below them says so, once.
     refused: Option<FlowLimits>,
@@ -42,6 +44,7 @@ impl ProcessQueue {
             next_offset: offset,
             next_slot: 0,
             load: Load::default(),
+            held: 0,
             phase: Phase::Open,
             refused: None,
         }
@@ -52,9 +55,12 @@ impl ProcessQueue {
     ///
     /// Messages outside of what was asked for are ignored: those before the offset pulled from, which are here or
     /// resolved already, and those from `next_offset` on, which the next pull brings again.
-    pub(crate) fn put(
+    ///
+    /// The messages keep `reply_bytes` in memory, of the reply that they are slices of; at least their own bytes.
+    pub(crate) fn put_reply(
         &mut self,
         mut messages: Vec<MessageExt>,
+        reply_bytes: usize,
         next_offset: i64,
         now: Instant,
     ) -> Option<Arc<ConsumeRequest>> {
@@ -70,12 +76,24 @@ impl ProcessQueue {
             fits
         });
         self.advance(next_offset);
-        let slot = Slot::new(self.next_slot, messages, now)?;
+        let slot = Slot::new(self.next_slot, messages, reply_bytes, now)?;
         self.next_slot += 1;
         self.load += slot.load;
+        self.held += slot.held;
         let request = slot.requests.first().cloned();
         self.slots.push_back(slot);
         request
+    }
+
+    /// [`Self::put_reply`] for messages that stand alone.
+    #[cfg(test)]
+    pub(crate) fn put(
+        &mut self,
+        messages: Vec<MessageExt>,
+        next_offset: i64,
+        now: Instant,
+    ) -> Option<Arc<ConsumeRequest>> {
+        self.put_reply(messages, 0, next_offset, now)
     }
 
     /// Moves on to `next_offset` after a pull that brought nothing, or past messages the broker no longer has. Never back.
@@ -185,6 +203,7 @@ impl ProcessQueue {
         self.phase = Phase::Closed;
         self.slots.clear();
         self.load = Load::default();
+        self.held = 0;
         self.refused = None;
         committable
     }
@@ -215,8 +234,8 @@ impl ProcessQueue {
         if self.load.messages > limits.messages {
             return Some(FlowControl::Messages { cached: self.load.messages, limit: limits.messages });
         }
-        if self.load.bytes > limits.bytes {
-            return Some(FlowControl::Bytes { cached: self.load.bytes, limit: limits.bytes });
+        if self.held > limits.bytes {
+            return Some(FlowControl::Bytes { cached: self.held, limit: limits.bytes });
         }
         let span = self.span();
         (span > limits.span).then_some(FlowControl::Span { span, limit: limits.span })
@@ -262,8 +281,10 @@ impl ProcessQueue {
     }
 
     fn drop_resolved(&mut self, slot: usize) {
-        if self.slots.get(slot).is_some_and(|slot| slot.load.messages == 0) {
-            self.slots.remove(slot);
+        if self.slots.get(slot).is_some_and(|slot| slot.load.messages == 0)
+            && let Some(resolved) = self.slots.remove(slot)
+        {
+            self.held = self.held.saturating_sub(resolved.held);
         }
     }
 
@@ -445,7 +466,8 @@ pub(crate) struct SlowMessage {
 pub(crate) struct FlowLimits {
     /// Unresolved messages (`pullThresholdForQueue`).
     pub(crate) messages: usize,
-    /// Bytes of their bodies, compressed as they came (`pullThresholdSizeForQueue`).
+    /// Bytes that they hold in memory, as they came (`pullThresholdSizeForQueue`): a reply counts as a whole until all of
+    /// its messages are resolved.
     pub(crate) bytes: usize,
     /// Offsets from the first to the last unresolved message (`consumeConcurrentlyMaxSpan`).
     pub(crate) span: i64,
@@ -470,7 +492,7 @@ pub(crate) enum FlowControl {
     },
     /// Too many bytes.
     Bytes {
-        /// Bytes of the unresolved messages.
+        /// Bytes that the unresolved messages hold.
         cached: usize,
         /// How many there may be.
         limit: usize,
@@ -488,7 +510,9 @@ impl fmt::Display for FlowControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Messages { cached, limit } => write!(f, "{cached} messages are unresolved, more than {limit}"),
-            Self::Bytes { cached, limit } => write!(f, "{cached} bytes are unresolved, more than {limit}"),
+            Self::Bytes { cached, limit } => {
+                write!(f, "unresolved messages hold {cached} bytes of replies, more than {limit}")
+            }
             Self::Span { span, limit } => {
                 write!(f, "the first and the last unresolved message are {span} offsets apart, more than {limit}")
             }
@@ -543,6 +567,8 @@ struct Slot {
     states: Vec<State>,
     /// What is unresolved.
     load: Load,
+    /// Bytes that all of its messages hold, for as long as one is unresolved.
+    held: usize,
     /// The pull's own request first, then those by which single messages are consumed again.
     requests: Vec<Arc<ConsumeRequest>>,
     repetitions: Vec<Repetition>,
@@ -550,16 +576,19 @@ struct Slot {
 
 impl Slot {
     /// `None` for no messages, and for more than a request can count.
-    fn new(number: u64, messages: Vec<MessageExt>, now: Instant) -> Option<Self> {
+    fn new(number: u64, messages: Vec<MessageExt>, reply_bytes: usize, now: Instant) -> Option<Self> {
         let length = u32::try_from(messages.len()).ok().filter(|length| *length > 0)?;
         let states = vec![State::HandedOut; messages.len()];
         let mut load = Load::default();
+        let mut held = 0;
         for message in &messages {
             load += Load::of(message);
+            held += message.held_bytes();
         }
+        let held = held.max(reply_bytes);
         let messages = Arc::new(messages);
         let requests = vec![ConsumeRequest::new(&messages, number, 0..length, now)];
-        Some(Self { number, messages, states, load, requests, repetitions: Vec::new() })
+        Some(Self { number, messages, states, load, held, requests, repetitions: Vec::new() })
     }
 
     fn first_unresolved(&self) -> Option<i64> {
@@ -1013,6 +1042,35 @@ mod tests {
         assert!(matches!(reasons[2], FlowControl::Span { span: 2, limit: 1 }));
         consume(&mut window, &request, 3, now);
         assert_eq!(window.flow_control(&FlowLimits { messages: 0, bytes: 0, span: 0 }), None);
+    }
+
+    #[test]
+    fn a_reply_counts_as_a_whole_until_its_last_message_is_resolved() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(0);
+        let limits = FlowLimits { bytes: 5000, ..FlowLimits::default() };
+        let request = window.put_reply(messages(0..3), 4000, 3, now).unwrap();
+        assert_eq!(window.flow_control(&limits), None);
+        let late = window.put_reply(messages(3..4), 2000, 4, now).unwrap();
+        let refused = window.flow_control(&limits);
+        assert!(matches!(refused, Some(FlowControl::Bytes { cached: 6000, limit: 5000 })), "{refused:?}");
+        for _ in 0..2 {
+            assert!(!window.finish(request.claim(1, now).unwrap(), 1).drained, "the reply is still held");
+        }
+        assert!(window.finish(request.claim(1, now).unwrap(), 1).drained);
+        assert!(window.flow_control(&FlowLimits { bytes: 1999, ..limits }).is_some());
+        consume(&mut window, &late, 1, now);
+        assert_eq!(window.flow_control(&FlowLimits { bytes: 0, ..limits }), None);
+    }
+
+    #[test]
+    fn properties_count_as_bodies_do() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(0);
+        let mut message = messages(0..1).remove(0);
+        message.message.properties.append("key", &"v".repeat(30_000));
+        let _request = window.put(vec![message], 1, now).unwrap();
+        assert!(window.flow_control(&FlowLimits { bytes: 30_000, ..FlowLimits::default() }).is_some());
     }
 
     #[test]

@@ -37,6 +37,8 @@ const BROKER_HOLDS: Duration = Duration::from_secs(15);
 /// has not come by then is lost, and its queue would not be read until it is noticed. (Java:
 /// `consumerTimeoutMillisWhenSuspend`, 30 s)
 pub(super) const PULL_TIMEOUT: Duration = Duration::from_secs(15 + 5 + 1);
+/// Messages that are at most this part of their reply are copied out of it.
+const SMALL_PART: usize = 4;
 /// Answers handled before the deadlines of the tables are looked at again.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -418,10 +420,11 @@ fn try_read_reply(
     if let Some(window) = consumer.offsets.window(&pull.queue).filter(|window| window.epoch == pull.epoch) {
         match status {
             PullStatus::Found => {
-                let messages;
+                let mut messages;
                 (messages, next) = read_messages(consumer, pull, response, &header)?;
                 grow_batch(consumer, &window, messages.len());
-                let request = window.messages.lock().put(messages, next, Instant::now());
+                let held = let_go_of_reply(&mut messages, response.body.len());
+                let request = window.messages.lock().put_reply(messages, held, next, Instant::now());
                 if let Some(request) = request {
                     consumer.pool.submit(consumer, &window, request);
                 }
@@ -439,6 +442,17 @@ fn try_read_reply(
         suggested_broker_id: header.suggest_which_broker_id,
         from_master: pull.from_master,
     }))
+}
+
+/// Copies messages that are a small part of their reply, most of which the filter left out: else each would keep all of
+/// it. Returns the bytes of the reply that the messages still keep.
+fn let_go_of_reply(messages: &mut [MessageExt], reply_bytes: usize) -> usize {
+    let wanted: usize = messages.iter().map(MessageExt::held_bytes).sum();
+    if wanted > reply_bytes / SMALL_PART {
+        return reply_bytes;
+    }
+    messages.iter_mut().for_each(MessageExt::detach);
+    0
 }
 
 /// Messages to ask for with one pull.

@@ -528,8 +528,9 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// Bytes of unresolved bodies of one queue above which it is not pulled. Default 100 MiB. (Java:
-    /// `pullThresholdSizeForQueue`)
+    /// Bytes that the messages of one queue hold in memory above which it is not pulled: bodies and properties as they came,
+    /// those of a reply together until its last message is resolved. Default 100 MiB. (Java:
+    /// `pullThresholdSizeForQueue`, of bodies alone)
     pub fn max_cached_bytes(mut self, bytes: usize) -> Self {
         self.settings.flow.bytes = bytes;
         self

@@ -1,9 +1,13 @@
 //! The in-flight window: how many messages and bytes may be accepted and not resolved yet.
 //!
-//! Callers wait here, on their own threads, when the window is full; permits come back when they are dropped.
+//! Callers wait here, on their own threads, when the window is full; permits come back when they are dropped. Room goes
+//! to those who wait in the order in which they came: a large message is not overtaken by small ones for ever, and one
+//! place that becomes free wakes one caller.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -15,7 +19,8 @@ pub(super) struct Window {
     max_messages: usize,
     max_bytes: usize,
     used: Mutex<Used>,
-    changed: Condvar,
+    /// Nothing is without an outcome any more.
+    settled: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -24,8 +29,19 @@ struct Used {
     bytes: usize,
     /// Of the messages, those that have an outcome and keep their room until it is taken.
     settled: usize,
-    waiting: usize,
+    /// Callers without room, first come first.
+    queue: VecDeque<Ticket>,
+    next_ticket: u64,
+    draining: usize,
     closed: bool,
+}
+
+/// A caller that waits. Whoever frees room takes the ticket out, counts the message in, and wakes the caller.
+#[derive(Debug)]
+struct Ticket {
+    number: u64,
+    bytes: usize,
+    caller: Thread,
 }
 
 /// Why there is no permit.
@@ -39,47 +55,98 @@ pub(super) enum NoPermit {
 
 impl Window {
     pub(super) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { max_messages, max_bytes, used: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self { max_messages, max_bytes, used: Mutex::default(), settled: Condvar::new() })
     }
 
     /// Takes room for one message of `bytes`, waiting for it until `deadline`. A message larger than the whole window
     /// is let in alone.
     pub(super) fn enter(self: &Arc<Self>, bytes: usize, deadline: Option<Instant>) -> Result<Permit, NoPermit> {
-        let mut used = self.used.lock();
-        loop {
+        let number = {
+            let mut used = self.used.lock();
             if used.closed {
                 return Err(NoPermit::Closed);
             }
-            let fits = used.messages < self.max_messages && used.bytes.saturating_add(bytes) <= self.max_bytes;
-            if fits || used.messages == 0 {
+            if used.queue.is_empty() && self.has_room(&used, bytes) {
                 used.messages += 1;
                 used.bytes += bytes;
-                return Ok(Permit { window: Arc::clone(self), bytes, settled: false });
+                return Ok(self.permit(bytes));
             }
-            let Some(deadline) = deadline else { return Err(NoPermit::Full) };
-            used.waiting += 1;
-            let late = self.changed.wait_until(&mut used, deadline).timed_out();
-            used.waiting -= 1;
-            if late {
+            if deadline.is_none_or(|deadline| deadline <= Instant::now()) {
                 return Err(NoPermit::Full);
             }
+            let number = used.next_ticket;
+            used.next_ticket += 1;
+            used.queue.push_back(Ticket { number, bytes, caller: thread::current() });
+            number
+        };
+        self.wait(number, bytes, deadline)
+    }
+
+    /// Waits until the ticket is taken out of the queue.
+    fn wait(self: &Arc<Self>, number: u64, bytes: usize, deadline: Option<Instant>) -> Result<Permit, NoPermit> {
+        loop {
+            let left = deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()));
+            thread::park_timeout(left);
+            let mut used = self.used.lock();
+            let Some(at) = used.queue.iter().position(|ticket| ticket.number == number) else {
+                return Ok(self.permit(bytes));
+            };
+            if !used.closed && !left.is_zero() {
+                continue;
+            }
+            used.queue.remove(at);
+            let verdict = if used.closed { NoPermit::Closed } else { NoPermit::Full };
+            // It may have been the one that kept smaller ones behind it waiting.
+            let admitted = self.admit(&mut used);
+            drop(used);
+            wake(admitted);
+            return Err(verdict);
         }
+    }
+
+    fn permit(self: &Arc<Self>, bytes: usize) -> Permit {
+        Permit { window: Arc::clone(self), bytes, settled: false }
+    }
+
+    fn has_room(&self, used: &Used, bytes: usize) -> bool {
+        let fits = used.messages < self.max_messages && used.bytes.saturating_add(bytes) <= self.max_bytes;
+        fits || used.messages == 0
+    }
+
+    /// Counts in those at the head of the queue for whom there is room. They are to be woken without the lock.
+    fn admit(&self, used: &mut Used) -> Vec<Thread> {
+        let mut admitted = Vec::new();
+        while !used.closed
+            && let Some(ticket) = used.queue.front()
+            && self.has_room(used, ticket.bytes)
+            && let Some(ticket) = used.queue.pop_front()
+        {
+            used.messages += 1;
+            used.bytes += ticket.bytes;
+            admitted.push(ticket.caller);
+        }
+        admitted
     }
 
     /// Lets nobody in any more.
     pub(super) fn close(&self) {
-        self.used.lock().closed = true;
-        self.changed.notify_all();
+        let waiting: Vec<_> = {
+            let mut used = self.used.lock();
+            used.closed = true;
+            used.queue.iter().map(|ticket| ticket.caller.clone()).collect()
+        };
+        wake(waiting);
+        self.settled.notify_all();
     }
 
-    /// Waits until every message has an outcome. Returns how many have none at `deadline`.
+    /// Waits until every message has an outcome. Returns how many have none at `deadline`, or now on a service thread.
     pub(super) fn drain(&self, deadline: Instant) -> usize {
         let deadline = patience(deadline);
         let mut used = self.used.lock();
         while used.unsettled() > 0 {
-            used.waiting += 1;
-            let late = self.changed.wait_until(&mut used, deadline).timed_out();
-            used.waiting -= 1;
+            used.draining += 1;
+            let late = self.settled.wait_until(&mut used, deadline).timed_out();
+            used.draining -= 1;
             if late {
                 break;
             }
@@ -98,9 +165,20 @@ impl Window {
     }
 }
 
+fn wake(callers: Vec<Thread>) {
+    for caller in callers {
+        caller.unpark();
+    }
+}
+
 impl Used {
     fn unsettled(&self) -> usize {
         self.messages - self.settled
+    }
+
+    /// Whether somebody waits for the last outcome, which has come.
+    fn is_drained(&self) -> bool {
+        self.draining > 0 && self.unsettled() == 0
     }
 }
 
@@ -118,37 +196,115 @@ impl Permit {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let is_awaited = {
+        let is_drained = {
             let mut used = self.window.used.lock();
             used.settled += 1;
-            used.closed && used.waiting > 0
+            used.is_drained()
         };
-        if is_awaited {
-            self.window.changed.notify_all();
+        if is_drained {
+            self.window.settled.notify_all();
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let somebody_waits = {
+        let (admitted, is_drained) = {
             let mut used = self.window.used.lock();
             used.messages -= 1;
             used.bytes -= self.bytes;
             used.settled -= usize::from(self.settled);
-            used.waiting > 0
+            (self.window.admit(&mut used), used.is_drained())
         };
-        if somebody_waits {
-            self.window.changed.notify_all();
+        wake(admitted);
+        if is_drained {
+            self.window.settled.notify_all();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    fn waiting(window: &Window) -> usize {
+        window.used.lock().queue.len()
+    }
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "never: {what}");
+            thread::yield_now();
+        }
+    }
+
+    /// Small messages that come one after the other would always find room before a large one does.
+    #[test]
+    fn a_large_message_is_not_starved_by_small_ones() {
+        let window = Window::new(100, 100);
+        let late = Some(Instant::now() + Duration::from_secs(60));
+        let mut small: VecDeque<_> = (0..10).map(|_| window.enter(10, None).unwrap()).collect();
+        thread::scope(|scope| {
+            let large = thread::Builder::new().spawn_scoped(scope, || window.enter(80, late).unwrap()).unwrap();
+            until("the large one waits", || waiting(&window) == 1);
+            let next = thread::Builder::new().spawn_scoped(scope, || window.enter(10, late).unwrap()).unwrap();
+            until("a small one waits behind it", || waiting(&window) == 2);
+            for _ in 0..7 {
+                small.pop_front();
+                assert_eq!((waiting(&window), window.enter(10, None).err()), (2, Some(NoPermit::Full)));
+            }
+            small.pop_front();
+            let large = large.join().unwrap();
+            assert_eq!(window.used.lock().bytes, 100);
+            drop(large);
+            drop(next.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn one_that_waits_in_vain_lets_those_behind_it_pass() {
+        let window = Window::new(100, 100);
+        let first = window.enter(50, None).unwrap();
+        let now = Instant::now();
+        let (brief, late) = (Some(now + Duration::from_millis(300)), Some(now + Duration::from_secs(60)));
+        thread::scope(|scope| {
+            let large = thread::Builder::new().spawn_scoped(scope, || window.enter(80, brief).err()).unwrap();
+            until("the large one waits", || waiting(&window) == 1);
+            let small = thread::Builder::new().spawn_scoped(scope, || window.enter(10, late).unwrap()).unwrap();
+            assert_eq!(large.join().unwrap(), Some(NoPermit::Full));
+            drop(small.join().unwrap());
+        });
+        drop(first);
+    }
+
+    #[test]
+    fn one_free_place_wakes_one_caller_in_the_order_of_their_coming() {
+        let window = Window::new(1, 100);
+        let mut held = window.enter(1, None).unwrap();
+        let order = Mutex::new(Vec::new());
+        let turns = AtomicUsize::new(0);
+        let late = Some(Instant::now() + Duration::from_secs(60));
+        thread::scope(|scope| {
+            let (window, order, turns) = (&window, &order, &turns);
+            for number in 0..8 {
+                let enter = move || {
+                    let permit = window.enter(1, late).unwrap();
+                    order.lock().push(number);
+                    turns.fetch_add(1, Ordering::SeqCst);
+                    permit
+                };
+                thread::Builder::new().spawn_scoped(scope, move || drop(enter())).unwrap();
+                until("it waits", || waiting(window) == number + 1);
+            }
+            assert_eq!(turns.load(Ordering::SeqCst), 0);
+            held.settle();
+            drop(held);
+        });
+        assert_eq!(*order.lock(), (0..8).collect::<Vec<_>>());
+    }
 
     #[test]
     fn both_limits_hold_and_a_permit_comes_back_when_dropped() {
@@ -194,8 +350,8 @@ mod tests {
         assert_eq!(window.enter(1, Some(soon)).unwrap_err(), NoPermit::Full);
         assert_eq!(window.drain(Instant::now() + Duration::from_millis(5)), 1);
         let late = Instant::now() + Duration::from_secs(20);
-        std::thread::scope(|scope| {
-            let waiting = std::thread::Builder::new().spawn_scoped(scope, || window.enter(1, Some(late))).unwrap();
+        thread::scope(|scope| {
+            let waiting = thread::Builder::new().spawn_scoped(scope, || window.enter(1, Some(late))).unwrap();
             drop(permit);
             drop(waiting.join().unwrap().unwrap());
         });

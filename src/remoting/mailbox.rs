@@ -84,10 +84,11 @@ impl Mailbox {
     }
 
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst)
-            && let Some(waker) = &*self.waker.lock()
-            && let Err(error) = waker.wake()
-        {
+        if !self.asleep.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let woken = self.waker.lock().as_ref().map_or(Ok(()), Waker::wake);
+        if let Err(error) = woken {
             warn!("the selector cannot be woken: {error}");
         }
     }

@@ -7,7 +7,9 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, RequestRecord};
 use rocketmq_sync::wire::{RequestCode, ResponseCode};
-use rocketmq_sync::{ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, PushConsumer};
+use rocketmq_sync::{
+    ConsumeContext, ConsumeFromWhere, ConsumeStatus, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer,
+};
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer, soon};
 
@@ -271,4 +273,72 @@ impl SideBySide {
         }
         true
     }
+}
+
+/// Small on the wire and large when they are restored: the batch may have all of them, memory may not.
+#[test]
+fn what_a_batch_inflates_to_is_bounded_and_parts_it() {
+    const SIZE: usize = 4 * 1024 * 1024;
+    let mini = mini(1);
+    let producer = producer(&mini).start().unwrap();
+    let queue = MessageQueue::new(TOPIC, "broker-a", 0);
+    for _ in 0..12 {
+        producer.send_to(&Message::new(TOPIC, vec![0; SIZE]), &queue).unwrap();
+    }
+    let (told, calls) = unbounded();
+    let listener = move |messages: &[MessageExt], _: &mut ConsumeContext| {
+        let sizes: Vec<_> = messages.iter().map(|message| message.body().len()).collect();
+        told.send(sizes).unwrap();
+        ConsumeStatus::Success
+    };
+    let builder = PushConsumer::builder("G").name_servers(mini.name_servers()).consume_threads(1).consume_batch(1024);
+    let builder = builder.subscribe(TOPIC, FilterExpression::all()).consume_from(ConsumeFromWhere::First);
+    let consumer = builder.concurrently(listener).start().unwrap();
+    let mut calls_seen = Vec::new();
+    while calls_seen.iter().map(Vec::len).sum::<usize>() < 12 {
+        calls_seen.push(calls.recv_timeout(PATIENCE).expect("all are consumed"));
+    }
+    assert!(calls_seen.iter().all(|sizes| sizes.iter().sum::<usize>() <= 4 * SIZE), "{calls_seen:?}");
+    assert!(calls_seen.iter().any(|sizes| sizes.len() > 1), "none of them came as a batch: {calls_seen:?}");
+    assert!(consumer.shutdown(PATIENCE).is_clean());
+}
+
+/// One small message of each reply is still with its listener, the large ones beside it are done.
+#[test]
+fn small_messages_of_a_large_reply_that_wait_for_long_hold_a_pull_back() {
+    let mini = mini(1);
+    let producer = producer(&mini).compression(None).start().unwrap();
+    let queue = MessageQueue::new(TOPIC, "broker-a", 0);
+    for number in 0..40 {
+        let body = if number % 4 == 0 { vec![1; 10] } else { vec![2; 100_000] };
+        producer.send_to(&Message::new(TOPIC, body), &queue).unwrap();
+    }
+    let (release, released) = bounded::<()>(0);
+    let (told, consumed) = unbounded();
+    let (begins, begun) = unbounded();
+    let consumer = PushConsumer::builder("G")
+        .name_servers(mini.name_servers())
+        .subscribe(TOPIC, FilterExpression::all())
+        .consume_from(ConsumeFromWhere::First)
+        .consume_threads(20)
+        .pull_batch(4)
+        .max_cached_bytes(500_000)
+        .each(move |message: &MessageExt| {
+            begins.send(()).map_err(|_| "nobody listens")?;
+            if message.body().len() == 10 {
+                let _ = released.recv();
+            }
+            told.send(()).map_err(|_| "nobody listens")
+        })
+        .start()
+        .unwrap();
+    let is_full = || consumer.explain(&queue).is_some_and(|words| words.contains("hold"));
+    eventually("the window is full", is_full);
+    // Two replies of 300 kB are more than it may hold; by the bodies that wait it would have pulled all ten.
+    assert!(begun.len() <= 12, "{} messages were pulled", begun.len());
+    drop(release);
+    for _ in 0..40 {
+        consumed.recv_timeout(PATIENCE).expect("all are consumed in the end");
+    }
+    assert!(consumer.shutdown(PATIENCE).is_clean());
 }

@@ -21,6 +21,7 @@ mod retry;
 mod routes;
 mod signals;
 mod undecodable;
+mod user_code;
 mod window;
 
 use std::thread;
