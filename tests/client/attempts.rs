@@ -1,14 +1,17 @@
 //! What a producer makes of a broker's answers, and of none.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, bounded};
 use rocketmq_sync::mini_broker::Fault;
 use rocketmq_sync::wire::header::SendMessageResponse;
 use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, SendStatus};
+use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, Resolve, SendStatus};
 
 use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer};
 
@@ -279,17 +282,40 @@ fn a_broker_that_departs_fails_no_send_that_its_neighbour_takes() {
     assert!(mini.fault_hits(departing) >= 4);
 }
 
+/// A resolver that hangs at every name until it is let go, and counts how often it is asked.
+struct Hanging {
+    asked: Arc<AtomicUsize>,
+    let_go: Receiver<()>,
+}
+
+impl Resolve for Hanging {
+    fn resolve(&self, _: &str) -> io::Result<Vec<SocketAddr>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _ = self.let_go.recv();
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
 #[test]
 fn a_oneway_message_goes_to_another_broker_when_the_first_cannot_be_reached() {
     let mini = mini(2);
-    // The addresses behind the map are of nobody; dials of them fail.
+    let (hold, let_go) = bounded(0);
+    let asked = Arc::new(AtomicUsize::new(0));
     let gone = mini.broker_address("broker-a").to_string();
-    let map = move |address: &str| if address == gone { "127.0.0.1:1".to_owned() } else { address.to_owned() };
-    let producer = producer(&mini).address_map(map).start().unwrap();
+    let map = move |address: &str| if address == gone { "gone.test:1".to_owned() } else { address.to_owned() };
+    let producer = producer(&mini)
+        .address_map(map)
+        .resolver(Hanging { asked: Arc::clone(&asked), let_go })
+        .connect_timeout(Duration::from_millis(500))
+        .start()
+        .unwrap();
+    // One of the first five goes to the broker of which it is not known yet that it cannot be reached.
     for _ in 0..8 {
         producer.send_oneway(&message()).unwrap();
     }
     assert!(mini.wait_for_messages(TOPIC, 8, PATIENCE));
+    assert!(asked.load(Ordering::SeqCst) > 0);
+    drop(hold);
 }
 
 /// One thread after the other waits for its answer, and each begins where its turn is.
