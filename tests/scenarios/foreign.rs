@@ -80,33 +80,6 @@ pub(crate) fn a_batch_with_foreign_text_is_shown_with_replacement_characters(clu
     assert_eq!(deliveries.count(), 3);
 }
 
-/// A broker that adds properties of its own to those of a batch may store a length that reads as a negative one.
-pub(crate) fn a_batch_whose_properties_outgrow_their_length_stops_no_queue(cluster: &dyn Cluster) {
-    let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
-    cluster.create_topic(&topic, 1);
-    let long = ["long\u{1}", &"v".repeat(32_767 - 6), "\u{2}"].concat();
-    let answer = send_batch(cluster, &topic, "", &[batched("before", b"")]);
-    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
-    let answer = send_batch(cluster, &topic, "WAIT\u{1}true\u{2}a\u{1}b", &[batched("long", long.as_bytes())]);
-    println!("a batch with properties of 32767 bytes and more of its own: {}", answer.response_code());
-    let is_stored = answer.response_code() == ResponseCode::SUCCESS;
-    let answer = send_batch(cluster, &topic, "", &[batched("after", b"")]);
-    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
-    let consumer = member(cluster, &group)
-        .subscribe(&topic, FilterExpression::all())
-        .each(deliveries.taker("consumer"))
-        .start()
-        .expect("a consumer");
-    let expected: &[&str] = if is_stored { &["before", "long", "after"] } else { &["before", "after"] };
-    deliveries.await_bodies(&set(expected));
-    await_committed(cluster, &group, &topic, i64::try_from(expected.len()).expect("a small number"));
-    end([consumer]);
-    if is_stored {
-        let properties = deliveries.await_times("long", 1).remove(0).properties().len();
-        println!("it came with {properties} properties");
-    }
-}
-
 /// "hello deflate" in one stored block of DEFLATE, without the header and checksum of zlib.
 pub(crate) fn a_body_in_raw_deflate_is_restored(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());

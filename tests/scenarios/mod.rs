@@ -109,7 +109,6 @@ macro_rules! for_each_scenario {
         $test! { retry::of_what_came_together_only_the_messages_that_fail_come_again on STANDARD }
         $test! { retry::a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed on STANDARD }
         $test! { foreign::a_batch_with_foreign_text_is_shown_with_replacement_characters on STANDARD }
-        $test! { foreign::a_batch_whose_properties_outgrow_their_length_stops_no_queue on STANDARD }
         $test! { foreign::a_body_in_raw_deflate_is_restored on STANDARD }
         $test! { foreign::a_received_message_is_sent_on_as_a_new_one on STANDARD }
         $test! { foreign::a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone on STANDARD }
