@@ -22,7 +22,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use parking_lot::Mutex;
-use rocketmq_sync::mini_broker::MiniBroker;
+use rocketmq_sync::mini_broker::{Fault, FaultId, MiniBroker};
+use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     Client, Completions, ConsumeFromWhere, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer,
     PushConsumer,
@@ -32,6 +33,8 @@ const TOPIC: &str = "Lives";
 const QUEUES: u16 = 2;
 const BROKERS: [&str; 2] = ["broker-a", "broker-b"];
 const GROUPS: [&str; 2] = ["one", "two"];
+/// Begins the body of a message that listeners fail at its first delivery.
+const FAILS: &str = "fails";
 const POOL: usize = 2;
 const STEPS: usize = 20;
 const SEEDS: u64 = 12;
@@ -55,11 +58,15 @@ enum What {
     DropProducer,
     ReplaceProducer,
     Send,
+    /// A message arrives that listeners fail.
+    Fail,
+    /// Brokers take no failed message back, or do again.
+    RefuseOrTakeBack,
     BrokerAwayOrBack,
     Fork,
 }
 
-const WHATS: [What; 16] = [
+const WHATS: [What; 19] = [
     What::StartOrDropClient,
     What::StartConsumer,
     What::StartConsumer,
@@ -74,6 +81,9 @@ const WHATS: [What; 16] = [
     What::ReplaceProducer,
     What::Send,
     What::Send,
+    What::Fail,
+    What::Fail,
+    What::RefuseOrTakeBack,
     What::BrokerAwayOrBack,
     What::Fork,
 ];
@@ -160,6 +170,9 @@ struct Life<M> {
     is_paused: bool,
 }
 
+/// Bodies of messages by the number of a life.
+type Marks = Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>>;
+
 struct World {
     patience: Duration,
     mini: MiniBroker,
@@ -170,8 +183,13 @@ struct World {
     consumers: Vec<Life<PushConsumer>>,
     producers: Vec<Life<Producer>>,
     away: Option<&'static str>,
-    /// Which marks the listener of each life has seen.
-    consumed: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>>,
+    /// Which marks the listener of each life has consumed, and which it has failed.
+    consumed: Marks,
+    failed: Marks,
+    /// While brokers take nothing back.
+    refusals: Vec<FaultId>,
+    /// Messages that failed since brokers take nothing back, and since their queues changed hands.
+    stuck: BTreeSet<String>,
     completions: Completions,
     accepted: usize,
     called_back: Arc<AtomicUsize>,
@@ -193,6 +211,9 @@ impl World {
             producers: Vec::new(),
             away: None,
             consumed: Arc::default(),
+            failed: Arc::default(),
+            refusals: Vec::new(),
+            stuck: BTreeSet::new(),
             completions: Completions::new(),
             accepted: 0,
             called_back: Arc::default(),
@@ -210,16 +231,13 @@ impl World {
     }
 
     fn step(&mut self, Step { what, pick }: Step) {
+        if may_move_queues(what) {
+            self.stuck.clear();
+        }
         match what {
             What::StartOrDropClient => self.start_or_drop_client(pick),
             What::StartConsumer => self.start_consumer(pick),
-            What::EndConsumer => {
-                if let Some(life) = chosen(&mut self.consumers, pick, |_| true) {
-                    let report = life.member.shutdown(SHUTDOWN);
-                    assert_eq!(life.member.shutdown(SHUTDOWN), report, "a second report");
-                    life.is_alive = false;
-                }
-            }
+            What::EndConsumer => self.end_consumer(pick),
             What::DropConsumer => drop(taken(&mut self.consumers, pick)),
             What::ReplaceConsumer => self.replace_consumer(pick),
             What::PauseOrResume => {
@@ -246,8 +264,64 @@ impl World {
                     self.mini.stop_broker(BROKERS[pick % 2]);
                 }
             },
+            What::Fail => self.fail(),
+            What::RefuseOrTakeBack => self.refuse_or_take_back(),
             What::Fork => self.fork(),
         }
+    }
+
+    fn end_consumer(&mut self, pick: usize) {
+        let Some(life) = chosen(&mut self.consumers, pick, |_| true) else { return };
+        let report = life.member.shutdown(SHUTDOWN);
+        assert_eq!(life.member.shutdown(SHUTDOWN), report, "a second report");
+        life.is_alive = false;
+        let failed = self.failed.lock().get(&life.number).cloned().unwrap_or_default();
+        let is_true = !report.is_clean() || failed.is_disjoint(&self.stuck);
+        assert!(is_true, "{report:?} is clean, {failed:?} failed and no broker took back {:?}", self.stuck);
+        self.stuck.clear();
+    }
+
+    /// Each group that can fails the message at once.
+    fn fail(&mut self) {
+        self.mark += 1;
+        let mark = format!("{FAILS} {}", self.mark);
+        let queue = self.a_queue();
+        self.mini.store(&queue, &Message::new(TOPIC, mark.clone()));
+        for group in GROUPS {
+            let Some(living) = self.unpaused(group) else { continue };
+            let has_failed = || {
+                let failed = self.failed.lock();
+                living.iter().any(|life| failed.get(&life.number).is_some_and(|marks| marks.contains(&mark)))
+            };
+            eventually(self.patience, has_failed, || format!("{mark:?} in {queue} does not reach {group}"));
+        }
+        if !self.refusals.is_empty() {
+            self.stuck.insert(mark);
+        }
+    }
+
+    fn refuse_or_take_back(&mut self) {
+        if !self.refusals.is_empty() {
+            return std::mem::take(&mut self.refusals).into_iter().for_each(|fault| self.mini.clear_fault(fault));
+        }
+        let refused = || Fault::error(ResponseCode::SYSTEM_ERROR, "nothing is taken back");
+        self.refusals.push(self.mini.fail(RequestCode::CONSUMER_SEND_MSG_BACK, refused()));
+        for group in GROUPS {
+            let retries = refused().topic(format!("%RETRY%{group}"));
+            self.refusals.push(self.mini.fail(RequestCode::SEND_MESSAGE_V2, retries));
+        }
+    }
+
+    /// A queue of a broker that is there.
+    fn a_queue(&self) -> MessageQueue {
+        let there = BROKERS.into_iter().filter(|broker| self.away != Some(*broker)).cycle().nth(self.mark % 2);
+        MessageQueue::new(TOPIC, there.unwrap(), i32::try_from(self.mark % usize::from(QUEUES)).unwrap())
+    }
+
+    /// The living consumers of a group, if there are any and none is paused: every queue has one that pulls.
+    fn unpaused(&self, group: &str) -> Option<Vec<&Life<PushConsumer>>> {
+        let living: Vec<_> = self.consumers.iter().filter(|life| life.is_alive && life.group == group).collect();
+        (!living.is_empty() && living.iter().all(|life| !life.is_paused)).then_some(living)
     }
 
     fn next_number(&mut self) -> usize {
@@ -303,11 +377,15 @@ impl World {
         group: &'static str,
     ) -> rocketmq_sync::Result<Life<PushConsumer>> {
         let number = self.next_number();
-        let consumed = Arc::clone(&self.consumed);
+        let (consumed, failed) = (Arc::clone(&self.consumed), Arc::clone(&self.failed));
         let listener = move |message: &MessageExt| {
             let mark = String::from_utf8_lossy(message.body()).into_owned();
+            if mark.starts_with(FAILS) && message.reconsume_times == 0 {
+                failed.lock().entry(number).or_default().insert(mark);
+                return Err("as the body says");
+            }
             consumed.lock().entry(number).or_default().insert(mark);
-            Ok::<(), &str>(())
+            Ok(())
         };
         let builder = PushConsumer::builder(group).client(handle).subscribe(TOPIC, FilterExpression::all());
         let builder = builder.consume_from(ConsumeFromWhere::First).consume_threads(POOL).each(listener);
@@ -461,15 +539,10 @@ impl World {
     fn check_consumption(&mut self, step: Step) {
         self.mark += 1;
         let mark = format!("mark {}", self.mark);
-        let broker = BROKERS.into_iter().filter(|broker| self.away != Some(*broker)).nth(self.mark % 2);
-        let broker = broker.or_else(|| BROKERS.into_iter().find(|broker| self.away != Some(*broker))).unwrap();
-        let queue = MessageQueue::new(TOPIC, broker, i32::try_from(self.mark % usize::from(QUEUES)).unwrap());
+        let queue = self.a_queue();
         self.mini.store(&queue, &Message::new(TOPIC, mark.clone()));
         for group in GROUPS {
-            let living: Vec<_> = self.consumers.iter().filter(|life| life.is_alive && life.group == group).collect();
-            if living.is_empty() || living.iter().any(|life| life.is_paused) {
-                continue;
-            }
+            let Some(living) = self.unpaused(group) else { continue };
             let has_come = || {
                 let consumed = self.consumed.lock();
                 living.iter().any(|life| consumed.get(&life.number).is_some_and(|marks| marks.contains(&mark)))
@@ -497,6 +570,24 @@ impl World {
         let outcomes = self.called_back.load(Ordering::SeqCst) + self.taken;
         assert_eq!(outcomes, self.accepted, "sends and their outcomes");
     }
+}
+
+/// True for steps behind which a failed message may be another member's.
+fn may_move_queues(what: What) -> bool {
+    use What::{
+        BrokerAwayOrBack, DropConsumer, PauseOrResume, RefuseOrTakeBack, ReplaceConsumer, StartConsumer,
+        StartOrDropClient,
+    };
+    matches!(
+        what,
+        StartOrDropClient
+            | StartConsumer
+            | DropConsumer
+            | ReplaceConsumer
+            | PauseOrResume
+            | RefuseOrTakeBack
+            | BrokerAwayOrBack
+    )
 }
 
 fn index<M>(lives: &[Life<M>], pick: usize, fits: impl Fn(&Life<M>) -> bool) -> Option<usize> {
