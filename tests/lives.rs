@@ -37,7 +37,7 @@ const GROUPS: [&str; 2] = ["one", "two"];
 const FAILS: &str = "fails";
 const POOL: usize = 2;
 const STEPS: usize = 20;
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 40;
 
 /// How long something may take on a crowded machine, and while a failing case is made shorter.
 const PATIENCE: Duration = Duration::from_secs(40);
