@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, ErrorKind, Message, MessageQueue, Producer, ProducerBuilder, Resolve};
 
 use super::proxy::{Effect, Fault, Link, Mode, Proxy};
+use super::scene::VICTIM;
 use super::storm::PATIENCE;
 use super::{Cluster, eventually, unique};
 
@@ -157,6 +158,49 @@ fn told(proxy: &Proxy, liar: &Link, lie: &'static str) -> Fault {
         reply.code = 0;
         reply.body = lie.into();
     })))
+}
+
+/// All who send to a topic that does not exist yet wait for the same two questions, and their messages create it.
+pub(crate) fn a_crowd_of_first_messages_asks_once_for_its_topic(cluster: &dyn Cluster) {
+    let proxy = Proxy::before(cluster);
+    let topic = unique("Crowd");
+    let about =
+        |name: &str| proxy.on(&[ROUTE]).with("topic", name).meet(Effect::DelayReply(Duration::from_millis(500)));
+    let (of_the_topic, of_the_template) = (about(&topic), about("TBW102"));
+    let producer = producer(&proxy).route_interval(NEVER).send_timeout(PATIENCE).start().expect("a producer");
+    let (told, outcomes) = crossbeam_channel::unbounded();
+    for number in 0..2_000 {
+        let told = told.clone();
+        let message = Message::new(topic.as_str(), format!("body {number}"));
+        producer.send_async(message, move |result| drop(told.send(result))).expect("accepted");
+    }
+    for _ in 0..2_000 {
+        outcomes.recv_timeout(PATIENCE).expect("an outcome").expect("stored");
+    }
+    assert!(of_the_template.hits() >= 1, "the topic was there");
+    // One before, and a few after messages have created the topic on one broker and the next.
+    let asked = (of_the_topic.hits(), of_the_template.hits());
+    assert!(asked.0 + asked.1 <= 20, "{asked:?} look-ups for 2,000 sends");
+}
+
+/// Each request to one of two brokers is answered by GO_AWAY, as of a broker that shuts down: every send goes to the other
+/// one, and no more than its share of the sends begins at the one that departs.
+pub(crate) fn a_departing_broker_fails_no_send_and_gets_its_share_of_first_attempts(cluster: &dyn Cluster) {
+    let proxy = Proxy::before(cluster);
+    let topic = unique("Departs");
+    cluster.create_topic(&topic, 4);
+    let producer = producer(&proxy).send_timeout(PATIENCE).start().expect("a producer");
+    producer.wait_ready(&[&topic], PATIENCE).expect("both brokers");
+    let departing = proxy.broker(VICTIM);
+    let sends = || proxy.on(&[RequestCode::SEND_MESSAGE_V2]).at(departing);
+    let gone = sends().meet(Effect::Refuse(ResponseCode::GO_AWAY, "the broker is shutting down"));
+    for _ in 0..100 {
+        let receipt = send(&producer, &topic).expect("the other broker takes it");
+        assert_ne!(&*receipt.queue.broker_name, VICTIM);
+    }
+    let hits = gone.hits();
+    assert!((1..=60).contains(&hits), "{hits} of 100 sends began at the broker that departs");
+    producer.send_oneway(&Message::new(topic.as_str(), "body")).expect("one of them takes it");
 }
 
 fn producer(proxy: &Proxy) -> ProducerBuilder {

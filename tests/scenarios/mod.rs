@@ -126,6 +126,8 @@ macro_rules! for_each_scenario {
         $test! { lookups::without_name_servers_known_topics_go_on on STANDARD }
         $test! { lookups::routes_that_lead_nowhere_are_not_believed on STANDARD }
         $test! { lookups::a_name_that_hangs_holds_up_no_other_server on STANDARD }
+        $test! { lookups::a_crowd_of_first_messages_asks_once_for_its_topic on STANDARD }
+        $test! { lookups::a_departing_broker_fails_no_send_and_gets_its_share_of_first_attempts on STANDARD }
         $test! { lookups::a_server_that_moves_to_another_address_is_found on STANDARD }
         $test! { consumption::lost_and_late_pull_replies_leave_no_queue_unread on STANDARD }
         $test! { consumption::a_queue_whose_pull_reply_is_lost_is_read_again_soon_after_the_hold_time on STANDARD }
