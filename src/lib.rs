@@ -45,7 +45,8 @@
 //!
 //! The listener runs on several threads at once. An `Err` or a panic makes the message come again after a while, and at
 //! last go to the group's dead-letter queue; for batches and a chosen delay see
-//! [`concurrently`](PushConsumerBuilder::concurrently). A message may come twice, never not at all.
+//! [`concurrently`](PushConsumerBuilder::concurrently). Delivery is at least once: a message may be delivered twice, but
+//! is not lost.
 //!
 //! # What can be relied on
 //!
@@ -73,7 +74,8 @@
 //! | `rmq-pull`, `rmq-rebalance` | each client with consumers |
 //! | `rmq-consume-N` | each consumer: the listener runs there, on 20 threads unless told otherwise |
 //! | `rmq-callback-N` | each client whose producers were given callbacks: one unless told otherwise |
-//! | `rmq-resolve-N` | each client while it resolves host names: up to four |
+//! | `rmq-resolve-N` | each client while it maps addresses and resolves host names: up to four |
+//! | `rmq-starter` | each client whose host brings a [`ThreadStarter`] |
 //!
 //! Producers, consumers and clients may be used from any number of threads at once: every call takes `&self`. Signals are
 //! blocked in the library's threads; a host that must make threads itself gives a [`ThreadStarter`]. There is no global
