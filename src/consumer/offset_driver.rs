@@ -26,8 +26,8 @@ use super::process_queue::ProcessQueue;
 use super::queue_table::Epoch;
 
 /// Progress is sent after this long, so that what a crash repeats is little; with more than [`QUEUES_AT_PACE`] queues in
-/// proportion later, so that the brokers of many queues get no more than about 800 commits a second.
-const PACE: Duration = Duration::from_millis(20);
+/// proportion later, so that the brokers of many queues get no more than about 160 commits a second.
+const PACE: Duration = Duration::from_millis(100);
 const QUEUES_AT_PACE: usize = 16;
 
 /// The messages of one queue that were pulled and are not resolved, shared by `rmq-pull`, workers and completions.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -21,18 +22,30 @@ pub(super) struct Window {
     used: Mutex<Used>,
     /// Nothing is without an outcome any more.
     settled: Condvar,
+    outcomes: Outcomes,
+}
+
+/// Counts outcomes that wait to be taken, apart from the lock: the selector adds to them while senders have the lock's
+/// cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Outcomes {
+    /// Messages that have an outcome and keep their room until it is taken.
+    untaken: AtomicUsize,
+    /// Callers wait in [`Window::drain`].
+    ///
+    /// Partner of `untaken`, both sequentially consistent: a caller sets this and then counts, the selector counts up and
+    /// then looks here. So the caller sees the last outcome, or the selector sees the caller and wakes it.
+    is_awaited: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Used {
     messages: usize,
     bytes: usize,
-    /// Of the messages, those that have an outcome and keep their room until it is taken.
-    settled: usize,
     /// Callers without room, first come first.
     queue: VecDeque<Ticket>,
     next_ticket: u64,
-    draining: usize,
     closed: bool,
 }
 
@@ -55,7 +68,8 @@ pub(super) enum NoPermit {
 
 impl Window {
     pub(super) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { max_messages, max_bytes, used: Mutex::default(), settled: Condvar::new() })
+        let (used, settled, outcomes) = (Mutex::default(), Condvar::new(), Outcomes::default());
+        Arc::new(Self { max_messages, max_bytes, used, settled, outcomes })
     }
 
     /// Takes room for one message of `bytes`, waiting for it until `deadline`. A message larger than the whole window
@@ -139,46 +153,44 @@ impl Window {
         self.settled.notify_all();
     }
 
-    /// Waits until every message has an outcome. Returns how many have none at `deadline`, or now on a service thread.
+    /// Waits until every message has an outcome, after [`Self::close`]. Returns how many have none at `deadline`, or now on a service thread.
     pub(super) fn drain(&self, deadline: Instant) -> usize {
         let deadline = patience(deadline);
+        self.outcomes.is_awaited.store(true, SeqCst);
         let mut used = self.used.lock();
-        while used.unsettled() > 0 {
-            used.draining += 1;
-            let late = self.settled.wait_until(&mut used, deadline).timed_out();
-            used.draining -= 1;
-            if late {
+        while self.without_outcome(&used) > 0 {
+            if self.settled.wait_until(&mut used, deadline).timed_out() {
                 break;
             }
         }
-        used.unsettled()
+        self.without_outcome(&used)
     }
 
     /// Messages without an outcome.
     pub(super) fn unsettled(&self) -> usize {
-        self.used.lock().unsettled()
+        self.without_outcome(&self.used.lock())
+    }
+
+    fn without_outcome(&self, used: &Used) -> usize {
+        // A permit that is dropped leaves this count before the other.
+        used.messages.saturating_sub(self.outcomes.untaken.load(SeqCst))
     }
 
     /// Messages with an outcome that was not taken.
     pub(super) fn settled(&self) -> usize {
-        self.used.lock().settled
+        self.outcomes.untaken.load(SeqCst)
+    }
+
+    /// Wakes those in [`Window::drain`]. Under the lock none of them is between its look and its wait.
+    fn tell_drainers(&self) {
+        drop(self.used.lock());
+        self.settled.notify_all();
     }
 }
 
 fn wake(callers: Vec<Thread>) {
     for caller in callers {
         caller.unpark();
-    }
-}
-
-impl Used {
-    fn unsettled(&self) -> usize {
-        self.messages - self.settled
-    }
-
-    /// Whether somebody waits for the last outcome, which has come.
-    fn is_drained(&self) -> bool {
-        self.draining > 0 && self.unsettled() == 0
     }
 }
 
@@ -196,28 +208,27 @@ impl Permit {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let is_drained = {
-            let mut used = self.window.used.lock();
-            used.settled += 1;
-            used.is_drained()
-        };
-        if is_drained {
-            self.window.settled.notify_all();
+        self.window.outcomes.untaken.fetch_add(1, SeqCst);
+        if self.window.outcomes.is_awaited.load(SeqCst) {
+            self.window.tell_drainers();
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let (admitted, is_drained) = {
+        if self.settled {
+            self.window.outcomes.untaken.fetch_sub(1, SeqCst);
+        }
+        let (admitted, is_last) = {
             let mut used = self.window.used.lock();
             used.messages -= 1;
             used.bytes -= self.bytes;
-            used.settled -= usize::from(self.settled);
-            (self.window.admit(&mut used), used.is_drained())
+            // Only a window that lets nobody in is waited for.
+            (self.window.admit(&mut used), used.closed && self.window.without_outcome(&used) == 0)
         };
         wake(admitted);
-        if is_drained {
+        if is_last {
             self.window.settled.notify_all();
         }
     }
@@ -225,8 +236,6 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     fn waiting(window: &Window) -> usize {
@@ -293,13 +302,13 @@ mod tests {
                 let enter = move || {
                     let permit = window.enter(1, late).unwrap();
                     order.lock().push(number);
-                    turns.fetch_add(1, Ordering::SeqCst);
+                    turns.fetch_add(1, SeqCst);
                     permit
                 };
                 thread::Builder::new().spawn_scoped(scope, move || drop(enter())).unwrap();
                 until("it waits", || waiting(window) == number + 1);
             }
-            assert_eq!(turns.load(Ordering::SeqCst), 0);
+            assert_eq!(turns.load(SeqCst), 0);
             held.settle();
             drop(held);
         });

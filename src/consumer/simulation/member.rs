@@ -42,7 +42,7 @@ const SWEEP: Duration = Duration::from_secs(4);
 const OFFSET_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Progress is sent after this long.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(100);
 
 /// What a member asks a broker for.
 #[derive(Clone, Debug)]
