@@ -108,8 +108,7 @@ impl Heartbeats {
 
     /// Forgets all brokers but these, and those that may list a member of ours.
     pub(super) fn retain(&self, addresses: &BTreeSet<Arc<str>>) {
-        let is_of_interest = |address: &Arc<str>, told: &Told| addresses.contains(address) || !told.named.is_empty();
-        self.brokers.lock().retain(|address, told| is_of_interest(address, told));
+        self.brokers.lock().retain(|address, told| addresses.contains(address) || !told.named.is_empty());
     }
 
     /// A heartbeat that names `members` goes out.

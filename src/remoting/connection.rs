@@ -15,7 +15,7 @@ use mio::Token;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
 
-use super::outbox::{Batch, Frame, Outbox};
+use super::outbox::{Batch, Frame, LARGE_BODY, Outbox};
 use super::pending::{CallError, Entry, Pending, Waiter};
 use super::transport::Transport;
 use crate::error::{Certainty, ErrorKind, Phase};
@@ -462,7 +462,12 @@ impl State {
 ///
 /// Never with `write_vectored`: the standard library's `write` passes MSG_NOSIGNAL, its vectored write cannot, and a
 /// peer that has reset the connection would end a host process that leaves SIGPIPE at its default.
+///
+/// A small body is copied behind its head first: one write costs less than two.
 fn write_until_full(mut socket: &TcpStream, frame: &Frame<'_>) -> usize {
+    if !frame.body.is_empty() && frame.body.len() < LARGE_BODY {
+        return write_until_full(socket, &Frame::encoded(&[frame.head, frame.body].concat()));
+    }
     let mut written = 0;
     while written < frame.len() {
         let (head, body) = frame.rest(written);

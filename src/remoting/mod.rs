@@ -37,7 +37,7 @@ pub use resolver::{Resolve, SystemResolver};
 use self::connection::{CloseReason, Connection, Limits, Submitted};
 use self::dial::Backoff;
 use self::mailbox::{Command, Mailbox};
-use self::outbox::{Frame, LARGE_BODY};
+use self::outbox::Frame;
 use self::pending::{Parked, Slot, Waiter};
 use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
@@ -183,7 +183,7 @@ impl Remoting {
     pub(crate) fn invoke(&self, address: &Arc<str>, request: Request<'_>, deadline: Instant) -> Outcome {
         check_may_wait("a synchronous request").map_err(|error| refused(address, error.kind(), error.detail()))?;
         let slot = Slot::of_this_thread();
-        let request = self.encode(address, request, false)?.in_one_piece();
+        let request = self.encode(address, request, false)?;
         let opaque = request.opaque;
         let waiter = Waiter::Parked(Parked::new(&slot));
         let connection = self.accept(request, Some(waiter), deadline, Instant::now()).map_err(|(error, _)| error)?;
@@ -352,16 +352,6 @@ pub(crate) struct EncodedRequest {
     head: Scratch,
     body: Bytes,
     opaque: i32,
-}
-
-impl EncodedRequest {
-    /// The same with a small body copied behind its head, so that a caller that writes itself needs one write for both.
-    fn in_one_piece(mut self) -> Self {
-        if self.body.len() < LARGE_BODY {
-            self.head.0.extend_from_slice(&std::mem::take(&mut self.body));
-        }
-        self
-    }
 }
 
 /// The memory in which a thread encodes one request after the other.
