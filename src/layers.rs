@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// What each module may use besides itself. Whoever is below names nobody above, and nobody names the crate's root.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("properties", &[]),
+    ("foreign_text", &[]),
+    ("properties", &["foreign_text"]),
     ("message", &["properties"]),
-    ("wire", &["message", "properties"]),
+    ("wire", &["message", "properties", "foreign_text"]),
     ("error", &["wire"]),
     ("name_map", &[]),
     ("deadline", &[]),
@@ -69,6 +70,7 @@ const IMPURE: &[&str] = &[
 /// Where decisions are made and nothing else.
 const PURE: &[&str] = &[
     "wire/",
+    "foreign_text.rs",
     "properties.rs",
     "message.rs",
     "name_map.rs",

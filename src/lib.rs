@@ -113,6 +113,7 @@ mod error;
 pub mod guarantees {}
 #[cfg(test)]
 mod error_page;
+mod foreign_text;
 #[cfg(test)]
 mod layers;
 mod logging;

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::foreign_text::lossy;
+
 const NAME_END: u8 = 1;
 const VALUE_END: u8 = 2;
 
@@ -160,7 +162,7 @@ impl Properties {
     /// Takes properties as they stand on the wire, with or without a separator at the end. Records without a name or
     /// a value are passed over when reading. Bytes that are not UTF-8 become U+FFFD, as for the Java client.
     pub(crate) fn from_encoded(encoded: Bytes) -> Self {
-        match String::from_utf8_lossy(&encoded) {
+        match lossy(&encoded) {
             Cow::Borrowed(_) => Self { encoded },
             Cow::Owned(text) => Self { encoded: text.into() },
         }

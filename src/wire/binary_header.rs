@@ -10,6 +10,7 @@ use super::code::LanguageCode;
 use super::command::{FrameHead, HeaderEncoding, RemotingCommand};
 use super::ext_fields::{ExtFields, FieldSink, HeaderFields};
 use super::{Error, bad_length};
+use crate::foreign_text::lossy;
 
 /// Writes the header behind what is in `out`. Codes above 32767 do not fit into this layout.
 pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -129,7 +130,7 @@ impl<'a> Reader<'a> {
 
     /// Bytes that are not UTF-8 become U+FFFD, as for the Java client.
     fn text(&mut self, what: &'static str, length: i64) -> Result<Cow<'a, str>, Error> {
-        self.take(what, length).map(String::from_utf8_lossy)
+        self.take(what, length).map(lossy)
     }
 }
 

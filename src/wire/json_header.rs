@@ -15,6 +15,7 @@ use super::Error;
 use super::code::LanguageCode;
 use super::command::{FrameHead, HeaderEncoding, RemotingCommand};
 use super::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields, USUAL_FIELDS};
+use crate::foreign_text::lossy;
 
 /// Writes the header behind what is in `out`.
 pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) {
@@ -44,7 +45,7 @@ pub(super) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
 /// Unknown members are passed over, `serializeTypeCurrentRPC` among them, since the frame's encoding byte decides. Of
 /// doubles the last one counts, and bytes that are not UTF-8 become U+FFFD, as for the Java client.
 pub(super) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
-    let text = String::from_utf8_lossy(header);
+    let text = lossy(header);
     read_plain(&text).map_or_else(|| read_any(&text), Ok)
 }
 

@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::batch::{InnerBatch, is_inner_batch};
 use super::sys_flag::message::{BORN_HOST_V6, STORE_HOST_V6};
 use super::{Error, bad_length};
+use crate::foreign_text::lossy;
 use crate::message::{Message, MessageExt};
 use crate::properties::Properties;
 
@@ -160,7 +161,7 @@ impl StoredMessages<'_> {
         };
         let topic = reader.take("topic", topic_length)?;
         if topic != self.topic.as_bytes() {
-            message.message.topic = String::from_utf8_lossy(topic).into();
+            message.message.topic = lossy(topic).into();
         }
         let properties_length = i32::from(reader.i16("properties")?);
         let properties = self.slice(reader, "properties", properties_length.max(0))?;

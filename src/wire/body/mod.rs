@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Error, fastjson, java_json};
+use crate::foreign_text::lossy;
 use crate::message::MessageQueue;
 
 mod admin;
@@ -33,8 +34,7 @@ pub use running::*;
 /// When the body is neither, or does not fit the type.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
     let json = fastjson::normalise(bytes)?;
-    java_json::from_json(&String::from_utf8_lossy(&json))
-        .map_err(|error| Error::BadJson { what, detail: error.to_string() })
+    java_json::from_json(&lossy(&json)).map_err(|error| Error::BadJson { what, detail: error.to_string() })
 }
 
 /// Writes a body as standard JSON, but for the keys of a [`ByQueue`]: they are objects, as Java wants them.
