@@ -11,11 +11,11 @@ use bytes::{BufMut, Bytes};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rocketmq_sync::Message;
 use rocketmq_sync::wire::body::TopicRouteData;
-use rocketmq_sync::wire::command::FrameHead;
-use rocketmq_sync::wire::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
+use rocketmq_sync::wire::frame::command::FrameHead;
 use rocketmq_sync::wire::header::{PullMessageResponse, SendMessageRequestV2, SendMessageResponse};
-use rocketmq_sync::wire::message::stored_messages;
-use rocketmq_sync::wire::message_id::UniqueId;
+use rocketmq_sync::wire::stored::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
+use rocketmq_sync::wire::stored::message::stored_messages;
+use rocketmq_sync::wire::stored::message_id::UniqueId;
 use rocketmq_sync::wire::{
     FrameDecoder, HeaderEncoding, HeaderFields, LanguageCode, RemotingCommand, RequestCode, ResponseCode,
 };

@@ -103,30 +103,23 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod checks;
 mod client;
 mod consumer;
 mod deadline;
-#[cfg(test)]
-mod deaths;
 mod error;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
-#[cfg(test)]
-mod error_page;
 mod foreign_text;
-#[cfg(test)]
-mod layers;
 mod logging;
 mod message;
 #[cfg(feature = "mini-broker")]
 pub mod mini_broker;
 mod name_map;
 mod producer;
-mod properties;
 mod remoting;
 mod repeats;
-#[cfg(test)]
-mod vectors;
 pub mod wire;
 mod worker;
 
@@ -141,11 +134,11 @@ pub use consumer::{
     FilterExpression, PushConsumer, PushConsumerBuilder, RetryDelay,
 };
 pub use error::{Attempt, Certainty, Error, ErrorKind, Phase, Result};
+pub use message::properties::Properties;
 pub use message::{Message, MessageExt, MessageQueue};
 pub use producer::{
     Completed, Completions, Producer, ProducerBuilder, ProducerReport, Rejected, SendResult, SendStatus, by_hash,
 };
-pub use properties::Properties;
 pub use remoting::{Resolve, SystemResolver};
-pub use wire::compression::Codec;
+pub use wire::stored::compression::Codec;
 pub use worker::{StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter};

@@ -12,12 +12,11 @@ use rocketmq_sync::wire::body::{
     self, ClusterInfo, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerList, HeartbeatData, MessageModel,
     SubscriptionData, TopicRouteData,
 };
+use rocketmq_sync::wire::frame::command::FrameHead;
 use rocketmq_sync::wire::header::*;
-use rocketmq_sync::wire::message::stored_messages;
+use rocketmq_sync::wire::stored::message::stored_messages;
 use rocketmq_sync::wire::sys_flag::pull::{COMMIT_OFFSET, SUBSCRIPTION, SUSPEND};
-use rocketmq_sync::wire::{
-    FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode, ResponseCode, command::FrameHead,
-};
+use rocketmq_sync::wire::{FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Message, MessageExt, MessageQueue};
 
 /// Only a broken mini broker, or a machine that stands still, takes so long.

@@ -78,7 +78,7 @@ fn row_tests_and_others() -> BTreeSet<String> {
         names.extend(text.split("fn ").skip(1).map(name_at_start));
     }
     // Made by macros.
-    let vectors = fs::read_to_string(root().join("src/vectors.rs")).unwrap();
+    let vectors = fs::read_to_string(root().join("src/checks/vectors.rs")).unwrap();
     let made = vectors.lines().filter(|line| line.starts_with("    \"") && line.ends_with(';'));
     names.extend(made.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned));
     let decoders = fs::read_to_string(root().join("tests/decoders/main.rs")).unwrap();

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BufMut;
-use rocketmq_sync::wire::command::FrameHead;
+use rocketmq_sync::wire::frame::command::FrameHead;
 use rocketmq_sync::wire::{FieldSink, HeaderEncoding, HeaderFields, LanguageCode};
 
 use super::frames::Head;

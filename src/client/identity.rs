@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::message_id::UniqueId;
+use crate::wire::stored::message_id::UniqueId;
 
 const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
 /// The time by which the last zone's month begins after that of UTC.

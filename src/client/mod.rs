@@ -9,7 +9,6 @@ pub(crate) mod ending;
 pub(crate) mod heartbeat;
 pub(crate) mod identity;
 pub(crate) mod inbound;
-mod lookup;
 pub(crate) mod member;
 pub(crate) mod route;
 pub(crate) mod rpc;

@@ -17,65 +17,65 @@ use crate::client::member::{Member, MemberId, MemberKey};
 use crate::client::route::TopicRoute;
 use crate::logging::debug;
 use crate::name_map::NameMap;
-use crate::producer::sender::Sender;
+use crate::producer::send::Sender;
 use crate::repeats::Repeats;
 use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
 
-use super::allocate::AllocateStrategy;
-use super::consume_service::Pool;
-use super::listener::Listener;
-use super::offset_driver::{OffsetDriver, Window};
-use super::process_queue::FlowLimits;
-use super::pull_service::PullEvent;
-use super::queue_table::ConsumeFromWhere;
-use super::rebalance_service::RebalanceEvent;
-use super::retry::RetryLimit;
+use crate::consumer::assign::allocate::AllocateStrategy;
+use crate::consumer::assign::service::RebalanceEvent;
+use crate::consumer::deliver::listener::Listener;
+use crate::consumer::deliver::pool::Pool;
+use crate::consumer::deliver::retry::RetryLimit;
+use crate::consumer::offset::driver::{OffsetDriver, Window};
+use crate::consumer::pull::process_queue::FlowLimits;
+use crate::consumer::pull::service::PullEvent;
+use crate::consumer::pull::table::ConsumeFromWhere;
 
 /// What a push consumer was configured with.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) consume_from: ConsumeFromWhere,
-    pub(super) strategy: AllocateStrategy,
-    pub(super) pull_batch: usize,
-    pub(super) consume_batch: usize,
-    pub(super) flow: FlowLimits,
-    pub(super) retry_limit: RetryLimit,
-    pub(super) consume_timeout: Duration,
-    pub(super) max_body: usize,
+pub(crate) struct Options {
+    pub(crate) consume_from: ConsumeFromWhere,
+    pub(crate) strategy: AllocateStrategy,
+    pub(crate) pull_batch: usize,
+    pub(crate) consume_batch: usize,
+    pub(crate) flow: FlowLimits,
+    pub(crate) retry_limit: RetryLimit,
+    pub(crate) consume_timeout: Duration,
+    pub(crate) max_body: usize,
 }
 
 /// One subscribed topic.
 #[derive(Debug)]
-pub(super) struct Subscription {
-    pub(super) topic: Arc<str>,
-    pub(super) data: SubscriptionData,
+pub(crate) struct Subscription {
+    pub(crate) topic: Arc<str>,
+    pub(crate) data: SubscriptionData,
 }
 
 /// One consumer, shared by its threads.
-pub(super) struct Consumer {
-    pub(super) id: MemberId,
-    pub(super) core: Arc<Core>,
-    pub(super) group: Arc<str>,
-    pub(super) retry_topic: Arc<str>,
-    pub(super) subscriptions: Vec<Subscription>,
-    pub(super) options: Options,
-    pub(super) listener: Listener,
-    pub(super) pool: Pool,
+pub(crate) struct Consumer {
+    pub(crate) id: MemberId,
+    pub(crate) core: Arc<Core>,
+    pub(crate) group: Arc<str>,
+    pub(crate) retry_topic: Arc<str>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) options: Options,
+    pub(crate) listener: Listener,
+    pub(crate) pool: Pool,
     /// Publishes to the retry topic what a broker would not take back.
-    pub(super) publisher: Arc<Sender>,
-    pub(super) pull: ChannelSender<PullEvent>,
-    pub(super) rebalance: ChannelSender<RebalanceEvent>,
-    pub(super) offsets: Arc<OffsetDriver>,
+    pub(crate) publisher: Arc<Sender>,
+    pub(crate) pull: ChannelSender<PullEvent>,
+    pub(crate) rebalance: ChannelSender<RebalanceEvent>,
+    pub(crate) offsets: Arc<OffsetDriver>,
     /// Which topics' queues have been shared out at least once.
-    pub(super) decided: Mutex<NameMap<Result<usize, String>>>,
-    pub(super) retry_search: Mutex<Search>,
+    pub(crate) decided: Mutex<NameMap<Result<usize, String>>>,
+    pub(crate) retry_search: Mutex<Search>,
     /// What is logged of failures that many messages or queues share.
-    pub(super) repeats: Repeats,
-    pub(super) stopping: AtomicBool,
+    pub(crate) repeats: Repeats,
+    pub(crate) stopping: AtomicBool,
 }
 
 impl Consumer {
-    pub(super) fn subscription(&self, topic: &str) -> Option<&Subscription> {
+    pub(crate) fn subscription(&self, topic: &str) -> Option<&Subscription> {
         self.subscriptions.iter().find(|subscription| *subscription.topic == *topic)
     }
 
@@ -92,12 +92,12 @@ impl Consumer {
         }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     /// A window that was too full has room again.
-    pub(super) fn has_room(&self, window: &Window) {
+    pub(crate) fn has_room(&self, window: &Window) {
         let (queue, epoch) = (window.queue.clone(), window.epoch);
         // A pull thread that has ended needs no hints.
         let _ = self.pull.send(PullEvent::Hint { consumer: self.id, queue, epoch });
@@ -107,7 +107,7 @@ impl Consumer {
 /// The search for retry queues that are missing: ever more rarely, since a broker may never have one, and not at all once
 /// the regular refresh of routes is as frequent.
 #[derive(Debug, Default)]
-pub(super) struct Search {
+pub(crate) struct Search {
     wait: Duration,
     next: Option<Instant>,
 }
@@ -135,7 +135,7 @@ impl fmt::Debug for Consumer {
 
 /// The consumer as its client sees it.
 #[derive(Debug)]
-pub(super) struct ConsumerMember(pub(super) Arc<Consumer>);
+pub(crate) struct ConsumerMember(pub(super) Arc<Consumer>);
 
 impl Member for ConsumerMember {
     fn id(&self) -> MemberId {

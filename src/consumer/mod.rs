@@ -5,28 +5,19 @@
 //! through loss, delay, duplication and crashes. The threads that drive them for real: `rebalance_service`,
 //! `pull_service`, `consume_service`; what they share is in `member`, windows and offsets in `offset_driver`.
 
-mod allocate;
-mod consume_service;
+pub(crate) mod assign;
+pub(crate) mod deliver;
 #[cfg(test)]
 mod fixtures;
-mod listener;
-mod member;
-mod offset_driver;
-mod offset_store;
-mod process_queue;
-mod pull_service;
+pub(crate) mod member;
+pub(crate) mod offset;
+pub(crate) mod pull;
 mod push;
-mod queue_table;
-mod rebalance;
-mod rebalance_service;
-mod retry;
-mod send_back;
 #[cfg(test)]
 mod simulation;
-mod stray;
 
-pub use allocate::AllocateStrategy;
-pub use listener::{ConcurrentListener, ConsumeContext, ConsumeStatus};
+pub use assign::allocate::AllocateStrategy;
+pub use deliver::listener::{ConcurrentListener, ConsumeContext, ConsumeStatus};
+pub use deliver::retry::RetryDelay;
+pub use pull::table::ConsumeFromWhere;
 pub use push::{ConsumerReport, FilterExpression, PushConsumer, PushConsumerBuilder};
-pub use queue_table::ConsumeFromWhere;
-pub use retry::RetryDelay;

@@ -12,11 +12,11 @@ use super::handlers::{ParkedPull, lapse_pull, wake_pulls};
 use super::state::{Answer, Condition, ReturnAddress, Settings};
 use super::store::{Draft, Place, Store, TopicConfig};
 use crate::message::Message;
-use crate::properties::{Properties, name};
+use crate::message::properties::{Properties, name};
 use crate::wire::body::{SubscriptionData, permission};
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
-use crate::wire::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, is_retry_topic};
+use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::{LanguageCode, RemotingCommand, RequestCode, ResponseCode};
 
 /// Holds delayed messages, level by level.

@@ -189,7 +189,7 @@ fn listen(server: &mut Server, node: Node, address: SocketAddr) -> Result<Socket
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vectors::vectors;
+    use crate::checks::vectors::vectors;
 
     #[test]
     fn delay_levels_are_those_of_real_brokers() {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use crate::message::{Message, MessageExt};
 use crate::wire::Error;
 use crate::wire::java_hash::tags_code;
-use crate::wire::message::{body_crc, encode_stored, stored_messages, stored_size};
+use crate::wire::stored::message::{body_crc, encode_stored, stored_messages, stored_size};
 
 /// How the queues of a topic look on one broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,29 +2,18 @@
 //!
 //! All of them prepare a message on the caller's thread and share the decisions of `sender.rs` and `attempts.rs`.
 
-mod attempts;
-mod completions;
-mod lanes;
-mod prepare;
-mod result;
-mod selector;
-pub(crate) mod sender;
+pub(crate) mod send;
 #[cfg(test)]
 mod tests;
-mod window;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::completions::{Completed, Completions};
-pub use self::result::{SendResult, SendStatus};
-pub use self::selector::by_hash;
+pub use crate::producer::send::completions::{Completed, Completions};
+pub use crate::producer::send::result::{SendResult, SendStatus};
+pub use crate::producer::send::selector::by_hash;
 
-pub(crate) use self::attempts::RetryCodes;
-use self::prepare::{BodyRules, Prepared};
-use self::sender::{AsyncSend, Done, Sender, Target};
-use self::window::{NoPermit, Permit, Window};
 use crate::client::callbacks::Job;
 use crate::client::config::{ClientConfig, client_options, invalid};
 use crate::client::ending::Ending;
@@ -34,10 +23,14 @@ use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::info;
 use crate::message::{Message, MessageQueue};
+pub(crate) use crate::producer::send::attempts::RetryCodes;
+use crate::producer::send::prepare::{BodyRules, Prepared};
+use crate::producer::send::window::{NoPermit, Permit, Window};
+use crate::producer::send::{AsyncSend, Done, Sender, Target};
 use crate::wire::ResponseCode;
 use crate::wire::body::{HeartbeatData, ProducerData};
-use crate::wire::compression::{Codec, DEFAULT_LEVEL};
 use crate::wire::name::{DEFAULT_PRODUCER_GROUP, check_group};
+use crate::wire::stored::compression::{Codec, DEFAULT_LEVEL};
 use crate::worker::{check_may_wait, is_service_thread};
 
 /// How long a producer that is dropped without `shutdown` waits for what is in flight.

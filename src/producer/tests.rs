@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::attempts::{Attempts, Failure, Next};
-use super::selector::index_of_hash;
 use super::*;
+use crate::checks::vectors::vectors;
 use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue};
 use crate::error::{Certainty, Phase};
 use crate::message::MessageQueue;
-use crate::vectors::vectors;
+use crate::producer::send::attempts::{Attempts, Failure, Next};
+use crate::producer::send::selector::index_of_hash;
 use crate::wire::ResponseCode;
 use crate::wire::name::CREATE_TOPIC_KEY;
 

@@ -44,7 +44,7 @@ use crate::error::{Certainty, ErrorKind, Phase, Result};
 use crate::logging::{info, warn};
 use crate::name_map::NameMap;
 use crate::repeats::is_news_of_outage;
-use crate::wire::command::FrameHead;
+use crate::wire::frame::command::FrameHead;
 use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
 use crate::worker::{Health, Threads, Worker, check_may_wait};
 

@@ -25,7 +25,7 @@ use super::resolver::{Question, Resolved, Resolver};
 use super::{RemotingConfig, RemotingEvents, Shared};
 use crate::error::{ErrorKind, Result};
 use crate::logging::{debug, info, warn};
-use crate::wire::command::FrameHead;
+use crate::wire::frame::command::FrameHead;
 use crate::wire::{
     ExtFields, FieldSink, Frame as WireFrame, FrameDecoder, HeaderEncoding, RemotingCommand, RequestCode, ResponseCode,
 };

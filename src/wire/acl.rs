@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac_sha1_compact::HMAC;
 
 use super::Error;
-use super::ext_fields::{ExtFields, HeaderFields};
+use crate::wire::frame::ext_fields::{ExtFields, HeaderFields};
 
 /// Fields that do not count: the signature itself, and the one that brokers leave out for clients of this
 /// [version](super::command::PROTOCOL_VERSION).

@@ -12,18 +12,19 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
-use super::batch::{BatchMessage, messages_of_batch};
 use super::body::{self, ResetOffsetBody, SubscriptionData, TopicRouteData};
-use super::compression::{Codec, compress, decompress};
-use super::fastjson::normalise;
 use super::header::{self, OffsetResponse};
-use super::message::{body_crc, encode_stored, stored_messages, stored_size};
-use super::message_id::{OffsetMessageId, UniqueId};
 use super::pop::{PopTopic, Receipt, message_offsets, order_counts, start_offsets};
-use super::recall::RecallHandle;
 use super::*;
+use crate::message::properties::Properties;
 use crate::message::{Message, MessageExt, MessageQueue};
-use crate::properties::Properties;
+use crate::wire::body::fastjson::normalise;
+use crate::wire::frame::json_header;
+use crate::wire::pop::recall::RecallHandle;
+use crate::wire::stored::batch::{BatchMessage, messages_of_batch};
+use crate::wire::stored::compression::{Codec, compress, decompress};
+use crate::wire::stored::message::{body_crc, encode_stored, stored_messages, stored_size};
+use crate::wire::stored::message_id::{OffsetMessageId, UniqueId};
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]

@@ -11,26 +11,16 @@
 
 #[cfg(feature = "acl")]
 pub mod acl;
-pub mod batch;
 pub mod body;
 pub mod code;
-pub mod command;
-pub mod compression;
-pub mod fastjson;
+pub mod frame;
 pub mod header;
 pub mod java_hash;
-pub mod message;
-pub mod message_id;
 pub mod name;
 pub mod pop;
-pub mod recall;
+pub mod stored;
 pub mod sys_flag;
 pub mod version;
-
-mod binary_header;
-mod ext_fields;
-mod java_json;
-mod json_header;
 
 #[cfg(test)]
 mod hostile;
@@ -38,8 +28,7 @@ mod hostile;
 use std::fmt;
 
 pub use code::{LanguageCode, RequestCode, ResponseCode};
-pub use command::{Frame, FrameDecoder, HeaderEncoding, RemotingCommand};
-pub use ext_fields::{ExtFields, FieldSink, HeaderFields};
+pub use frame::{ExtFields, FieldSink, Frame, FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand};
 
 /// The largest frame that is sent, and accepted unless another limit is set, with its four bytes of length: 16 MiB, as in
 /// the Java client (`com.rocketmq.remoting.frameMaxLength`).

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use rocketmq_sync::Message;
-use rocketmq_sync::wire::batch::messages_of_batch;
 use rocketmq_sync::wire::body::{self, *};
-use rocketmq_sync::wire::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
 use rocketmq_sync::wire::header::*;
-use rocketmq_sync::wire::message::{defect_of, encode_stored, stored_messages};
-use rocketmq_sync::wire::message_id::{OffsetMessageId, UniqueId};
+use rocketmq_sync::wire::pop::recall::RecallHandle;
 use rocketmq_sync::wire::pop::{Receipt, message_offsets, order_counts, start_offsets};
-use rocketmq_sync::wire::recall::RecallHandle;
+use rocketmq_sync::wire::stored::batch::messages_of_batch;
+use rocketmq_sync::wire::stored::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
+use rocketmq_sync::wire::stored::message::{defect_of, encode_stored, stored_messages};
+use rocketmq_sync::wire::stored::message_id::{OffsetMessageId, UniqueId};
 use rocketmq_sync::wire::sys_flag::message::{INNER_BATCH, NEED_UNWRAP};
 use rocketmq_sync::wire::{
     Error, ExtFields, FieldSink, FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode, ResponseCode,

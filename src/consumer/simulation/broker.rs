@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::consumer::queue_table::{Bound, PullStatus};
+use crate::consumer::pull::table::{Bound, PullStatus};
 use crate::message::MessageQueue;
 
 /// How many messages a pull brings at most.

@@ -13,17 +13,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::consumer::allocate::AllocateStrategy;
+use crate::consumer::assign::allocate::AllocateStrategy;
+use crate::consumer::assign::rebalance::{Members, Notice, Rebalance, TopicView, Trouble};
+use crate::consumer::deliver::retry::{self, Publishing, Resolved, RetryDelay, RetryLimit, SendingBack};
 use crate::consumer::fixtures::received;
-use crate::consumer::offset_store::{Commit, CommitTicket, OffsetStore};
-use crate::consumer::process_queue::{Claim, ConsumeRequest, FailedMessage, FlowLimits, Position, ProcessQueue};
-use crate::consumer::pull_service::PULL_TIMEOUT;
-use crate::consumer::queue_table::{
+use crate::consumer::offset::store::{Commit, CommitTicket, OffsetStore};
+use crate::consumer::pull::process_queue::{Claim, ConsumeRequest, FailedMessage, FlowLimits, Position, ProcessQueue};
+use crate::consumer::pull::service::PULL_TIMEOUT;
+use crate::consumer::pull::table::{
     Action, Answer, Bound, ConsumeFromWhere, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report,
     StartDecision, Ticket,
 };
-use crate::consumer::rebalance::{Members, Notice, Rebalance, TopicView, Trouble};
-use crate::consumer::retry::{self, Publishing, Resolved, RetryDelay, RetryLimit, SendingBack};
 use crate::message::{MessageExt, MessageQueue};
 use crate::wire::ResponseCode;
 

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::consumer::pull_service::PULL_TIMEOUT;
-use crate::consumer::queue_table::{ConsumeFromWhere, PullStatus};
-use crate::consumer::rebalance::{Members, TopicView};
+use crate::consumer::assign::rebalance::{Members, TopicView};
+use crate::consumer::pull::service::PULL_TIMEOUT;
+use crate::consumer::pull::table::{ConsumeFromWhere, PullStatus};
 use crate::message::MessageQueue;
 use crate::wire::ResponseCode;
 

@@ -14,8 +14,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use crate::consumer::queue_table::{Bound, ConsumeFromWhere, PullStatus};
-use crate::consumer::rebalance::{Members, TopicView};
+use crate::consumer::assign::rebalance::{Members, TopicView};
+use crate::consumer::pull::table::{Bound, ConsumeFromWhere, PullStatus};
 use crate::message::MessageQueue;
 use crate::wire::ResponseCode;
 

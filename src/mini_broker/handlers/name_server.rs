@@ -129,7 +129,7 @@ fn string_length(json: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::fastjson;
+    use crate::wire::body::fastjson;
 
     #[test]
     fn only_keys_that_are_integers_lose_their_quotes() {

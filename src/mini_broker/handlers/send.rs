@@ -7,17 +7,17 @@ use bytes::Bytes;
 
 use super::Handled;
 use crate::message::Message;
+use crate::message::properties::{Properties, name as property};
 use crate::mini_broker::broker::{Broker, set_property};
 use crate::mini_broker::state::{Answer, Release, Request};
 use crate::mini_broker::store::{Draft, Place, TopicConfig};
-use crate::properties::{Properties, name as property};
-use crate::wire::batch::{BatchMessage, messages_of_batch};
 use crate::wire::body::permission;
 use crate::wire::header::{
     ConsumerSendMsgBackRequest, CreateTopicRequest, SendMessageRequest, SendMessageRequestV2, SendMessageResponse,
 };
-use crate::wire::message_id::{OffsetMessageId, UniqueId};
 use crate::wire::name::NameError;
+use crate::wire::stored::batch::{BatchMessage, messages_of_batch};
+use crate::wire::stored::message_id::{OffsetMessageId, UniqueId};
 use crate::wire::sys_flag::message::{TRANSACTION_MASK, TRANSACTION_NOT};
 use crate::wire::{RequestCode, ResponseCode, name};
 

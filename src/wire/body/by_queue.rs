@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::ser::{CharEscape, Formatter};
 use serde_json::value::RawValue;
 
-use super::super::java_json::from_json;
 use crate::message::MessageQueue;
+use crate::wire::body::java_json::from_json;
 
 /// A value for each queue.
 ///

@@ -7,13 +7,15 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Error, fastjson, java_json};
+use super::Error;
 use crate::foreign_text::lossy;
 use crate::message::MessageQueue;
 
 mod admin;
 mod by_queue;
+pub mod fastjson;
 mod heartbeat;
+pub(crate) mod java_json;
 mod offset;
 mod pop;
 mod route;

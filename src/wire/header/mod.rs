@@ -5,7 +5,7 @@
 //! absent. A number that does not parse is an error, never a default.
 
 use super::Error;
-use super::ext_fields::{ExtFields, FieldSink, HeaderFields};
+use crate::wire::frame::ext_fields::{ExtFields, FieldSink, HeaderFields};
 
 macro_rules! headers {
     ($table:ident; $(

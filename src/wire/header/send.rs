@@ -53,14 +53,14 @@ headers! {
 
     /// The answer to a send that was stored.
     SendMessageResponse<'a> {
-        /// The [offset message id](crate::wire::message_id::OffsetMessageId); of a batch several, joined by commas.
+        /// The [offset message id](crate::wire::stored::message_id::OffsetMessageId); of a batch several, joined by commas.
         msg_id: &'a str = "msgId",
         queue_id: i32 = "queueId",
         queue_offset: i64 = "queueOffset",
         transaction_id: Option<&'a str> = "transactionId",
         /// The id of the whole batch when it is stored as one message (5.x).
         batch_unique_id: Option<&'a str> = "batchUniqId",
-        /// What takes a delayed message back (5.3.2): a [`RecallHandle`](crate::wire::recall::RecallHandle).
+        /// What takes a delayed message back (5.3.2): a [`RecallHandle`](crate::wire::pop::recall::RecallHandle).
         recall_handle: Option<&'a str> = "recallHandle",
         region_id: Option<&'a str> = "MSG_REGION",
         trace_on: Option<bool> = "TRACE_ON",

@@ -1,0 +1,246 @@
+//! Holds the source against what ARCHITECTURE.md promises: which layer uses which, and what the pure parts never touch.
+//!
+//! Reads the files of `src/` as text; a violation is told with its file and line. Tests only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each module may use besides itself. Whoever is below names nobody above, and nobody names the crate's root.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("foreign_text", &[]),
+    ("message", &["foreign_text"]),
+    ("wire", &["message", "foreign_text"]),
+    ("error", &["wire"]),
+    ("name_map", &[]),
+    ("deadline", &[]),
+    ("logging", &[]),
+    ("repeats", &[]),
+    ("worker", &["error", "logging"]),
+    ("remoting", &["wire", "error", "name_map", "logging", "repeats", "worker"]),
+    ("client", &["remoting", "wire", "message", "error", "name_map", "deadline", "logging", "worker"]),
+    ("producer", &["client", "remoting", "wire", "message", "error", "name_map", "deadline", "logging", "worker"]),
+    (
+        "consumer",
+        &[
+            "producer", "client", "remoting", "wire", "message", "error", "name_map", "deadline", "logging", "repeats",
+            "worker",
+        ],
+    ),
+    ("mini_broker", &["wire", "message", "error", "worker"]),
+];
+
+/// Test code that every test may use.
+const FOR_TESTS: &str = "checks";
+
+/// What code without I/O, clock, thread, lock and log does not contain.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::thread",
+    "thread::",
+    "TcpStream",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "Instant::now",
+    "SystemTime::now",
+    ".elapsed()",
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "crossbeam_channel",
+    "parking_lot",
+    "mio::",
+    "log::",
+    "logging::",
+];
+
+/// Where decisions are made and nothing else.
+const PURE: &[&str] = &[
+    "wire/",
+    "foreign_text.rs",
+    "message/",
+    "name_map.rs",
+    "producer/send/attempts.rs",
+    "producer/send/lanes.rs",
+    "consumer/assign/allocate.rs",
+    "consumer/assign/rebalance.rs",
+    "consumer/deliver/retry.rs",
+    "consumer/offset/store.rs",
+    "consumer/pull/process_queue.rs",
+    "consumer/pull/stray.rs",
+    "consumer/pull/table.rs",
+];
+
+/// Where the clock on the wall is looked at, which may be moved at any moment, and what for. All waiting goes by the
+/// other one.
+const WALL_CLOCK: &[(&str, &str)] = &[
+    ("client/identity.rs", "the time in ids of messages"),
+    ("consumer/pull/service.rs", "where a queue that the topic gets later begins"),
+    ("consumer/push/mod.rs", "the version of a subscription"),
+    ("mini_broker/clock.rs", "what the mini broker stamps on messages, once at its start"),
+    ("producer/send/prepare.rs", "when a message was born"),
+];
+
+#[test]
+fn nothing_but_timestamps_goes_by_the_clock_on_the_wall() {
+    let looks = |line: &str| line.contains("SystemTime::now()") || line.contains("wall_clock_millis()");
+    let looking = sources().into_iter().filter(|file| {
+        file.module() != FOR_TESTS && file.code.lines().take_while(|line| *line != "#[cfg(test)]").any(looks)
+    });
+    let mut looking: Vec<_> = looking.map(|file| file.name).collect();
+    looking.sort();
+    assert_eq!(looking, WALL_CLOCK.iter().map(|(file, _)| *file).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_layer_uses_one_above_it() {
+    let mut wrong = Vec::new();
+    let is_above_all = |file: &Source| ["lib", FOR_TESTS].contains(&file.module());
+    for file in sources().iter().filter(|file| !is_above_all(file)) {
+        let Some((_, allowed)) = LAYERS.iter().find(|(module, _)| *module == file.module()) else {
+            wrong.push(format!("src/{}: its module has no place in LAYERS", file.name));
+            continue;
+        };
+        for (line, used) in file.uses() {
+            if used != file.module() && used != FOR_TESTS && !allowed.contains(&used.as_str()) {
+                wrong.push(format!("src/{}:{line}: {} uses crate::{used}", file.name, file.module()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// A logger that panics must not take a service thread with it.
+#[test]
+fn every_line_of_the_log_is_written_behind_a_panic_boundary() {
+    let direct = |line: &str| line.contains("use log::") || line.split("log::").skip(1).any(|rest| rest.contains("!("));
+    let mut wrong = Vec::new();
+    for file in sources().iter().filter(|file| !["logging", FOR_TESTS, "mini_broker"].contains(&file.module())) {
+        for (number, line) in (1..).zip(file.code.lines()).filter(|(_, line)| direct(line)) {
+            wrong.push(format!("src/{}:{number}: {line}", file.name));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_pure_parts_touch_nothing_outside() {
+    let mut wrong = Vec::new();
+    for file in sources().iter().filter(|file| PURE.iter().any(|pure| file.name.starts_with(pure))) {
+        for (number, line) in (1..).zip(file.code.lines()).take_while(|(_, line)| *line != "#[cfg(test)]") {
+            if let Some(impure) = IMPURE.iter().find(|impure| line.contains(**impure)) {
+                wrong.push(format!("src/{}:{number}: {impure}", file.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_use_is_found_in_every_form() {
+    let code = "use crate::client::Core;\nuse crate::{\n    error::{Error, Result}, // crate::no\n    wire,\n};\n\
+                let queue: super::super::message::MessageQueue = crate::producer::sender();\n\
+                use super::super::worker::Threads;\nuse super::message::X;\npub(in crate::remoting) fn f() {}\n";
+    let file = Source::new("consumer/pull/x.rs".into(), code);
+    let uses: Vec<_> = file.uses().into_iter().map(|(line, used)| format!("{used} {line}")).collect();
+    assert_eq!(uses, ["client 1", "error 3", "wire 4", "producer 6", "remoting 9"]);
+    let file = Source::new("consumer/x.rs".into(), code);
+    let uses: Vec<_> = file.uses().into_iter().map(|(line, used)| format!("{used} {line}")).collect();
+    assert_eq!(uses, ["client 1", "error 3", "wire 4", "message 6", "producer 6", "worker 7", "remoting 9"]);
+}
+
+/// One file of `src/`.
+struct Source {
+    /// Its path below `src/`, with slashes.
+    name: String,
+    /// Its text without comments, line by line.
+    code: String,
+}
+
+impl Source {
+    fn new(name: String, text: &str) -> Self {
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim_end());
+        Self { name, code: code.collect::<Vec<_>>().join("\n") }
+    }
+
+    /// The module of the crate's root that it belongs to.
+    fn module(&self) -> &str {
+        self.name.split(['/', '.']).next().unwrap_or_default()
+    }
+
+    /// How many `super` lead from it to the crate's root.
+    fn depth(&self) -> usize {
+        self.name.split('/').filter(|part| *part != "mod.rs").count()
+    }
+
+    /// Every module of the root that is named, with the line, in the order of the text.
+    fn uses(&self) -> Vec<(usize, String)> {
+        let mut uses = self.uses_behind("crate::");
+        // Inside an inline module `super` leads less far; what it names then is none of the root's.
+        let by_super = self.uses_behind(&"super::".repeat(self.depth()));
+        uses.extend(by_super.into_iter().filter(|(_, used)| LAYERS.iter().any(|(module, _)| module == used)));
+        uses.sort();
+        uses
+    }
+
+    fn uses_behind(&self, root: &str) -> Vec<(usize, String)> {
+        let mut uses = Vec::new();
+        for (at, _) in self.code.match_indices(root) {
+            let start = at + root.len();
+            for (offset, name) in first_names(&self.code[start..]) {
+                uses.push((self.code[..start + offset].matches('\n').count() + 1, name));
+            }
+        }
+        uses
+    }
+}
+
+/// The name that a path goes on with, or with braces the first of each path in them; each with where it stands.
+fn first_names(path: &str) -> Vec<(usize, String)> {
+    let name = |at: usize| -> String {
+        path[at..].chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()
+    };
+    if !path.starts_with('{') {
+        return vec![(0, name(0))].into_iter().filter(|(_, name)| !name.is_empty() && name != "super").collect();
+    }
+    let (mut names, mut depth, mut is_first) = (Vec::new(), 0, false);
+    for (at, letter) in path.char_indices() {
+        match letter {
+            '{' => (depth, is_first) = (depth + 1, depth == 0),
+            '}' => depth -= 1,
+            ',' => is_first = depth == 1,
+            letter if letter.is_whitespace() => {}
+            _ if is_first => {
+                names.push((at, name(at)));
+                is_first = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(Source::new(name_below(&root, &path), &fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(sources.len() > 50, "only {} files", sources.len());
+    sources
+}
+
+fn name_below(root: &Path, path: &Path) -> String {
+    let parts: PathBuf = path.strip_prefix(root).unwrap().into();
+    parts.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+}

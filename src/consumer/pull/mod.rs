@@ -1,0 +1,6 @@
+//! From a queue that is ours to messages in its window: the pull thread, the table of queues, the process queue.
+
+pub(crate) mod process_queue;
+pub(crate) mod service;
+pub(crate) mod stray;
+pub(crate) mod table;

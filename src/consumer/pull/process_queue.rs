@@ -1,0 +1,1207 @@
+//! The window of one owned queue: messages that were pulled and are not resolved yet.
+//!
+//! `rmq-pull` puts each pull's messages in and hands them to the pool as a [`ConsumeRequest`]; the workers take messages
+//! from it without a lock and report what became of them; whoever stores offsets asks for [`ProcessQueue::committable`],
+//! which never passes an unresolved message. The window is shared behind one short lock that its users bring: nothing in
+//! here blocks, reads a clock or does I/O, and what it knows of size and progress is what stands in it.
+//!
+//! The life of a message: *waiting* in a consume request, *running* once a worker has claimed it, then resolved, or
+//! *sending back* until the broker has taken it over, or, when that failed, *waiting to be consumed again* here.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::message::MessageExt;
+
+use crate::consumer::deliver::retry;
+
+/// The messages of one owned queue between pull and resolution.
+#[derive(Debug)]
+pub(crate) struct ProcessQueue {
+    /// One slot for each pull with unresolved messages, in order of offsets and of slot numbers.
+    slots: VecDeque<Slot>,
+    /// The offset up to which the queue was pulled: where the next pull begins.
+    next_offset: i64,
+    next_slot: u64,
+    /// Unresolved messages and their bytes: the sums over all slots, changed by `put` and `Slot::move_to` alone.
+    load: Load,
+    /// Bytes that the slots hold, what is resolved included: one message keeps the reply that it came in.
+    held: usize,
+    phase: Phase,
+    /// The limits a pull was refused for; the first result that brings the window below them says so, once.
+    refused: Option<FlowLimits>,
+}
+
+impl ProcessQueue {
+    /// An empty window of a queue that is pulled from `offset` on.
+    pub(crate) fn new(offset: i64) -> Self {
+        Self {
+            slots: VecDeque::new(),
+            next_offset: offset,
+            next_slot: 0,
+            load: Load::default(),
+            held: 0,
+            phase: Phase::Open,
+            refused: None,
+        }
+    }
+
+    /// Takes in what one pull brought, in order of offsets, and moves on to `next_offset`, where the broker says the next
+    /// pull begins. The answer is for the pool; `None` when nothing is left to consume.
+    ///
+    /// Messages outside of what was asked for are ignored: those before the offset pulled from, which are here or
+    /// resolved already, and those from `next_offset` on, which the next pull brings again.
+    ///
+    /// The messages keep `reply_bytes` in memory, of the reply that they are slices of; at least their own bytes.
+    pub(crate) fn put_reply(
+        &mut self,
+        mut messages: Vec<MessageExt>,
+        reply_bytes: usize,
+        next_offset: i64,
+        now: Instant,
+    ) -> Option<Arc<ConsumeRequest>> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        let mut expected = self.next_offset;
+        messages.retain(|message| {
+            let fits = (expected..next_offset).contains(&message.queue_offset);
+            if fits {
+                expected = message.queue_offset + 1;
+            }
+            fits
+        });
+        self.advance(next_offset);
+        let slot = Slot::new(self.next_slot, messages, reply_bytes, now)?;
+        self.next_slot += 1;
+        self.load += slot.load;
+        self.held += slot.held;
+        let request = slot.requests.first().cloned();
+        self.slots.push_back(slot);
+        request
+    }
+
+    /// [`Self::put_reply`] for messages that stand alone.
+    #[cfg(test)]
+    pub(crate) fn put(
+        &mut self,
+        messages: Vec<MessageExt>,
+        next_offset: i64,
+        now: Instant,
+    ) -> Option<Arc<ConsumeRequest>> {
+        self.put_reply(messages, 0, next_offset, now)
+    }
+
+    /// Moves on to `next_offset` after a pull that brought nothing, or past messages the broker no longer has. Never back.
+    pub(crate) fn advance(&mut self, next_offset: i64) {
+        if self.phase == Phase::Open {
+            self.next_offset = self.next_offset.max(next_offset);
+        }
+    }
+
+    /// The offset that may be stored for the group: of the first unresolved message, or where the next pull begins when
+    /// there is none. Every message before it is resolved, was filtered out, or no longer exists.
+    pub(crate) fn committable(&self) -> i64 {
+        self.slots.front().and_then(Slot::first_unresolved).unwrap_or(self.next_offset)
+    }
+
+    /// Whether the window is too full for another pull. After a `Some`, the result that makes room again tells it by
+    /// [`Finished::drained`] or the answer of [`Self::resolve`].
+    pub(crate) fn flow_control(&mut self, limits: &FlowLimits) -> Option<FlowControl> {
+        debug_assert_eq!(self.load, self.recount(), "the sums have drifted from the window");
+        let reason = self.exceeded(limits);
+        self.refused = reason.is_some().then_some(*limits);
+        reason
+    }
+
+    /// Ends a claim: its first `consumed` messages are resolved, the others failed and are to be sent back; each of
+    /// these must be reported once more, by [`Self::resolve`] or [`Self::send_back_failed`].
+    pub(crate) fn finish(&mut self, claim: Claim, consumed: usize) -> Finished {
+        let Claim { slot, range } = claim;
+        let Some(slot) = self.slot_index(slot) else { return Finished::default() };
+        let split = u32::try_from(consumed).map_or(range.end, |consumed| range.start.saturating_add(consumed));
+        let split = split.min(range.end);
+        self.move_messages(slot, range.start..split, State::Resolved);
+        let failed = self.move_messages(slot, split..range.end, State::SendingBack);
+        self.drop_resolved(slot);
+        Finished { failed, drained: self.drained() }
+    }
+
+    /// A message that failed is the broker's from here on. Answers whether this made room for a pull that was refused.
+    pub(crate) fn resolve(&mut self, position: Position) -> bool {
+        if let Some(slot) = self.slot_index(position.slot)
+            && self.state(slot, position.index) == Some(State::SendingBack)
+        {
+            self.move_messages(slot, position.index..position.index + 1, State::Resolved);
+            self.drop_resolved(slot);
+        }
+        self.drained()
+    }
+
+    /// The broker could not be given a failed message in any way: it stays here and is consumed again later. Answers
+    /// when; `None` for a message that is not being sent back, and in a window that hands out nothing more.
+    pub(crate) fn send_back_failed(&mut self, position: Position, now: Instant) -> Option<Instant> {
+        let slot = self.slot_index(position.slot)?;
+        if self.state(slot, position.index)? != State::SendingBack {
+            return None;
+        }
+        let next = if self.phase == Phase::Open { State::WaitingAgain } else { State::NotHandedBack };
+        self.move_messages(slot, position.index..position.index + 1, next);
+        let slot = self.slots.get_mut(slot).filter(|_| next == State::WaitingAgain)?;
+        Some(slot.consume_again_later(position.index, now))
+    }
+
+    /// When [`Self::consume_again`] has something to hand out; `None` while nothing waits for it.
+    pub(crate) fn next_repetition(&self) -> Option<Instant> {
+        self.slots.iter().flat_map(|slot| &slot.repetitions).filter_map(|repetition| repetition.due).min()
+    }
+
+    /// The messages whose time has come to be consumed again, each in a request of its own for the pool.
+    pub(crate) fn consume_again(&mut self, now: Instant) -> Vec<Arc<ConsumeRequest>> {
+        if self.phase != Phase::Open {
+            return Vec::new();
+        }
+        self.slots.iter_mut().flat_map(|slot| slot.hand_out_again(now)).collect()
+    }
+
+    /// Takes back the messages that have waited for a worker for `limit` or longer: they are to be sent back. A message
+    /// that a worker has claimed is never among them.
+    pub(crate) fn expire(&mut self, limit: Duration, now: Instant) -> Vec<FailedMessage> {
+        let mut expired = Vec::new();
+        for slot in 0..self.slots.len() {
+            for range in self.slots.get(slot).map_or_else(Vec::new, |slot| slot.take_unclaimed(limit, now)) {
+                expired.append(&mut self.move_messages(slot, range, State::SendingBack));
+            }
+        }
+        expired
+    }
+
+    /// The messages whose listener has been running for `limit` or longer, each told once.
+    pub(crate) fn slow(&mut self, limit: Duration, now: Instant) -> Vec<SlowMessage> {
+        self.slots.iter_mut().flat_map(|slot| slot.newly_slow(limit, now)).collect()
+    }
+
+    /// Hands out nothing more: what no worker has claimed is left to the broker. Results still count, so that at a
+    /// shutdown the listeners that run may end and their messages be committed.
+    pub(crate) fn drain(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Draining;
+            self.take_back_unclaimed();
+        }
+    }
+
+    /// Gives the queue up: as [`Self::drain`], and results that arrive later are ignored, because another member may
+    /// own the queue by then. Answers the offset to store at last.
+    pub(crate) fn close(&mut self) -> i64 {
+        let committable = self.committable();
+        self.take_back_unclaimed();
+        self.next_offset = committable;
+        self.phase = Phase::Closed;
+        self.slots.clear();
+        self.load = Load::default();
+        self.held = 0;
+        self.refused = None;
+        committable
+    }
+
+    /// What stands in the window, for people and reports.
+    pub(crate) fn summary(&self) -> WindowSummary {
+        let mut summary = WindowSummary {
+            unresolved: self.load.messages,
+            bytes: self.load.bytes,
+            committable: self.committable(),
+            next_offset: self.next_offset,
+            ..WindowSummary::default()
+        };
+        for slot in &self.slots {
+            let unclaimed: usize = slot.requests.iter().map(|request| request.unclaimed().len()).sum();
+            let handed_out = slot.states.iter().filter(|state| state.is_handed_out()).count();
+            summary.waiting += unclaimed;
+            summary.running += handed_out.saturating_sub(unclaimed);
+            summary.sending_back += slot.count(State::SendingBack);
+            summary.waiting_again += slot.count(State::WaitingAgain);
+            summary.left += slot.count(State::Left);
+            summary.not_handed_back += slot.count(State::NotHandedBack);
+        }
+        summary
+    }
+
+    fn exceeded(&self, limits: &FlowLimits) -> Option<FlowControl> {
+        if self.load.messages > limits.messages {
+            return Some(FlowControl::Messages { cached: self.load.messages, limit: limits.messages });
+        }
+        if self.held > limits.bytes {
+            return Some(FlowControl::Bytes { cached: self.held, limit: limits.bytes });
+        }
+        let span = self.span();
+        (span > limits.span).then_some(FlowControl::Span { span, limit: limits.span })
+    }
+
+    /// From the first to the last unresolved message.
+    fn span(&self) -> i64 {
+        let first = self.slots.front().and_then(Slot::first_unresolved);
+        let last = self.slots.back().and_then(Slot::last_unresolved);
+        first.zip(last).map_or(0, |(first, last)| last.saturating_sub(first))
+    }
+
+    /// Whether a refused pull may go now; true once for each refusal.
+    fn drained(&mut self) -> bool {
+        let has_room = self.refused.is_some_and(|limits| self.exceeded(&limits).is_none());
+        if has_room {
+            self.refused = None;
+        }
+        has_room
+    }
+
+    /// Slots are numbered in the order of the queue, with gaps where whole slots are resolved.
+    fn slot_index(&self, number: u64) -> Option<usize> {
+        let first = self.slots.front()?.number;
+        let guess = usize::try_from(number.checked_sub(first)?).ok()?;
+        if self.slots.get(guess).is_some_and(|slot| slot.number == number) {
+            return Some(guess);
+        }
+        self.slots.binary_search_by_key(&number, |slot| slot.number).ok()
+    }
+
+    fn state(&self, slot: usize, index: u32) -> Option<State> {
+        self.slots.get(slot)?.states.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Moves messages to `state`, keeps the sums, and answers the messages when `state` says they failed.
+    fn move_messages(&mut self, slot: usize, range: Range<u32>, state: State) -> Vec<FailedMessage> {
+        let Some(slot) = self.slots.get_mut(slot) else { return Vec::new() };
+        let before = slot.load;
+        let failed = slot.move_to(range, state);
+        self.load -= before - slot.load;
+        failed
+    }
+
+    fn drop_resolved(&mut self, slot: usize) {
+        if self.slots.get(slot).is_some_and(|slot| slot.load.messages == 0)
+            && let Some(resolved) = self.slots.remove(slot)
+        {
+            self.held = self.held.saturating_sub(resolved.held);
+        }
+    }
+
+    fn take_back_unclaimed(&mut self) {
+        for slot in &mut self.slots {
+            for range in slot.take_unclaimed_now() {
+                slot.move_to(range, State::Left);
+            }
+        }
+    }
+
+    fn recount(&self) -> Load {
+        let mut load = Load::default();
+        for slot in &self.slots {
+            for (message, state) in slot.messages.iter().zip(&slot.states) {
+                if *state != State::Resolved {
+                    load += Load::of(message);
+                }
+            }
+        }
+        load
+    }
+}
+
+/// A share in one pull's messages: as many workers as like take from it, each message once.
+///
+/// Taking a message from the cursor *is* the right to run it, or to send it back for having waited too long, or to
+/// leave it to the broker; nobody else can have it then. The cursor orders nothing but itself: the messages are
+/// immutable and reach other threads with the request, and each outcome is reported under the window's lock.
+pub(crate) struct ConsumeRequest {
+    messages: Arc<Vec<MessageExt>>,
+    /// The window's slot that the messages stand in.
+    slot: u64,
+    /// The first message of this request that is not claimed; `end` when all are.
+    cursor: AtomicU32,
+    end: u32,
+    handed_out: Instant,
+    /// When each message from `first` on was claimed: milliseconds after `handed_out`, plus one; 0 while it waits.
+    claimed: Box<[AtomicU32]>,
+    first: u32,
+}
+
+impl ConsumeRequest {
+    fn new(messages: &Arc<Vec<MessageExt>>, slot: u64, range: Range<u32>, now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            messages: Arc::clone(messages),
+            slot,
+            cursor: AtomicU32::new(range.start),
+            end: range.end,
+            handed_out: now,
+            claimed: range.clone().map(|_| AtomicU32::new(0)).collect(),
+            first: range.start,
+        })
+    }
+
+    /// Takes up to `at_most` messages to run; `None` when none is left.
+    pub(crate) fn claim(&self, at_most: usize, now: Instant) -> Option<Claim> {
+        let range = self.take(u32::try_from(at_most).unwrap_or(u32::MAX))?;
+        let elapsed = now.saturating_duration_since(self.handed_out).as_millis();
+        let stamp = u32::try_from(elapsed).unwrap_or(u32::MAX).saturating_add(1);
+        for index in range.clone() {
+            if let Some(claimed) = self.stamp(index) {
+                claimed.store(stamp, Relaxed);
+            }
+        }
+        Some(Claim { slot: self.slot, range })
+    }
+
+    /// The messages of a claim on this request, in order of offsets.
+    pub(crate) fn messages(&self, claim: &Claim) -> &[MessageExt] {
+        let range = usize::try_from(claim.range.start).ok().zip(usize::try_from(claim.range.end).ok());
+        range.and_then(|(start, end)| self.messages.get(start..end)).unwrap_or_default()
+    }
+
+    /// The messages that no one has claimed yet.
+    pub(crate) fn unclaimed(&self) -> Range<u32> {
+        self.cursor.load(Relaxed)..self.end
+    }
+
+    fn take(&self, at_most: u32) -> Option<Range<u32>> {
+        let end_of = |start: u32| start.saturating_add(at_most).min(self.end);
+        let moved = |start| Some(end_of(start)).filter(|end| *end != start);
+        let start = self.cursor.fetch_update(Relaxed, Relaxed, moved).ok()?;
+        Some(start..end_of(start))
+    }
+
+    fn stamp(&self, index: u32) -> Option<&AtomicU32> {
+        self.claimed.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    fn running_since(&self, index: u32) -> Option<Instant> {
+        let stamp = self.stamp(index)?.load(Relaxed);
+        self.handed_out.checked_add(Duration::from_millis(u64::from(stamp.checked_sub(1)?)))
+    }
+}
+
+impl fmt::Debug for ConsumeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumeRequest")
+            .field("slot", &self.slot)
+            .field("unclaimed", &self.unclaimed())
+            .field("handed_out", &self.handed_out)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Messages that one worker has taken to run: the right, and the duty, to report their outcome to the window that the
+/// request is from.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped leaves its messages running for ever"]
+pub(crate) struct Claim {
+    slot: u64,
+    range: Range<u32>,
+}
+
+impl Claim {
+    /// Joins the claim that follows this one in the same request, so that a worker whose listener is quick reports many
+    /// messages at once. Gives back one that does not follow.
+    pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
+        if self.slot != next.slot || self.range.end != next.range.start {
+            return Err(next);
+        }
+        self.range.end = next.range.end;
+        Ok(())
+    }
+
+    /// Takes the first `count` messages out, or as many as there are, as a claim of their own.
+    pub(crate) fn split_to(&mut self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let split = self.range.start.saturating_add(count).min(self.range.end);
+        let first = Self { slot: self.slot, range: self.range.start..split };
+        self.range.start = split;
+        first
+    }
+
+    /// Whether nothing is left of it; then nothing is to be reported.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+}
+
+/// Names a failed message in its window until its outcome is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Position {
+    slot: u64,
+    index: u32,
+}
+
+/// A message to be sent back to the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct FailedMessage {
+    /// Where it stands in the window.
+    pub(crate) position: Position,
+    /// The message; its body is still a slice of the reply it came in.
+    pub(crate) message: MessageExt,
+}
+
+/// What the end of a claim leads to.
+#[derive(Debug, Default)]
+#[must_use = "failed messages must be sent back"]
+pub(crate) struct Finished {
+    /// The messages to send back.
+    pub(crate) failed: Vec<FailedMessage>,
+    /// Whether there is room now for a pull that was refused.
+    pub(crate) drained: bool,
+}
+
+/// A message whose listener has been running for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlowMessage {
+    /// Its offset in the queue.
+    pub(crate) offset: i64,
+    /// How long it has been running.
+    pub(crate) running_for: Duration,
+}
+
+/// How much may stand in a window before pulling pauses: each limit may be reached, not passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlowLimits {
+    /// Unresolved messages (`pullThresholdForQueue`).
+    pub(crate) messages: usize,
+    /// Bytes that they hold in memory, as they came (`pullThresholdSizeForQueue`): a reply counts as a whole until all of
+    /// its messages are resolved.
+    pub(crate) bytes: usize,
+    /// Offsets from the first to the last unresolved message (`consumeConcurrentlyMaxSpan`).
+    pub(crate) span: i64,
+}
+
+impl Default for FlowLimits {
+    /// The Java client's: 1000 messages, 100 MiB, 2000 offsets.
+    fn default() -> Self {
+        Self { messages: 1000, bytes: 100 * 1024 * 1024, span: 2000 }
+    }
+}
+
+/// Why a window takes no further messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlowControl {
+    /// Too many messages.
+    Messages {
+        /// Unresolved messages.
+        cached: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Too many bytes.
+    Bytes {
+        /// Bytes that the unresolved messages hold.
+        cached: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// An old message is unresolved while many later ones came.
+    Span {
+        /// Offsets from the first to the last unresolved message.
+        span: i64,
+        /// How many there may be.
+        limit: i64,
+    },
+}
+
+impl fmt::Display for FlowControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Messages { cached, limit } => write!(f, "{cached} messages are unresolved, more than {limit}"),
+            Self::Bytes { cached, limit } => {
+                write!(f, "unresolved messages hold {cached} bytes of replies, more than {limit}")
+            }
+            Self::Span { span, limit } => {
+                write!(f, "the first and the last unresolved message are {span} offsets apart, more than {limit}")
+            }
+        }
+    }
+}
+
+impl WindowSummary {
+    /// Messages that failed and that no broker has taken over.
+    pub(crate) fn failed(&self) -> usize {
+        self.sending_back + self.waiting_again + self.not_handed_back
+    }
+}
+
+/// The numbers of a window at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WindowSummary {
+    /// Messages without an outcome; the sum of the six below.
+    pub(crate) unresolved: usize,
+    /// No worker has claimed them.
+    pub(crate) waiting: usize,
+    /// A listener has them.
+    pub(crate) running: usize,
+    /// Failed; the broker has not taken them over yet.
+    pub(crate) sending_back: usize,
+    /// The broker could not be given them; they will be consumed again.
+    pub(crate) waiting_again: usize,
+    /// Not begun when the window was drained; the broker delivers them again.
+    pub(crate) left: usize,
+    /// Failed, and the broker could not be given them when the window was drained already.
+    pub(crate) not_handed_back: usize,
+    /// Bytes of the bodies without an outcome.
+    pub(crate) bytes: usize,
+    /// The offset that may be stored.
+    pub(crate) committable: i64,
+    /// Where the next pull begins.
+    pub(crate) next_offset: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Draining,
+    Closed,
+}
+
+/// The messages of one pull, as long as one of them is unresolved.
+#[derive(Debug)]
+struct Slot {
+    number: u64,
+    messages: Arc<Vec<MessageExt>>,
+    states: Vec<State>,
+    /// What is unresolved.
+    load: Load,
+    /// Bytes that all of its messages hold, for as long as one is unresolved.
+    held: usize,
+    /// The pull's own request first, then those by which single messages are consumed again.
+    requests: Vec<Arc<ConsumeRequest>>,
+    repetitions: Vec<Repetition>,
+}
+
+impl Slot {
+    /// `None` for no messages, and for more than a request can count.
+    fn new(number: u64, messages: Vec<MessageExt>, reply_bytes: usize, now: Instant) -> Option<Self> {
+        let length = u32::try_from(messages.len()).ok().filter(|length| *length > 0)?;
+        let states = vec![State::HandedOut; messages.len()];
+        let mut load = Load::default();
+        let mut held = 0;
+        for message in &messages {
+            load += Load::of(message);
+            held += message.held_bytes();
+        }
+        let held = held.max(reply_bytes);
+        let messages = Arc::new(messages);
+        let requests = vec![ConsumeRequest::new(&messages, number, 0..length, now)];
+        Some(Self { number, messages, states, load, held, requests, repetitions: Vec::new() })
+    }
+
+    fn first_unresolved(&self) -> Option<i64> {
+        let index = self.states.iter().position(|state| *state != State::Resolved)?;
+        self.messages.get(index).map(|message| message.queue_offset)
+    }
+
+    fn last_unresolved(&self) -> Option<i64> {
+        let index = self.states.iter().rposition(|state| *state != State::Resolved)?;
+        self.messages.get(index).map(|message| message.queue_offset)
+    }
+
+    fn count(&self, state: State) -> usize {
+        self.states.iter().filter(|other| **other == state).count()
+    }
+
+    /// The one place where a message's state changes. A resolved message stays resolved.
+    fn move_to(&mut self, range: Range<u32>, state: State) -> Vec<FailedMessage> {
+        let mut failed = Vec::new();
+        for index in range {
+            let Some(at) = usize::try_from(index).ok() else { break };
+            let Some((entry, message)) = self.states.get_mut(at).zip(self.messages.get(at)) else { break };
+            if *entry == State::Resolved {
+                continue;
+            }
+            *entry = state;
+            match state {
+                State::Resolved => self.load -= Load::of(message),
+                State::SendingBack => {
+                    let position = Position { slot: self.number, index };
+                    failed.push(FailedMessage { position, message: message.clone() });
+                }
+                State::HandedOut | State::Slow | State::WaitingAgain | State::Left | State::NotHandedBack => {}
+            }
+        }
+        failed
+    }
+
+    fn take_unclaimed(&self, limit: Duration, now: Instant) -> Vec<Range<u32>> {
+        let waited = |request: &&Arc<ConsumeRequest>| now.saturating_duration_since(request.handed_out) >= limit;
+        self.requests.iter().filter(waited).filter_map(|request| request.take(u32::MAX)).collect()
+    }
+
+    fn take_unclaimed_now(&self) -> Vec<Range<u32>> {
+        self.requests.iter().filter_map(|request| request.take(u32::MAX)).collect()
+    }
+
+    fn newly_slow(&mut self, limit: Duration, now: Instant) -> Vec<SlowMessage> {
+        let mut slow = Vec::new();
+        for (index, (state, message)) in self.states.iter_mut().zip(self.messages.iter()).enumerate() {
+            let Ok(index) = u32::try_from(index) else { break };
+            if *state != State::HandedOut {
+                continue;
+            }
+            // Of the requests that hold the message the last counts: in the others it has an outcome already.
+            let request = self.requests.iter().rev().find(|request| request.stamp(index).is_some());
+            let since = request.and_then(|request| request.running_since(index));
+            let running_for = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if running_for >= limit && since.is_some() {
+                *state = State::Slow;
+                slow.push(SlowMessage { offset: message.queue_offset, running_for });
+            }
+        }
+        slow
+    }
+
+    fn consume_again_later(&mut self, index: u32, now: Instant) -> Instant {
+        let known = self.repetitions.iter_mut().position(|repetition| repetition.index == index);
+        let attempts = known.and_then(|at| self.repetitions.get(at)).map_or(0, |repetition| repetition.attempts);
+        let due = now + retry::consume_again_after(attempts);
+        let repetition = Repetition { index, attempts: attempts.saturating_add(1), due: Some(due) };
+        match known.and_then(|at| self.repetitions.get_mut(at)) {
+            Some(entry) => *entry = repetition,
+            None => self.repetitions.push(repetition),
+        }
+        due
+    }
+
+    fn hand_out_again(&mut self, now: Instant) -> Vec<Arc<ConsumeRequest>> {
+        let mut handed_out = Vec::new();
+        let due = |repetition: &&mut Repetition| repetition.due.is_some_and(|due| due <= now);
+        let indices: Vec<u32> = self
+            .repetitions
+            .iter_mut()
+            .filter(due)
+            .map(|repetition| {
+                repetition.due = None;
+                repetition.index
+            })
+            .collect();
+        for index in indices {
+            self.move_to(index..index + 1, State::HandedOut);
+            // The request by which this message was consumed the last time, if it held nothing else.
+            self.requests.retain(|request| (request.first, request.end) != (index, index + 1));
+            handed_out.push(ConsumeRequest::new(&self.messages, self.number, index..index + 1, now));
+        }
+        self.requests.extend_from_slice(&handed_out);
+        handed_out
+    }
+}
+
+/// A message that the broker could not be given.
+#[derive(Debug)]
+struct Repetition {
+    index: u32,
+    attempts: u32,
+    /// `None` while it is handed out again.
+    due: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In a consume request: waiting there, or running when the request's cursor has passed it.
+    HandedOut,
+    /// Running, and reported to be slow.
+    Slow,
+    /// Failed, on its way to the broker.
+    SendingBack,
+    /// To be consumed here again.
+    WaitingAgain,
+    /// Taken back when the window was drained.
+    Left,
+    /// Failed in a window that was drained, and not given to the broker.
+    NotHandedBack,
+    /// Consumed, or the broker's again.
+    Resolved,
+}
+
+impl State {
+    fn is_handed_out(self) -> bool {
+        matches!(self, Self::HandedOut | Self::Slow)
+    }
+}
+
+/// How much a part of the window weighs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn of(message: &MessageExt) -> Self {
+        Self { messages: 1, bytes: message.body().len() }
+    }
+}
+
+impl std::ops::AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+impl std::ops::Sub for Load {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { messages: self.messages.saturating_sub(other.messages), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}
+
+impl std::ops::SubAssign for Load {
+    fn sub_assign(&mut self, other: Self) {
+        *self = *self - other;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::vectors::vectors;
+    use crate::consumer::fixtures::received;
+    use crate::message::MessageQueue;
+
+    const BODY: &[u8] = &[7; 123];
+
+    fn messages(offsets: impl IntoIterator<Item = i64>) -> Vec<MessageExt> {
+        let queue = MessageQueue::new("T", "b", 0);
+        offsets.into_iter().map(|offset| received(&queue, offset, BODY)).collect()
+    }
+
+    /// A window pulled from 0 to `count`, and its one request.
+    fn window(count: i64, now: Instant) -> (ProcessQueue, Arc<ConsumeRequest>) {
+        let mut window = ProcessQueue::new(0);
+        let request = window.put(messages(0..count), count, now).unwrap();
+        (window, request)
+    }
+
+    fn offsets(request: &ConsumeRequest, claim: &Claim) -> Vec<i64> {
+        request.messages(claim).iter().map(|message| message.queue_offset).collect()
+    }
+
+    fn claim(request: &ConsumeRequest, at_most: usize) -> Vec<i64> {
+        offsets(request, &request.claim(at_most, Instant::now()).unwrap())
+    }
+
+    fn consume(window: &mut ProcessQueue, request: &ConsumeRequest, count: usize, now: Instant) {
+        let claim = request.claim(count, now).unwrap();
+        assert!(window.finish(claim, count).failed.is_empty());
+    }
+
+    fn fail_one(window: &mut ProcessQueue, request: &ConsumeRequest, now: Instant) -> FailedMessage {
+        window.finish(request.claim(1, now).unwrap(), 0).failed.remove(0)
+    }
+
+    #[test]
+    fn an_empty_window_commits_where_the_next_pull_begins() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(40);
+        assert_eq!(window.committable(), 40);
+        window.advance(45);
+        assert_eq!(window.committable(), 45);
+        assert!(window.put(Vec::new(), 60, now).is_none(), "all were filtered out");
+        assert_eq!(window.committable(), 60);
+        window.advance(50);
+        assert_eq!(window.committable(), 60, "a window never moves back");
+    }
+
+    #[test]
+    fn the_committed_offset_stops_at_the_first_unresolved_message() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(0);
+        let request = window.put(messages([3, 5, 9]), 20, now).unwrap();
+        assert_eq!(window.committable(), 3);
+        let (first, second) = (request.claim(1, now).unwrap(), request.claim(1, now).unwrap());
+        let _ = window.finish(second, 1);
+        assert_eq!(window.committable(), 3);
+        let _ = window.finish(first, 1);
+        assert_eq!(window.committable(), 9);
+        consume(&mut window, &request, 1, now);
+        assert_eq!(window.committable(), 20, "what follows the last message was filtered out");
+    }
+
+    #[test]
+    fn an_advance_does_not_pass_an_unresolved_message() {
+        let (mut window, request) = window(2, Instant::now());
+        window.advance(100);
+        assert_eq!(window.committable(), 0);
+        consume(&mut window, &request, 2, Instant::now());
+        assert_eq!(window.committable(), 100);
+    }
+
+    #[test]
+    fn messages_that_are_there_already_or_come_again_are_ignored() {
+        let now = Instant::now();
+        let (mut window, first) = window(4, now);
+        assert!(window.put(messages(0..4), 4, now).is_none(), "the same reply again");
+        let second = window.put(messages([2, 3, 4, 4, 5, 4, 9]), 7, now).unwrap();
+        assert_eq!(claim(&second, 9), [4, 5]);
+        assert_eq!(claim(&first, 9), [0, 1, 2, 3]);
+        assert_eq!(window.summary().unresolved, 6);
+        assert_eq!(window.summary().next_offset, 7);
+    }
+
+    #[test]
+    fn each_message_of_a_request_is_claimed_once() {
+        let now = Instant::now();
+        let (_, request) = window(5, now);
+        assert_eq!(claim(&request, 2), [0, 1]);
+        assert_eq!(claim(&request, 2), [2, 3]);
+        assert_eq!(claim(&request, 2), [4]);
+        assert!(request.claim(2, now).is_none());
+        assert!(request.claim(0, now).is_none());
+    }
+
+    #[test]
+    fn workers_on_several_threads_never_claim_the_same_message() {
+        let now = Instant::now();
+        let (_, request) = window(500, now);
+        let claimed = parking_lot::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let Some(claim) = request.claim(3, now) {
+                        claimed.lock().extend(offsets(&request, &claim));
+                    }
+                });
+            }
+        });
+        let mut claimed = claimed.into_inner();
+        claimed.sort_unstable();
+        assert_eq!(claimed, (0..500).collect::<Vec<i64>>());
+    }
+
+    #[test]
+    fn parts_of_a_claim_are_reported_one_by_one() {
+        let now = Instant::now();
+        let (mut window, request) = window(5, now);
+        let mut rest = request.claim(9, now).unwrap();
+        let (first, failed) = (rest.split_to(2), rest.split_to(1));
+        assert!(!rest.is_empty());
+        assert_eq!(offsets(&request, &failed), [2]);
+        let last = rest.split_to(9);
+        assert!(rest.is_empty() && rest.split_to(1).is_empty());
+        assert!(window.finish(last, 2).failed.is_empty());
+        assert_eq!(window.finish(failed, 0).failed[0].message.queue_offset, 2);
+        assert!(window.finish(first, 2).failed.is_empty());
+        assert_eq!((window.summary().unresolved, window.committable()), (1, 2));
+    }
+
+    #[test]
+    fn claims_that_follow_each_other_are_reported_together() {
+        let now = Instant::now();
+        let (mut window, request) = window(4, now);
+        let mut claim = request.claim(1, now).unwrap();
+        claim.join(request.claim(1, now).unwrap()).unwrap();
+        let skipped = request.claim(1, now).unwrap();
+        let apart = claim.join(request.claim(1, now).unwrap()).unwrap_err();
+        assert_eq!(offsets(&request, &claim), [0, 1]);
+        let _ = window.finish(claim, 2);
+        let _ = window.finish(apart, 1);
+        assert_eq!(window.committable(), 2);
+        let _ = window.finish(skipped, 1);
+        assert_eq!(window.committable(), 4);
+    }
+
+    #[test]
+    fn a_failed_message_holds_the_offset_until_the_broker_has_it() {
+        let now = Instant::now();
+        let (mut window, request) = window(3, now);
+        let finished = window.finish(request.claim(3, now).unwrap(), 1);
+        let failed: Vec<i64> = finished.failed.iter().map(|failed| failed.message.queue_offset).collect();
+        assert_eq!(failed, [1, 2]);
+        assert_eq!(window.committable(), 1);
+        window.resolve(finished.failed[0].position);
+        assert_eq!(window.committable(), 2);
+        window.resolve(finished.failed[1].position);
+        assert_eq!(window.committable(), 3);
+    }
+
+    #[test]
+    fn a_message_the_broker_cannot_be_given_is_consumed_here_again_ever_later() {
+        let mut now = Instant::now();
+        let (mut window, request) = window(2, now);
+        let mut failed = fail_one(&mut window, &request, now);
+        consume(&mut window, &request, 1, now);
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            let due = window.send_back_failed(failed.position, now).unwrap();
+            assert_eq!(window.send_back_failed(failed.position, now), None, "one outcome");
+            assert_eq!(window.next_repetition(), Some(due));
+            assert!(window.consume_again(due - Duration::from_millis(1)).is_empty());
+            waits.push((due - now).as_secs());
+            now = due;
+            let again = window.consume_again(now);
+            assert_eq!(again.len(), 1);
+            assert_eq!((window.next_repetition(), window.consume_again(now).len()), (None, 0));
+            assert_eq!(window.committable(), 0);
+            failed = fail_one(&mut window, &again[0], now);
+            assert_eq!(failed.message.queue_offset, 0);
+        }
+        assert_eq!(waits, [5, 10, 20]);
+        let due = window.send_back_failed(failed.position, now).unwrap();
+        let again = window.consume_again(due);
+        consume(&mut window, &again[0], 1, due);
+        assert_eq!(window.committable(), 2);
+    }
+
+    #[test]
+    fn what_waits_beside_a_message_that_is_consumed_again_still_expires() {
+        let limit = Duration::from_secs(900);
+        let now = Instant::now();
+        let (mut window, mut request) = window(3, now);
+        for _ in 0..3 {
+            let failed = fail_one(&mut window, &request, now);
+            let due = window.send_back_failed(failed.position, now).unwrap();
+            request = window.consume_again(due).remove(0);
+            assert_eq!(window.slots[0].requests.len(), 2, "one for the pull, one for what is consumed again");
+        }
+        let expired: Vec<i64> =
+            window.expire(limit, now + limit).iter().map(|expired| expired.message.queue_offset).collect();
+        assert_eq!(expired, [1, 2]);
+    }
+
+    #[test]
+    fn an_outcome_for_a_message_that_is_not_being_sent_back_changes_nothing() {
+        let now = Instant::now();
+        let (mut window, request) = window(2, now);
+        let failed = fail_one(&mut window, &request, now);
+        window.resolve(failed.position);
+        assert_eq!(window.committable(), 1);
+        assert!(!window.resolve(failed.position));
+        assert_eq!(window.send_back_failed(failed.position, now), None);
+        window.resolve(Position { slot: 0, index: 1 });
+        window.resolve(Position { slot: 7, index: 0 });
+        assert_eq!(window.committable(), 1, "the second message only waits");
+    }
+
+    #[test]
+    fn only_messages_no_worker_has_claimed_expire() {
+        let limit = Duration::from_secs(900);
+        let start = Instant::now();
+        let (mut window, request) = window(4, start);
+        let claim = request.claim(1, start).unwrap();
+        assert!(window.expire(limit, start + limit - Duration::from_secs(1)).is_empty());
+        let late = window.put(messages(4..5), 5, start + limit).unwrap();
+        let expired: Vec<i64> =
+            window.expire(limit, start + limit).iter().map(|expired| expired.message.queue_offset).collect();
+        assert_eq!(expired, [1, 2, 3]);
+        assert!(request.claim(1, start).is_none(), "an expired message is not run as well");
+        assert!(window.expire(limit, start + limit).is_empty(), "each once");
+        assert_eq!(late.unclaimed().len(), 1);
+        let _ = window.finish(claim, 1);
+        assert_eq!(window.committable(), 1);
+    }
+
+    #[test]
+    fn a_long_running_listener_is_told_once() {
+        let limit = Duration::from_secs(900);
+        let start = Instant::now();
+        let (mut window, request) = window(3, start);
+        let claimed_at = start + Duration::from_secs(100);
+        let claim = request.claim(1, claimed_at).unwrap();
+        assert!(window.slow(limit, start + limit).is_empty());
+        let told = window.slow(limit, claimed_at + limit);
+        assert_eq!(told, [SlowMessage { offset: 0, running_for: limit }]);
+        assert!(window.slow(limit, claimed_at + limit * 2).is_empty());
+        let _ = window.finish(claim, 1);
+        assert_eq!(window.committable(), 1);
+    }
+
+    #[test]
+    fn a_message_waiting_to_be_consumed_again_does_not_count_as_running() {
+        let limit = Duration::from_secs(60);
+        let start = Instant::now();
+        let (mut window, request) = window(2, start);
+        let failed = fail_one(&mut window, &request, start);
+        let due = window.send_back_failed(failed.position, start).unwrap();
+        let again = window.consume_again(due);
+        assert!(window.slow(limit, start + limit * 2).is_empty());
+        let claim = again[0].claim(1, start + limit * 2).unwrap();
+        assert_eq!(window.slow(limit, start + limit * 3).len(), 1);
+        let _ = window.finish(claim, 1);
+    }
+
+    #[test]
+    fn cc_11_limits_may_be_reached_but_not_passed() {
+        let now = Instant::now();
+        let (mut window, request) = window(3, now);
+        let limits = FlowLimits { messages: 3, bytes: 3 * BODY.len(), span: 2 };
+        assert_eq!(window.flow_control(&limits), None);
+        let tighter = [
+            FlowLimits { messages: 2, ..limits },
+            FlowLimits { bytes: 3 * BODY.len() - 1, ..limits },
+            FlowLimits { span: 1, ..limits },
+        ];
+        let reasons = tighter.map(|limits| window.flow_control(&limits).unwrap());
+        assert!(matches!(reasons[0], FlowControl::Messages { cached: 3, limit: 2 }));
+        assert!(matches!(reasons[1], FlowControl::Bytes { cached: 369, limit: 368 }));
+        assert!(matches!(reasons[2], FlowControl::Span { span: 2, limit: 1 }));
+        consume(&mut window, &request, 3, now);
+        assert_eq!(window.flow_control(&FlowLimits { messages: 0, bytes: 0, span: 0 }), None);
+    }
+
+    #[test]
+    fn a_reply_counts_as_a_whole_until_its_last_message_is_resolved() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(0);
+        let limits = FlowLimits { bytes: 5000, ..FlowLimits::default() };
+        let request = window.put_reply(messages(0..3), 4000, 3, now).unwrap();
+        assert_eq!(window.flow_control(&limits), None);
+        let late = window.put_reply(messages(3..4), 2000, 4, now).unwrap();
+        let refused = window.flow_control(&limits);
+        assert!(matches!(refused, Some(FlowControl::Bytes { cached: 6000, limit: 5000 })), "{refused:?}");
+        for _ in 0..2 {
+            assert!(!window.finish(request.claim(1, now).unwrap(), 1).drained, "the reply is still held");
+        }
+        assert!(window.finish(request.claim(1, now).unwrap(), 1).drained);
+        assert!(window.flow_control(&FlowLimits { bytes: 1999, ..limits }).is_some());
+        consume(&mut window, &late, 1, now);
+        assert_eq!(window.flow_control(&FlowLimits { bytes: 0, ..limits }), None);
+    }
+
+    #[test]
+    fn properties_count_as_bodies_do() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(0);
+        let mut message = messages(0..1).remove(0);
+        message.message.properties.append("key", &"v".repeat(30_000));
+        let _request = window.put(vec![message], 1, now).unwrap();
+        assert!(window.flow_control(&FlowLimits { bytes: 30_000, ..FlowLimits::default() }).is_some());
+    }
+
+    #[test]
+    fn cc_11_the_result_that_makes_room_says_so_once() {
+        let now = Instant::now();
+        let (mut window, request) = window(4, now);
+        let limits = FlowLimits { messages: 2, ..FlowLimits::default() };
+        assert!(!window.finish(request.claim(1, now).unwrap(), 1).drained, "no pull was refused");
+        assert!(window.flow_control(&limits).is_some());
+        let finished = window.finish(request.claim(1, now).unwrap(), 0);
+        assert!(!finished.drained, "a message being sent back still counts");
+        assert!(window.resolve(finished.failed[0].position));
+        assert!(!window.finish(request.claim(1, now).unwrap(), 1).drained);
+    }
+
+    #[test]
+    fn a_drained_window_begins_nothing_and_counts_what_ends() {
+        let now = Instant::now();
+        let (mut window, request) = window(4, now);
+        let running = request.claim(1, now).unwrap();
+        let failing = fail_one(&mut window, &request, now);
+        window.drain();
+        assert!(request.claim(1, now).is_none());
+        assert!(window.put(messages(4..6), 6, now).is_none());
+        let summary = window.summary();
+        assert_eq!((summary.running, summary.sending_back, summary.left, summary.waiting), (1, 1, 2, 0));
+        let _ = window.finish(running, 1);
+        assert_eq!(window.committable(), 1);
+        assert_eq!(window.send_back_failed(failing.position, now), None);
+        assert_eq!(window.next_repetition(), None);
+        let summary = window.summary();
+        assert_eq!((summary.left, summary.not_handed_back, summary.failed()), (2, 1, 1));
+        assert_eq!((summary.unresolved, window.committable()), (3, 1));
+    }
+
+    #[test]
+    fn a_summary_tells_what_becomes_of_each_message() {
+        let now = Instant::now();
+        let (mut window, request) = window(7, now);
+        let running = request.claim(1, now).unwrap();
+        for _ in 0..2 {
+            let failed = fail_one(&mut window, &request, now);
+            let _ = window.send_back_failed(failed.position, now).unwrap();
+        }
+        fail_one(&mut window, &request, now);
+        let further = window.put(messages(7..9), 9, now).unwrap();
+        let summary = window.summary();
+        assert_eq!((summary.unresolved, summary.bytes, summary.next_offset), (9, 9 * BODY.len(), 9));
+        let found = (summary.waiting, summary.running, summary.sending_back, summary.waiting_again, summary.left);
+        assert_eq!(found, (5, 1, 1, 2, 0));
+        assert_eq!(format!("{further:?}").find(&format!("{BODY:?}")), None, "a request shows no bodies");
+        assert!(format!("{further:?}").contains("unclaimed: 0..2"));
+        let _ = window.finish(running, 1);
+        assert_eq!(window.summary().committable, 1);
+    }
+
+    #[test]
+    fn results_for_a_closed_window_are_ignored() {
+        let now = Instant::now();
+        let (mut window, request) = window(4, now);
+        let running = request.claim(2, now).unwrap();
+        assert_eq!(window.close(), 0);
+        assert!(request.claim(1, now).is_none());
+        assert!(window.finish(running, 0).failed.is_empty(), "the new owner consumes them");
+        window.advance(9);
+        assert_eq!(window.committable(), 0);
+        assert_eq!(window.summary().unresolved, 0);
+    }
+
+    #[test]
+    fn slots_are_found_when_others_before_them_are_gone() {
+        let now = Instant::now();
+        let mut window = ProcessQueue::new(0);
+        let requests: Vec<_> =
+            (0..6).map(|n| window.put(messages(n * 10..n * 10 + 10), n * 10 + 10, now).unwrap()).collect();
+        for n in [1, 3, 5, 0] {
+            consume(&mut window, &requests[n], 10, now);
+        }
+        assert_eq!(window.committable(), 20);
+        assert_eq!(window.summary().unresolved, 20);
+        consume(&mut window, &requests[4], 10, now);
+        consume(&mut window, &requests[2], 10, now);
+        assert_eq!(window.committable(), 60);
+    }
+
+    #[test]
+    fn cc_13_counts_and_bytes_are_those_of_the_vectors() {
+        let vector = vectors("PQ-001").remove(0);
+        let input = |name: &str| usize::try_from(vector["input"][name].as_u64().unwrap()).unwrap();
+        assert_eq!(input("bodyBytes"), BODY.len());
+        let now = Instant::now();
+        let (mut window, request) = window(i64::try_from(input("messages")).unwrap(), now);
+        let mut counts = vec![window.summary()];
+        consume(&mut window, &request, input("take"), now);
+        counts.push(window.summary());
+        let rest = request.claim(input("messages") - input("take") - input("removeLast"), now).unwrap();
+        consume(&mut window, &request, input("removeLast"), now);
+        counts.push(window.summary());
+        let seen: Vec<_> = counts.iter().map(|summary| summary.unresolved).collect();
+        assert_eq!(serde_json::json!(seen), vector["expected"]["countAfter"]);
+        let seen: Vec<_> = counts.iter().map(|summary| summary.bytes).collect();
+        assert_eq!(serde_json::json!(seen), vector["expected"]["sizeAfter"]);
+        let _ = window.finish(rest, usize::MAX);
+        assert_eq!(window.summary().bytes, 0);
+    }
+
+    #[test]
+    fn cc_13_the_size_of_a_large_window_is_that_of_the_vectors() {
+        let vector = vectors("PQ-002").remove(0);
+        let now = Instant::now();
+        let (mut window, request) = window(vector["input"]["messages"].as_i64().unwrap(), now);
+        let mebibytes = |window: &ProcessQueue| window.summary().bytes / (1024 * 1024);
+        let mut seen = vec![mebibytes(&window)];
+        for take in vector["input"]["takeAndCommit"].as_array().unwrap() {
+            let take = usize::try_from(take.as_u64().unwrap()).unwrap();
+            let claim = request.claim(take, now).unwrap();
+            let _ = window.finish(claim, take);
+            seen.push(mebibytes(&window));
+        }
+        assert_eq!(serde_json::json!(seen), vector["expected"]["cachedMiB"]);
+    }
+
+    /// The Java client sends back what is *running* for 15 minutes too; here only what waits does.
+    #[test]
+    fn cc_13_a_message_waiting_for_longer_than_the_time_of_the_vector_is_sent_back() {
+        let vector = vectors("PQ-003").remove(0);
+        let minutes = |name: &str| Duration::from_secs(60 * vector["input"][name].as_u64().unwrap());
+        let start = Instant::now();
+        let (mut window, _request) = window(1, start);
+        let expired = window.expire(minutes("consumeTimeoutMinutes"), start + minutes("consumeStartAgeMinutes"));
+        assert_eq!(expired.len(), 1);
+        assert_eq!(vector["expected"]["delayLevel"], retry::EXPIRED_DELAY_LEVEL);
+    }
+}

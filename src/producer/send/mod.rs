@@ -1,0 +1,648 @@
+//! How a message gets to a broker: one way of deciding, driven by callers' threads for synchronous sends and by
+//! completions for asynchronous ones.
+//!
+//! Producers use it, and consumers for messages that a broker would not take back otherwise.
+
+pub(crate) mod attempts;
+pub(crate) mod completions;
+pub(crate) mod lanes;
+pub(crate) mod prepare;
+pub(crate) mod result;
+pub(crate) mod selector;
+pub(crate) mod window;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::Core;
+use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
+use crate::client::rpc::unreadable;
+use crate::error::{Certainty, Error, ErrorKind, Phase, Result};
+use crate::message::{Message, MessageQueue};
+use crate::name_map::NameMap;
+use crate::producer::send::attempts::{Attempts, Failure, Next, RetryCodes};
+use crate::producer::send::lanes::{Entered, Lanes};
+use crate::producer::send::prepare::Prepared;
+use crate::producer::send::result::{Receipt, SendResult, SendStatus};
+use crate::remoting::{Complete, Completion, Outcome, Request};
+use crate::wire::header::SendMessageRequestV2;
+use crate::wire::name::CREATE_TOPIC_KEY;
+use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
+
+/// A topic that was not sent to for this many refreshes of routes is forgotten: by default ten minutes, in which a broker
+/// still knows where a producer is.
+const FORGOTTEN_AFTER: u32 = 20;
+
+/// Sends messages in the name of one producer group.
+pub(crate) struct Sender {
+    pub(crate) core: Arc<Core>,
+    group: Arc<str>,
+    pub(crate) retries: u32,
+    retry_codes: RetryCodes,
+    /// Whose turn it is, for each topic in use.
+    turns: RwLock<NameMap<Turn>>,
+    /// The asynchronous sends to given queues.
+    lanes: Mutex<Lanes<Box<dyn InLane>>>,
+}
+
+/// The round robin over the queues of one topic.
+#[derive(Debug)]
+struct Turn {
+    /// Counts up for each send to no given queue.
+    next: AtomicUsize,
+    /// Something was sent since idle topics were last looked for.
+    is_used: AtomicBool,
+    /// How often in a row nothing was.
+    idle_rounds: u32,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// To all queues of the topic in turn.
+    InTurn,
+    /// To this queue and no other.
+    Queue(MessageQueue),
+}
+
+impl Target {
+    /// The queue whose sends keep their order. Where the broker chooses the queue there is none to keep.
+    fn lane(&self) -> Option<&MessageQueue> {
+        match self {
+            Self::Queue(queue) if queue.queue_id >= 0 => Some(queue),
+            Self::InTurn | Self::Queue(_) => None,
+        }
+    }
+}
+
+/// One message on its way.
+#[derive(Debug)]
+pub(crate) struct Send {
+    prepared: Prepared,
+    target: Target,
+    attempts: Attempts,
+    route: Option<Arc<TopicRoute>>,
+    current: Option<Current>,
+    /// It is stored, but less safely than wanted: what it ends with, on which broker, when no other attempt does better.
+    stored: Option<Box<(Receipt, Arc<str>)>>,
+}
+
+/// The attempt under way.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    /// Of the queue in the route.
+    index: usize,
+    begun: Instant,
+    /// The topic does not exist yet. The route says so too, but is not looked at when all went well.
+    creates_topic: bool,
+}
+
+/// What a send waits for.
+enum Step {
+    Route,
+    Answer { limit: Instant },
+    Pause { until: Instant },
+    Over,
+}
+
+impl Sender {
+    pub(crate) fn new(core: Arc<Core>, group: Arc<str>, retries: u32, retry_codes: RetryCodes) -> Self {
+        Self { core, group, retries, retry_codes, turns: RwLock::default(), lanes: Mutex::default() }
+    }
+
+    pub(crate) fn group(&self) -> &Arc<str> {
+        &self.group
+    }
+
+    /// A send that has `deadline` for everything: route, connections and all attempts.
+    pub(crate) fn begin(&self, prepared: Prepared, target: Target, deadline: Instant) -> Send {
+        let pinned = matches!(target, Target::Queue(_));
+        let attempts = Attempts::new(self.retries, pinned, deadline);
+        Send { prepared, target, attempts, route: None, current: None, stored: None }
+    }
+
+    /// Sends on the caller's thread, and returns when the message is stored or the send is over.
+    pub(crate) fn send(&self, mut send: Send) -> Result<SendResult> {
+        loop {
+            let limit = match self.await_attempt(&mut send) {
+                Ok(limit) => limit,
+                Err(error) => return send.end(Err(error)),
+            };
+            let Some(queue) = send.queue() else { continue };
+            let outcome =
+                self.request(&send, queue, |address, request| self.core.remoting.invoke(address, request, limit));
+            if let Some(verdict) = self.verdict(&mut send, outcome) {
+                return send.end(verdict);
+            }
+        }
+    }
+
+    /// Waits on the caller's thread until there is something to try. Returns how long that may take.
+    fn await_attempt(&self, send: &mut Send) -> Result<Instant> {
+        loop {
+            match self.step(send) {
+                Step::Route => {
+                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline());
+                    send.route = Some(route.map_err(|error| send.attempts.qualified(error))?);
+                }
+                Step::Answer { limit } => return Ok(limit),
+                Step::Pause { until } => park_until(until),
+                Step::Over => return Err(send.take_error()),
+            }
+        }
+    }
+
+    /// Sends without waiting; `done` is told when the send is over.
+    pub(crate) fn send_async<D: Done>(self: &Arc<Self>, send: Send, done: D) {
+        let lane = send.target.lane().cloned();
+        let send = Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open, place: None });
+        match lane {
+            Some(queue) => self.enter_lane(&queue, send),
+            None => send.go_on(self),
+        }
+    }
+
+    /// Begins the send when those before it to the same queue are over.
+    fn enter_lane<D: Done>(self: &Arc<Self>, queue: &MessageQueue, send: Box<AsyncSend<D>>) {
+        let entered = self.lanes.lock().enter(queue, send.send.attempts.deadline(), send);
+        match entered {
+            Entered::Begins(send) => self.begin_in_lane(queue, send),
+            Entered::Waits => {}
+            Entered::WaitsUntil(deadline) => {
+                let (sender, queue) = (Arc::downgrade(self), queue.clone());
+                self.core.timer.at(deadline, move || {
+                    let Some(sender) = sender.upgrade() else { return };
+                    let late = sender.lanes.lock().give_up(&queue, Instant::now());
+                    late.into_iter().for_each(InLane::give_up);
+                });
+            }
+        }
+    }
+
+    /// Begins a send whose turn it is, and those behind it as long as each ends while it is begun.
+    fn begin_in_lane(self: &Arc<Self>, queue: &MessageQueue, send: Box<dyn InLane>) {
+        let mut next = Some(send);
+        while let Some(send) = next {
+            send.begin(Place { sender: Arc::clone(self), queue: queue.clone() });
+            next = self.lanes.lock().begun(queue);
+        }
+    }
+
+    /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
+    /// be compressed; if possible not on its own broker, which did not take it back. `reconsume` has the deliveries so far
+    /// and the most there may be.
+    pub(crate) fn publish_again<D: Done>(
+        self: &Arc<Self>,
+        message: &Message,
+        sys_flag: i32,
+        reconsume: (Option<i32>, i32),
+        broker: &Arc<str>,
+        deadline: Instant,
+        done: D,
+    ) {
+        let prepared = Prepared::again(message, sys_flag, reconsume, &self.core.identity);
+        let mut send = self.begin(prepared, Target::InTurn, deadline);
+        send.attempts.avoid(broker);
+        self.send_async(send, done);
+    }
+
+    /// Hands the message to the connection of a broker that can be reached; there is no answer, and so no attempt after
+    /// one that was accepted.
+    pub(crate) fn send_oneway(&self, mut send: Send) -> Result<()> {
+        loop {
+            let limit = self.await_attempt(&mut send)?;
+            let Some(queue) = send.queue() else { continue };
+            let accepted = self
+                .request(&send, queue, |address, request| self.core.remoting.invoke_oneway(address, request, limit));
+            let Err(error) = accepted else { return Ok(()) };
+            if let Some(verdict) = self.failed(&mut send, error.phase, error.into(), None) {
+                return verdict.map(drop);
+            }
+        }
+    }
+
+    /// Lets `select` choose one of the topic's queues.
+    pub(crate) fn select_queue<S>(&self, message: &Message, deadline: Instant, select: S) -> Result<MessageQueue>
+    where
+        S: FnOnce(&[MessageQueue], &Message) -> usize,
+    {
+        let route = self.core.routes.wait(&message.topic, deadline)?;
+        let queues: Vec<_> = route.publish.iter().map(|publish| publish.queue.clone()).collect();
+        let bad = |detail: String| Error::new(ErrorKind::BadSelection, detail);
+        let index = catch_unwind(AssertUnwindSafe(|| select(&queues, message)))
+            .map_err(|_| bad(format!("the queue selector panicked for a message to {}", message.topic)))?;
+        queues.get(index).cloned().ok_or_else(|| {
+            bad(format!("the queue selector chose number {index} of the {} queues of {}", queues.len(), message.topic))
+        })
+    }
+
+    fn step(&self, send: &mut Send) -> Step {
+        if send.route.is_none() {
+            match self.core.routes.known(&send.prepared.topic) {
+                Some(route) if !route.publish.is_empty() => send.route = Some(route),
+                _ if Instant::now() < send.attempts.deadline() => return Step::Route,
+                _ => return Step::Over,
+            }
+        }
+        let Some(route) = &send.route else { return Step::Route };
+        let choice = match &send.target {
+            Target::InTurn => 0..route.publish.len(),
+            Target::Queue(queue) => {
+                let index = route.publish.iter().position(|publish| leads_to(&publish.queue, queue));
+                index.map_or(0..0, |index| index..index + 1)
+            }
+        };
+        let queues = route.publish.get(choice.clone()).unwrap_or_default();
+        let now = Instant::now();
+        let reachable = |queue: &PublishQueue| self.core.remoting.is_reachable(&queue.address);
+        let turn = || match &send.target {
+            Target::InTurn => self.turn(&route.topic),
+            Target::Queue(_) => self.note_use(&route.topic),
+        };
+        match send.attempts.next(now, queues, turn, reachable) {
+            Next::Try { index, limit } => {
+                let creates_topic = route.to_be_created;
+                send.current = Some(Current { index: choice.start + index, begun: now, creates_topic });
+                Step::Answer { limit }
+            }
+            Next::Pause { until } => {
+                // Every broker of this route has failed: what a name server says now counts behind the pause, however
+                // little the time since the route was last doubted.
+                self.core.refresh_route(&send.prepared.topic);
+                send.route = None;
+                Step::Pause { until }
+            }
+            Next::GiveUp => Step::Over,
+        }
+    }
+
+    /// The topics that were sent to.
+    pub(crate) fn topics(&self) -> Vec<Arc<str>> {
+        self.turns.read().keys().cloned().collect()
+    }
+
+    /// Forgets topics that were not sent to for long.
+    pub(crate) fn forget_idle_topics(&self) {
+        self.turns.write().retain(|_, turn| {
+            let is_used = std::mem::take(turn.is_used.get_mut());
+            turn.idle_rounds = if is_used { 0 } else { turn.idle_rounds + 1 };
+            turn.idle_rounds < FORGOTTEN_AFTER
+        });
+    }
+
+    /// Counts up for each send to a topic that may go to any queue.
+    fn turn(&self, topic: &Arc<str>) -> usize {
+        self.with_turn(topic, |turn| turn.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The topic is in use. A send to a given queue takes no turn: where every second send is one, the others would go to
+    /// every second queue only.
+    pub(crate) fn note_use(&self, topic: &Arc<str>) -> usize {
+        self.with_turn(topic, |_| 0)
+    }
+
+    fn with_turn(&self, topic: &Arc<str>, take: impl Fn(&Turn) -> usize) -> usize {
+        let take = |turn: &Turn| {
+            // Nearly always noted already: a look disturbs no other thread's cache.
+            if !turn.is_used.load(Ordering::Relaxed) {
+                turn.is_used.store(true, Ordering::Relaxed);
+            }
+            take(turn)
+        };
+        if let Some(turn) = self.turns.read().get(topic) {
+            return take(turn);
+        }
+        let next = || AtomicUsize::new(self.core.identity.random_start());
+        let turn = || Turn { next: next(), is_used: AtomicBool::new(true), idle_rounds: 0 };
+        take(self.turns.write().entry(Arc::clone(topic)).or_insert_with(turn))
+    }
+
+    /// Hands the request of an attempt to `invoke`.
+    fn request<T>(&self, send: &Send, target: &PublishQueue, invoke: impl FnOnce(&Arc<str>, Request<'_>) -> T) -> T {
+        let prepared = &send.prepared;
+        let header = SendMessageRequestV2 {
+            producer_group: &self.group,
+            topic: &prepared.topic,
+            default_topic: CREATE_TOPIC_KEY,
+            default_topic_queue_nums: AUTO_CREATE_QUEUES,
+            queue_id: match &send.target {
+                Target::Queue(queue) => queue.queue_id,
+                Target::InTurn => target.queue.queue_id,
+            },
+            sys_flag: prepared.sys_flag,
+            born_timestamp: prepared.born_timestamp,
+            flag: prepared.flag,
+            properties: Some(&prepared.properties),
+            reconsume_times: Some(prepared.reconsume_times),
+            unit_mode: Some(false),
+            max_reconsume_times: prepared.max_reconsume_times,
+            batch: Some(false),
+            broker_name: Some(&target.queue.broker_name),
+        };
+        invoke(&target.address, Request::new(RequestCode::SEND_MESSAGE_V2, &header).with_body(&prepared.body))
+    }
+
+    /// What the outcome of an attempt means: the end of the send, or `None` when it goes on.
+    fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<Receipt>> {
+        match outcome {
+            // Nearly every outcome. It leaves the route alone, whose counter is busy with the sends that begin meanwhile.
+            Ok(response) if response.response_code() == ResponseCode::SUCCESS => {
+                Some(self.stored(send, SendStatus::Ok, &response))
+            }
+            Ok(response) => self.answered(send, &response),
+            Err(error) => self.failed(send, error.phase, error.into(), None),
+        }
+    }
+
+    /// The broker did not store the message, or less safely than it should.
+    fn answered(&self, send: &mut Send, response: &RemotingCommand) -> Option<Result<Receipt>> {
+        let code = response.response_code();
+        let refused = |send: &Send| Error::refused(code, response.remark.as_deref(), send.address());
+        let Some(status) = SendStatus::of(code) else {
+            let error = refused(send);
+            return self.failed(send, Phase::Answered, error, None);
+        };
+        match self.stored(send, status, response) {
+            Ok(receipt) if self.retry_codes.contains(code) => {
+                let error = refused(send).with_certainty(Certainty::Stored);
+                self.failed(send, Phase::Answered, error, Some(receipt))
+            }
+            verdict => Some(verdict),
+        }
+    }
+
+    /// Reads what the broker says of a message that it stored. A topic that the message created has a route of its own
+    /// from now on.
+    fn stored(&self, send: &Send, status: SendStatus, response: &RemotingCommand) -> Result<Receipt> {
+        if send.current.is_some_and(|current| current.creates_topic) {
+            self.core.refresh_suspected_route(&send.prepared.topic);
+        }
+        Receipt::read(status, response)
+            .map_err(|error| unreadable(send.address(), &error).with_certainty(Certainty::Stored))
+    }
+
+    /// Notes the failure. Whether there is another attempt is told by the next step, unless the client has ended.
+    fn failed(&self, send: &mut Send, phase: Phase, error: Error, stored: Option<Receipt>) -> Option<Result<Receipt>> {
+        if error.is_of_an_ended_client() {
+            return Some(Err(send.attempts.qualified(error)));
+        }
+        let broker = Arc::clone(&send.queue()?.queue.broker_name);
+        let begun = send.current.take()?.begun;
+        // The route may be what is wrong: a broker that moved, a topic that was deleted there.
+        self.core.refresh_suspected_route(&send.prepared.topic);
+        send.route = None;
+        if let Some(receipt) = stored {
+            send.stored = Some(Box::new((receipt, Arc::clone(&broker))));
+        }
+        let failure = Failure { broker, begun, phase, error };
+        send.attempts.failed(Instant::now(), failure, &self.retry_codes);
+        None
+    }
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl Send {
+    /// Bytes it holds.
+    pub(crate) fn size(&self) -> usize {
+        self.prepared.size()
+    }
+
+    /// Where the attempt under way goes.
+    fn queue(&self) -> Option<&PublishQueue> {
+        self.route.as_ref()?.publish.get(self.current?.index)
+    }
+
+    /// The address of the broker that it goes to.
+    fn address(&self) -> &str {
+        self.queue().map_or("", |target| &target.address)
+    }
+
+    /// What the caller is told at the end: of a message that is stored, where; the failure of a later attempt to store it
+    /// more safely changes nothing of that.
+    fn end(mut self, verdict: Result<Receipt>) -> Result<SendResult> {
+        let broker_name = self.queue().map(|target| Arc::clone(&target.queue.broker_name));
+        let stored = match (verdict, broker_name) {
+            (Ok(receipt), Some(name)) => Ok((receipt, name)),
+            (Err(error), _) => self.stored.take().map(|stored| *stored).ok_or(error),
+            (Ok(_), None) => Err(self.take_error()),
+        };
+        let (receipt, broker_name) = stored?;
+        let (topic, msg_id) = self.prepared.into_topic_and_id();
+        Ok(receipt.into_result(msg_id, topic, broker_name))
+    }
+
+    /// What its failed attempts add up to.
+    fn take_error(&mut self) -> Error {
+        let topic = &self.prepared.topic;
+        let no_queue = match &self.target {
+            Target::Queue(queue) => format!("queue {queue} is not among those that can be written"),
+            Target::InTurn => format!("topic {topic} has no queue that can be written"),
+        };
+        self.attempts.take_error(Instant::now(), topic, &no_queue)
+    }
+}
+
+/// What waits for an asynchronous send, and travels with it.
+pub(crate) trait Done: Sized + std::marker::Send + 'static {
+    /// Takes the send when it is over. Called on `rmq-remoting` or the caller's thread: must neither block nor run user
+    /// code.
+    fn done(send: Box<AsyncSend<Self>>);
+}
+
+/// A send that nobody waits for on a stack: one box goes from step to step and, in the end, to where its result is
+/// wanted.
+pub(crate) struct AsyncSend<D> {
+    sender: Arc<Sender>,
+    send: Send,
+    end: End,
+    done: D,
+    /// Of a send to a given queue, while it is under way.
+    place: Option<Place>,
+}
+
+/// A send that waits for those before it to the same queue.
+trait InLane: std::marker::Send {
+    /// Its turn has come.
+    fn begin(self: Box<Self>, place: Place);
+
+    /// Its deadline has come before its turn.
+    fn give_up(self: Box<Self>);
+}
+
+/// The only place for a send under way to one queue. Dropped, it is the next one's.
+struct Place {
+    sender: Arc<Sender>,
+    queue: MessageQueue,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = self.sender.lanes.lock().over(&self.queue);
+        if let Some(send) = next {
+            self.sender.begin_in_lane(&self.queue, send);
+        }
+    }
+}
+
+enum End {
+    Open,
+    Stored(Receipt),
+    Failed(Error),
+}
+
+impl<D> AsyncSend<D> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.sender.core
+    }
+
+    /// What waits for it.
+    pub(crate) fn done(&mut self) -> &mut D {
+        &mut self.done
+    }
+
+    /// What waited for it, and how it ended.
+    #[allow(clippy::boxed_local, reason = "it is opened where it is used up")]
+    pub(crate) fn into_result(self: Box<Self>) -> (D, Result<SendResult>) {
+        let Self { mut send, end, done, .. } = *self;
+        let result = match end {
+            End::Stored(receipt) => send.end(Ok(receipt)),
+            End::Failed(error) => send.end(Err(error)),
+            End::Open => Err(send.take_error()),
+        };
+        (done, result)
+    }
+}
+
+impl<D: Done> AsyncSend<D> {
+    /// Goes on after a wait.
+    fn resume(self: Box<Self>) {
+        let sender = Arc::clone(&self.sender);
+        self.go_on(&sender);
+    }
+
+    /// Takes the next step. `sender` is its own, lent: the send itself moves to where the step leads.
+    fn go_on(mut self: Box<Self>, sender: &Sender) {
+        match sender.step(&mut self.send) {
+            Step::Route => {
+                let topic = Arc::clone(&self.send.prepared.topic);
+                let deadline = self.send.attempts.deadline();
+                let waiter = Box::new(move |route| self.routed(route));
+                sender.core.routes.look_up_to_publish(&topic, deadline, waiter);
+            }
+            Step::Answer { limit } => self.invoke(sender, limit),
+            Step::Pause { until } => {
+                let paused = Paused(Some(self));
+                sender.core.timer.at(until, move || paused.resume());
+            }
+            Step::Over => {
+                let error = self.send.take_error();
+                self.finish(End::Failed(error));
+            }
+        }
+    }
+
+    fn routed(mut self: Box<Self>, route: Result<Arc<TopicRoute>>) {
+        match route {
+            Ok(route) => {
+                self.send.route = Some(route);
+                self.resume();
+            }
+            Err(error) => {
+                let error = self.send.attempts.qualified(error);
+                self.finish(End::Failed(error));
+            }
+        }
+    }
+
+    fn invoke(self: Box<Self>, sender: &Sender, limit: Instant) {
+        let Some((queue, Current { begun, .. })) = self.send.queue().zip(self.send.current) else {
+            return self.go_on(sender);
+        };
+        let remoting = &sender.core.remoting;
+        let encoded = sender.request(&self.send, queue, |address, request| remoting.encode(address, request, false));
+        match encoded {
+            Ok(request) => remoting.invoke_encoded(request, limit, Completion::of(self), begun),
+            Err(error) => self.complete(Err(error)),
+        }
+    }
+
+    fn finish(mut self: Box<Self>, end: End) {
+        self.end = end;
+        // The next send to the queue may be over at once: it must not be done before this one.
+        let place = self.place.take();
+        D::done(self);
+        drop(place);
+    }
+}
+
+impl<D: Done> InLane for AsyncSend<D> {
+    fn begin(mut self: Box<Self>, place: Place) {
+        self.place = Some(place);
+        self.resume();
+    }
+
+    fn give_up(mut self: Box<Self>) {
+        let error = self.send.take_error();
+        self.finish(End::Failed(error));
+    }
+}
+
+impl<D: Done> Complete for AsyncSend<D> {
+    fn complete(mut self: Box<Self>, outcome: Outcome) {
+        let Self { sender, send, .. } = &mut *self;
+        match sender.verdict(send, outcome) {
+            Some(Ok(receipt)) => self.finish(End::Stored(receipt)),
+            Some(Err(error)) => self.finish(End::Failed(error)),
+            None => self.resume(),
+        }
+    }
+}
+
+/// A send that the timer has. A timer that ends drops it, and its end is told all the same.
+struct Paused<D: Done>(Option<Box<AsyncSend<D>>>);
+
+impl<D: Done> Paused<D> {
+    fn resume(mut self) {
+        if let Some(send) = self.0.take() {
+            send.resume();
+        }
+    }
+}
+
+impl<D: Done> Drop for Paused<D> {
+    fn drop(&mut self) {
+        if let Some(send) = self.0.take() {
+            let shut_down = || Error::new(ErrorKind::NotRunning, "the client was shut down between two attempts");
+            let error = send.sender.core.threads.health().check().err().unwrap_or_else(shut_down);
+            let error = send.send.attempts.qualified(error);
+            send.finish(End::Failed(error));
+        }
+    }
+}
+
+/// Whether a message for `wanted` goes where messages for `queue` go. A queue without a number of its own is any of its
+/// broker's, which chooses one itself.
+fn leads_to(queue: &MessageQueue, wanted: &MessageQueue) -> bool {
+    match wanted.queue_id {
+        ..0 => (&queue.topic, &queue.broker_name) == (&wanted.topic, &wanted.broker_name),
+        _ => queue == wanted,
+    }
+}
+
+fn park_until(until: Instant) {
+    let left = until.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        // Waking early does no harm: the caller looks at the clock again.
+        thread::park_timeout(left);
+    }
+}
