@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rocketmq_sync::Message;
-use rocketmq_sync::wire::body::TopicRouteData;
-use rocketmq_sync::wire::frame::command::FrameHead;
-use rocketmq_sync::wire::header::{PullMessageResponse, SendMessageRequestV2, SendMessageResponse};
-use rocketmq_sync::wire::stored::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
-use rocketmq_sync::wire::stored::message::stored_messages;
-use rocketmq_sync::wire::stored::message_id::UniqueId;
-use rocketmq_sync::wire::{
+use rocketmq_sync::unversioned::wire::body::TopicRouteData;
+use rocketmq_sync::unversioned::wire::frame::command::FrameHead;
+use rocketmq_sync::unversioned::wire::header::{PullMessageResponse, SendMessageRequestV2, SendMessageResponse};
+use rocketmq_sync::unversioned::wire::stored::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
+use rocketmq_sync::unversioned::wire::stored::message::stored_messages;
+use rocketmq_sync::unversioned::wire::stored::message_id::UniqueId;
+use rocketmq_sync::unversioned::wire::{
     FrameDecoder, HeaderEncoding, HeaderFields, LanguageCode, RemotingCommand, RequestCode, ResponseCode,
 };
 
@@ -92,7 +92,7 @@ fn consuming(c: &mut Criterion) {
     group.bench_function("decode its messages", |b| {
         b.iter(|| {
             stored_messages(black_box(&stored), &topic, &broker_name)
-                .map(|message| message.expect("a message").queue_offset)
+                .map(|message| message.expect("a message").queue_offset())
                 .sum::<i64>()
         });
     });

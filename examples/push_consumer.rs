@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::unversioned::wire::RequestCode;
 use rocketmq_sync::{
     ConsumeContext, ConsumeFromWhere, ConsumeStatus, FilterExpression, Message, MessageExt, Producer, PushConsumer,
     RetryDelay, by_hash,
@@ -92,7 +92,7 @@ fn consume_orders(
                 return Ok(());
             }
             // Only the first delivery fails here. A panic would do the same as an `Err`.
-            if message.tag() == Some("paid") && message.reconsume_times == 0 {
+            if message.tag() == Some("paid") && message.reconsume_times() == 0 {
                 let _ = told.send(Consumed::failed(message, "the bank does not answer; again after 10 s"));
                 return Err("the bank does not answer");
             }
@@ -120,7 +120,7 @@ fn consume_samples(
                 if message.property("run") != Some(&run) {
                     continue;
                 }
-                if message.body().starts_with(b"-300") && message.reconsume_times == 0 {
+                if message.body().starts_with(b"-300") && message.reconsume_times() == 0 {
                     let _ = told.send(Consumed::failed(message, "colder than it can be; again after 1 s"));
                     // What is before it is consumed; it and what follows comes again after level 1 of the broker.
                     context.acknowledge_first(index);
@@ -152,7 +152,7 @@ impl Consumed {
 
 fn in_words(message: &MessageExt) -> String {
     let body = String::from_utf8_lossy(message.body());
-    match message.reconsume_times {
+    match message.reconsume_times() {
         0 => format!("{body:<22} {}", message.message_queue()),
         times => format!("{body:<22} retry {times}"),
     }

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageExt, Producer, PushConsumer};
 
@@ -41,7 +42,7 @@ fn quickstart(target: &Target) -> Outcome {
         .consume_from(ConsumeFromWhere::First)
         .each(move |message: &MessageExt| -> Result<(), Infallible> {
             // The example prints on its own thread; it may have ended already.
-            let _ = consumed.send((message.clone(), common::now_millis()));
+            let _ = consumed.send((message.clone(), SystemTime::now()));
             Ok(())
         })
         .start()?;
@@ -51,11 +52,11 @@ fn quickstart(target: &Target) -> Outcome {
             .recv_timeout(PATIENCE)
             .map_err(|_| Failure::Missing(format!("message {number} did not come within {PATIENCE:?}")))?;
         println!(
-            "  {number:>2}  {:?} from {} at offset {}, {} ms after it was sent",
+            "  {number:>2}  {:?} from {} at offset {}, {:?} after it was sent",
             String::from_utf8_lossy(message.body()),
             message.message_queue(),
-            message.queue_offset,
-            now - message.born_timestamp,
+            message.queue_offset(),
+            now.duration_since(message.born_at()).unwrap_or_default(),
         );
     }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     ConsumeFromWhere, ConsumerReport, Error, FilterExpression, Message, MessageExt, MessageQueue, Producer,
     PushConsumer,
@@ -156,7 +156,7 @@ fn a_dead_broker_is_done_without() {
         broker.store(&order_queue(), &order(ORDERS, amount));
     }
     assert!(broker.wait_for_messages(INVOICES, 4, PATIENCE));
-    assert!(broker.messages(INVOICES).iter().all(|invoice| &*invoice.broker_name == "broker-a"));
+    assert!(broker.messages(INVOICES).iter().all(|invoice| invoice.broker_name() == "broker-a"));
 }
 
 /// Brokers with both topics, and the service at work on them.

@@ -120,20 +120,26 @@ mod name_map;
 mod producer;
 mod remoting;
 mod repeats;
-pub mod wire;
 mod worker;
+
+pub mod unversioned;
+use unversioned::wire;
 
 /// The programs in the README are compiled as those in the documentation are.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+/// Reference-counted bytes of the crate `bytes`, the type of bodies.
+pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{
     AllocateStrategy, ConcurrentListener, ConsumeContext, ConsumeFromWhere, ConsumeStatus, ConsumerReport,
     FilterExpression, PushConsumer, PushConsumerBuilder, RetryDelay,
 };
 pub use error::{Attempt, Certainty, Error, ErrorKind, Phase, Result};
+#[cfg(feature = "mini-broker")]
+pub use message::builder::MessageExtBuilder;
 pub use message::properties::Properties;
 pub use message::{Message, MessageExt, MessageQueue};
 pub use producer::{
@@ -141,4 +147,5 @@ pub use producer::{
 };
 pub use remoting::{Resolve, SystemResolver};
 pub use wire::stored::compression::Codec;
+pub use wire::{HeaderEncoding, ResponseCode};
 pub use worker::{StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter};

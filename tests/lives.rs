@@ -23,7 +23,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use parking_lot::Mutex;
 use rocketmq_sync::mini_broker::{Fault, FaultId, MiniBroker};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     Client, Completions, ConsumeFromWhere, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer,
     PushConsumer,
@@ -380,7 +380,7 @@ impl World {
         let (consumed, failed) = (Arc::clone(&self.consumed), Arc::clone(&self.failed));
         let listener = move |message: &MessageExt| {
             let mark = String::from_utf8_lossy(message.body()).into_owned();
-            if mark.starts_with(FAILS) && message.reconsume_times == 0 {
+            if mark.starts_with(FAILS) && message.reconsume_times() == 0 {
                 failed.lock().entry(number).or_default().insert(mark);
                 return Err("as the body says");
             }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, Release};
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
 
 use scenarios::{Broker, Cluster, Profile, Server, transcript};

@@ -4,19 +4,21 @@
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rocketmq_sync::mini_broker::{Clock, Fault, MiniBroker, Release};
-use rocketmq_sync::wire::body::{
+use rocketmq_sync::unversioned::wire::body::{
     self, ClusterInfo, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerList, HeartbeatData, MessageModel,
     SubscriptionData, TopicRouteData,
 };
-use rocketmq_sync::wire::frame::command::FrameHead;
-use rocketmq_sync::wire::header::*;
-use rocketmq_sync::wire::stored::message::stored_messages;
-use rocketmq_sync::wire::sys_flag::pull::{COMMIT_OFFSET, SUBSCRIPTION, SUSPEND};
-use rocketmq_sync::wire::{FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::frame::command::FrameHead;
+use rocketmq_sync::unversioned::wire::header::*;
+use rocketmq_sync::unversioned::wire::stored::message::stored_messages;
+use rocketmq_sync::unversioned::wire::sys_flag::pull::{COMMIT_OFFSET, SUBSCRIPTION, SUSPEND};
+use rocketmq_sync::unversioned::wire::{
+    FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode, ResponseCode,
+};
 use rocketmq_sync::{Message, MessageExt, MessageQueue};
 
 /// Only a broken mini broker, or a machine that stands still, takes so long.
@@ -273,10 +275,13 @@ fn a_sent_message_is_stored_with_what_it_came_with() {
     let messages = broker.messages("T");
     let [message] = &messages[..] else { panic!("{messages:?}") };
     assert_eq!(message.offset_msg_id(), receipt.msg_id);
-    assert_eq!((message.body().as_ref(), message.tag(), message.queue_id), (&b"hello"[..], Some("A"), 2));
-    assert_eq!((message.message.flag(), message.born_timestamp), (7, 1_700_000_000_000));
+    assert_eq!((message.body().as_ref(), message.tag(), message.queue_id()), (&b"hello"[..], Some("A"), 2));
+    assert_eq!(
+        (message.message().flag(), message.born_at()),
+        (7, UNIX_EPOCH + Duration::from_millis(1_700_000_000_000))
+    );
     assert_eq!(message.property("CLUSTER"), Some("DefaultCluster"));
-    assert_eq!(message.born_host, client.stream.local_addr().unwrap());
+    assert_eq!(message.born_host(), client.stream.local_addr().unwrap());
 }
 
 #[test]
@@ -379,7 +384,7 @@ fn the_messages_of_a_batch_are_stored_one_by_one() {
     let ids: Vec<String> = messages.iter().map(MessageExt::offset_msg_id).collect();
     assert_eq!((stored(&answer).msg_id, stored(&answer).queue_offset), (ids.join(",").as_str(), 0));
     assert_eq!(
-        (messages[0].body().as_ref(), messages[0].tag(), messages[0].message.flag()),
+        (messages[0].body().as_ref(), messages[0].tag(), messages[0].message().flag()),
         (&b"one"[..], Some("A"), 9)
     );
     assert_eq!((messages[1].body().as_ref(), messages[1].tag()), (&b"two"[..], None));
@@ -568,7 +573,7 @@ fn a_message_is_found_by_its_place_in_the_log() {
     let mut client = Client::of(&broker);
     client.send("T", 0, "first", "");
     client.send("T", 1, "second", "");
-    let offset = broker.messages("T")[1].commit_log_offset;
+    let offset = broker.messages("T")[1].commit_log_offset();
     let answer = client.ask(RequestCode::VIEW_MESSAGE_BY_ID, &ViewMessageRequest { offset, ..Default::default() });
     assert_eq!(bodies(&answer), ["second"]);
     let header = ViewMessageRequest { offset: offset + 1, ..Default::default() };
@@ -642,7 +647,7 @@ fn the_ends_of_a_queue_are_told() {
         EarliestStoreTimeResponse::from_fields(&answer.ext_fields).unwrap().timestamp
     };
     assert_eq!(earliest(&mut client), -1);
-    let stored_at = broker.now();
+    let stored_at = millis(broker.now());
     for _ in 0..3 {
         broker.store(&queue(0), &Message::new("T", "x"));
         broker.advance(Duration::from_secs(1));
@@ -653,12 +658,17 @@ fn the_ends_of_a_queue_are_told() {
     assert_eq!(earliest(&mut client), stored_at + 1_000);
 }
 
+/// A time as the wire has it.
+fn millis(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
 #[test]
 fn an_offset_is_found_by_its_time_as_each_release_finds_it() {
     for (release, before, between, behind) in [(Release::V4_9_7, 0, 1, 2), (Release::V5_5_0, 0, 2, 3)] {
         let broker = MiniBroker::builder().clock(Clock::Manual).release(release).start().unwrap();
         broker.create_topic("T", 1);
-        let start = broker.now();
+        let start = millis(broker.now());
         for _ in 0..3 {
             broker.store(&queue(0), &Message::new("T", "x"));
             broker.advance(Duration::from_secs(1));
@@ -741,8 +751,8 @@ fn a_delayed_message_comes_into_its_queue_at_its_time() {
     assert!(broker.messages("T").is_empty());
     broker.advance(Duration::from_secs(3_600));
     let messages = broker.messages("T");
-    assert_eq!((messages.len(), messages[0].queue_id), (1, 2));
-    assert_eq!(messages[0].store_timestamp, start + 7_200_000);
+    assert_eq!((messages.len(), messages[0].queue_id()), (1, 2));
+    assert_eq!(messages[0].stored_at(), start + Duration::from_secs(7_200));
     assert_eq!(messages[0].property("REAL_TOPIC"), Some("T"));
 }
 
@@ -762,22 +772,22 @@ fn a_message_sent_back_is_delivered_again_later_each_time_and_ends_as_a_dead_let
     let mut client = Client::of(&broker);
     client.heartbeat("me", "CG", "*", 1);
     let first_id = stored(&client.send("T", 0, "poison", "UNIQ_KEY\u{1}ID1\u{2}")).msg_id.to_owned();
-    let mut offset = broker.messages("T")[0].commit_log_offset;
+    let mut offset = broker.messages("T")[0].commit_log_offset();
     for (times, delay) in [(1, 10), (2, 30)] {
         send_back(&mut client, offset, 2);
         broker.advance(Duration::from_secs(delay - 1));
         assert_eq!(broker.messages("%RETRY%CG").len(), times - 1);
         broker.advance(Duration::from_secs(1));
         let retried = broker.messages("%RETRY%CG").pop().unwrap();
-        assert_eq!(retried.reconsume_times, i32::try_from(times).unwrap());
+        assert_eq!(retried.reconsume_times(), i32::try_from(times).unwrap());
         assert_eq!(retried.property("RETRY_TOPIC"), Some("T"));
         assert_eq!(retried.property("ORIGIN_MESSAGE_ID"), Some(first_id.as_str()));
         assert_eq!(retried.msg_id(), "ID1");
-        offset = retried.commit_log_offset;
+        offset = retried.commit_log_offset();
     }
     send_back(&mut client, offset, 2);
     let dead = broker.messages("%DLQ%CG");
-    assert_eq!((dead.len(), dead[0].reconsume_times, dead[0].body().as_ref()), (1, 3, &b"poison"[..]));
+    assert_eq!((dead.len(), dead[0].reconsume_times(), dead[0].body().as_ref()), (1, 3, &b"poison"[..]));
 }
 
 fn send_back(client: &mut Client, offset: i64, maximum: i32) {

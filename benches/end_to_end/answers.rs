@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BufMut;
-use rocketmq_sync::wire::frame::command::FrameHead;
-use rocketmq_sync::wire::{FieldSink, HeaderEncoding, HeaderFields, LanguageCode};
+use rocketmq_sync::unversioned::wire::frame::command::FrameHead;
+use rocketmq_sync::unversioned::wire::{FieldSink, HeaderEncoding, HeaderFields, LanguageCode};
 
 use super::frames::Head;
 use super::{BODY_SIZE, MESSAGES_PER_PULL, QUEUES, Result, TOPIC};

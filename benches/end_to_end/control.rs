@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rocketmq_sync::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand, RequestCode};
+use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand, RequestCode};
 use serde::{Deserialize, Serialize};
 
 use super::Result;
@@ -67,7 +67,11 @@ impl Control {
         Ok(self.call(CAPTURED, &Number(CODE, code.0.into()))?.body.to_vec())
     }
 
-    fn call(&mut self, code: RequestCode, fields: &dyn rocketmq_sync::wire::HeaderFields) -> Result<RemotingCommand> {
+    fn call(
+        &mut self,
+        code: RequestCode,
+        fields: &dyn rocketmq_sync::unversioned::wire::HeaderFields,
+    ) -> Result<RemotingCommand> {
         let mut bytes = Vec::new();
         RemotingCommand::request(code, fields).encode(&mut bytes)?;
         self.stream.write_all(&bytes)?;
@@ -86,7 +90,7 @@ impl Control {
 
 struct Number(&'static str, i64);
 
-impl rocketmq_sync::wire::HeaderFields for Number {
+impl rocketmq_sync::unversioned::wire::HeaderFields for Number {
     fn write_to(&self, sink: &mut dyn FieldSink) {
         sink.number(self.0, self.1);
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::unversioned::wire::RequestCode;
 
 use super::control::Control;
 use super::figure::Work;

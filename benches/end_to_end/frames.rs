@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use rocketmq_sync::wire::{ExtFields, FieldSink, FrameDecoder, HeaderEncoding, RemotingCommand};
+use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, FrameDecoder, HeaderEncoding, RemotingCommand};
 
 use super::Result;
 

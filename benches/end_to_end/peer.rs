@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rocketmq_sync::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode, ResponseCode};
 
 use super::answers::Answers;
 use super::control::{self, Tally};

@@ -1,6 +1,6 @@
 //! Requests as a client writes them, for a floor that stands in the candidate's place (`--self-check`).
 
-use rocketmq_sync::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode};
+use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode};
 
 use super::figure::Work;
 use super::{BODY_SIZE, BROKER_NAME, GROUP, Result, TOPIC};

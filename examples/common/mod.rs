@@ -55,13 +55,8 @@ pub(crate) fn run(example: fn(&Target) -> Outcome) -> ExitCode {
 
 /// A name that no other run has used: what earlier runs left in the topic of a real cluster is told apart by it.
 pub(crate) fn of_this_run(name: &str) -> String {
-    format!("{name}-{}", now_millis())
-}
-
-/// The time as messages carry it.
-pub(crate) fn now_millis() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+    format!("{name}-{}", since_1970.as_millis())
 }
 
 /// Says what the end of a producer came to.

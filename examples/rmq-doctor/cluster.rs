@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rocketmq_sync::wire::body::{self, ClusterInfo, QueueData, TopicRouteData, permission};
-use rocketmq_sync::wire::header::GetRouteInfoRequest;
-use rocketmq_sync::wire::name::CREATE_TOPIC_KEY;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::body::{self, ClusterInfo, QueueData, TopicRouteData, permission};
+use rocketmq_sync::unversioned::wire::header::GetRouteInfoRequest;
+use rocketmq_sync::unversioned::wire::name::CREATE_TOPIC_KEY;
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Message, MessageQueue, Producer};
 use serde::Deserialize;
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rocketmq_sync::wire::body::{self, Connection, ConsumerConnection, SubscriptionData};
-use rocketmq_sync::wire::header::{GetConsumerConnectionListRequest, GetConsumerRunningInfoRequest};
-use rocketmq_sync::wire::name::RETRY_PREFIX;
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::body::{self, Connection, ConsumerConnection, SubscriptionData};
+use rocketmq_sync::unversioned::wire::header::{GetConsumerConnectionListRequest, GetConsumerRunningInfoRequest};
+use rocketmq_sync::unversioned::wire::name::RETRY_PREFIX;
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use serde::Deserialize;
 
 use crate::cluster::{Reached, listed, refusal};

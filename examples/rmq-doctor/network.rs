@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rocketmq_sync::wire::{HeaderFields, RemotingCommand, RequestCode};
+use rocketmq_sync::unversioned::wire::{HeaderFields, RemotingCommand, RequestCode};
 use rocketmq_sync::{Client, Error, ErrorKind, Resolve, SystemResolver};
 
 use crate::report::Report;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// What each module may use besides itself. Whoever is below names nobody above, and nobody names the crate's root.
 const LAYERS: &[(&str, &[&str])] = &[
     ("foreign_text", &[]),
+    ("unversioned", &[]),
     ("message", &["foreign_text"]),
     ("wire", &["message", "foreign_text"]),
     ("error", &["wire"]),

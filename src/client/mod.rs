@@ -98,8 +98,10 @@ impl Client {
     /// library has no call for. An answer that is a refusal is an answer too. A broker's address is given as routes name
     /// it (an address map applies), and the connection is the one that this client's members use as well.
     ///
+    /// Its types are those of [`unversioned`](crate::unversioned): they may change in a minor release.
+    ///
     /// ```no_run
-    /// # use rocketmq_sync::{Client, wire::{RemotingCommand, RequestCode, ResponseCode}};
+    /// # use rocketmq_sync::{Client, ResponseCode, unversioned::wire::{RemotingCommand, RequestCode}};
     /// # use std::time::Duration;
     /// # fn main() -> rocketmq_sync::Result<()> {
     /// let client = Client::builder().name_servers(["127.0.0.1:9876"]).start()?;

@@ -4,11 +4,14 @@
 //! in: a message that is kept for long keeps that reply. Its ids are derived in `wire/message_id.rs`, which knows their
 //! layout.
 
+#[cfg(feature = "mini-broker")]
+pub(crate) mod builder;
 pub(crate) mod properties;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -19,18 +22,34 @@ use crate::message::properties::{Properties, PropertyViolation, name};
 /// Ordered by topic, broker name and queue id, as the Java client sorts them before it shares queues out.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageQueue {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The broker's name; its address is looked up in the topic's route.
-    pub broker_name: Arc<str>,
-    /// The number of the queue on that broker, from 0.
-    pub queue_id: i32,
+    // In this order, which is that of the derived comparison.
+    pub(crate) topic: Arc<str>,
+    pub(crate) broker_name: Arc<str>,
+    pub(crate) queue_id: i32,
 }
 
 impl MessageQueue {
     /// The queue `queue_id` of `topic` on `broker_name`.
     pub fn new(topic: impl Into<Arc<str>>, broker_name: impl Into<Arc<str>>, queue_id: i32) -> Self {
         Self { topic: topic.into(), broker_name: broker_name.into(), queue_id }
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The name of the broker that holds the queue; the topic's route has its address.
+    #[must_use]
+    pub fn broker_name(&self) -> &str {
+        &self.broker_name
+    }
+
+    /// The number of the queue on its broker, from 0.
+    #[must_use]
+    pub fn queue_id(&self) -> i32 {
+        self.queue_id
     }
 }
 
@@ -215,38 +234,25 @@ impl fmt::Debug for Message {
     }
 }
 
-/// A received message: what its sender wrote, and what the broker knows of it.
+/// A received message: the sender's part, and where and when the broker stored it.
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct MessageExt {
-    /// What the sender wrote.
-    pub message: Message,
-    /// The broker it was read from.
-    pub broker_name: Arc<str>,
-    /// The queue it was read from.
-    pub queue_id: i32,
-    /// Its position in the queue.
-    pub queue_offset: i64,
-    /// Its position in the broker's commit log.
-    pub commit_log_offset: i64,
-    /// When its sender made it, in milliseconds since 1970 by the sender's clock.
-    pub born_timestamp: i64,
-    /// Where it was sent from.
-    pub born_host: SocketAddr,
-    /// When the broker stored it, in milliseconds since 1970 by the broker's clock.
-    pub store_timestamp: i64,
-    /// The broker that stored it.
-    pub store_host: SocketAddr,
-    /// How often it was delivered before without success.
-    pub reconsume_times: i32,
-    /// The wire's bits for compression, transactions and address kinds.
-    pub sys_flag: i32,
-    /// CRC-32 of the stored body, without its top bit.
-    pub body_crc: u32,
-    /// Bytes it takes in the commit log.
-    pub store_size: u32,
-    /// Commit log offset of the half message, for a committed transaction.
-    pub prepared_transaction_offset: i64,
+    pub(crate) message: Message,
+    pub(crate) broker_name: Arc<str>,
+    pub(crate) queue_id: i32,
+    pub(crate) queue_offset: i64,
+    pub(crate) commit_log_offset: i64,
+    /// Milliseconds since 1970, as on the wire.
+    pub(crate) born_timestamp: i64,
+    pub(crate) born_host: SocketAddr,
+    /// Milliseconds since 1970, as on the wire.
+    pub(crate) store_timestamp: i64,
+    pub(crate) store_host: SocketAddr,
+    pub(crate) reconsume_times: i32,
+    pub(crate) sys_flag: i32,
+    pub(crate) body_crc: u32,
+    pub(crate) store_size: u32,
+    pub(crate) prepared_transaction_offset: i64,
     /// Reason why the stored bytes could not be decoded. Such a message holds what could be read; it takes its place in
     /// its queue and never reaches a listener.
     pub(crate) defect: Option<Arc<str>>,
@@ -263,6 +269,96 @@ impl MessageExt {
     #[must_use]
     pub fn body(&self) -> &Bytes {
         self.message.body()
+    }
+
+    /// The sender's part. Its clone keeps id and delay: to send the message on, use [`to_message`](Self::to_message).
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The application's own number.
+    #[must_use]
+    pub fn flag(&self) -> i32 {
+        self.message.flag()
+    }
+
+    /// The name of the broker that delivered it.
+    #[must_use]
+    pub fn broker_name(&self) -> &str {
+        &self.broker_name
+    }
+
+    /// The number of the queue that it was read from, on its broker.
+    #[must_use]
+    pub fn queue_id(&self) -> i32 {
+        self.queue_id
+    }
+
+    /// Position in its queue (`queueOffset`).
+    #[must_use]
+    pub fn queue_offset(&self) -> i64 {
+        self.queue_offset
+    }
+
+    /// Position in the broker's commit log, in bytes (`commitLogOffset`).
+    #[must_use]
+    pub fn commit_log_offset(&self) -> i64 {
+        self.commit_log_offset
+    }
+
+    /// Time of its making, by the sender's clock (`bornTimestamp`).
+    #[must_use]
+    pub fn born_at(&self) -> SystemTime {
+        at_millis(self.born_timestamp)
+    }
+
+    /// Address of the sender, as the broker saw it.
+    #[must_use]
+    pub fn born_host(&self) -> SocketAddr {
+        self.born_host
+    }
+
+    /// Time of its storing, by the broker's clock (`storeTimestamp`).
+    #[must_use]
+    pub fn stored_at(&self) -> SystemTime {
+        at_millis(self.store_timestamp)
+    }
+
+    /// Address of the broker that stored it.
+    #[must_use]
+    pub fn store_host(&self) -> SocketAddr {
+        self.store_host
+    }
+
+    /// Number of earlier deliveries that failed (`reconsumeTimes`).
+    #[must_use]
+    pub fn reconsume_times(&self) -> i32 {
+        self.reconsume_times
+    }
+
+    /// Bits of the wire for compression, transactions and address kinds (`sysFlag`).
+    #[must_use]
+    pub fn sys_flag(&self) -> i32 {
+        self.sys_flag
+    }
+
+    /// CRC-32 of the stored body, without its top bit (`bodyCRC`).
+    #[must_use]
+    pub fn body_crc(&self) -> u32 {
+        self.body_crc
+    }
+
+    /// Bytes that it takes in the commit log (`storeSize`).
+    #[must_use]
+    pub fn store_size(&self) -> u32 {
+        self.store_size
+    }
+
+    /// Commit log offset of the half message, for a committed transaction.
+    #[must_use]
+    pub fn prepared_transaction_offset(&self) -> i64 {
+        self.prepared_transaction_offset
     }
 
     /// Bytes of body and properties.
@@ -303,8 +399,8 @@ impl MessageExt {
     /// A new message for `topic` with the body, flag, tag, keys and the application's own properties of this one.
     ///
     /// Left behind is what belongs to the former delivery: the id, delay and timer, retries, transaction, request and
-    /// reply, tracing, and all else that clients and brokers write for each other. Cloning [`message`](Self::message)
-    /// instead would send it under the same id and with the same delay.
+    /// reply, tracing, and all else that clients and brokers write for each other. A clone of
+    /// [`message`](Self::message) would be sent under the same id and with the same delay.
     ///
     /// ```no_run
     /// # fn forward(producer: &rocketmq_sync::Producer, received: &rocketmq_sync::MessageExt) -> rocketmq_sync::Result<()> {
@@ -327,6 +423,12 @@ impl MessageExt {
             queue_id: self.queue_id,
         }
     }
+}
+
+/// A time on the wire. Times before 1970 and beyond what a [`SystemTime`] holds become 1970.
+pub(crate) fn at_millis(millis: i64) -> SystemTime {
+    let since = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 impl fmt::Debug for MessageExt {

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::bounded;
 
@@ -17,7 +17,7 @@ use super::server::{Job, Server};
 use super::state::{Condition, Node, State};
 use super::store::{Draft, Queue, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Message, MessageExt, MessageQueue};
+use crate::message::{Message, MessageExt, MessageQueue, at_millis};
 use crate::wire::body::permission;
 use crate::wire::{RemotingCommand, RequestCode};
 
@@ -381,10 +381,10 @@ impl MiniBroker {
 
 /// # Time
 impl MiniBroker {
-    /// The broker's time, in milliseconds since 1970.
+    /// The broker's time, with a resolution of milliseconds.
     #[must_use]
-    pub fn now(&self) -> i64 {
-        self.ask(|server| server.now())
+    pub fn now(&self) -> SystemTime {
+        at_millis(self.ask(|server| server.now()))
     }
 
     /// Lets time jump ahead. What becomes due on the way (delayed messages, ends of long polls, delayed answers)

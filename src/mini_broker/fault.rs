@@ -19,7 +19,7 @@ use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
 ///
 /// ```
 /// use rocketmq_sync::mini_broker::Fault;
-/// use rocketmq_sync::wire::ResponseCode;
+/// use rocketmq_sync::unversioned::wire::ResponseCode;
 ///
 /// // The third and the fourth request of the group are refused.
 /// let busy = Fault::error(ResponseCode::SYSTEM_BUSY, "[REJECTREQUEST] try later").skip(2).times(2).group("orders");

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-//! use rocketmq_sync::wire::{RequestCode, ResponseCode};
+//! use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 //!
 //! let broker = MiniBroker::start()?;
 //! broker.create_topic("Orders", 4);

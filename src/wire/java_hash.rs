@@ -3,7 +3,7 @@
 /// `String.hashCode` of Java: over the text's UTF-16 code units, wrapping at 32 bits.
 ///
 /// ```
-/// assert_eq!(rocketmq_sync::wire::java_hash::java_string_hash("TagA"), 2598919);
+/// assert_eq!(rocketmq_sync::unversioned::wire::java_hash::java_string_hash("TagA"), 2598919);
 /// ```
 #[must_use]
 pub fn java_string_hash(text: &str) -> i32 {

@@ -4,8 +4,7 @@
 //! checked against what is there *and* against a limit before it is used to allocate or slice; a wrong frame or message
 //! is an [`Error`], never a default and never a panic.
 //!
-//! The module is public for tools, benches and test peers. It follows the protocol, not semantic versioning: items may
-//! change in a minor release.
+//! Public as `unversioned::wire`, for tools, benches and test peers.
 
 #![warn(clippy::indexing_slicing)]
 

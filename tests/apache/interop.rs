@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rocketmq_sync::wire::sys_flag::message as sys_flag;
-use rocketmq_sync::wire::{HeaderEncoding, RequestCode};
+use rocketmq_sync::unversioned::wire::sys_flag::message as sys_flag;
+use rocketmq_sync::unversioned::wire::{HeaderEncoding, RequestCode};
 use rocketmq_sync::{Codec, Message, MessageExt, MessageQueue, PushConsumer};
 
 use crate::cluster::shared;
@@ -63,8 +63,8 @@ pub(crate) fn what_the_java_client_sends_is_consumed_here(server: Server) {
             let body = String::from_utf8_lossy(message.body());
             let arrived = deliveries.await_times(&body, 1).remove(0);
             assert_eq!((arrived.tag(), arrived.keys()), (message.tag(), message.keys()));
-            assert_eq!((arrived.message.flag(), &*arrived.msg_id()), (message.flag(), sent.id.as_str()));
-            assert_eq!((arrived.message_queue(), arrived.queue_offset), (sent.queue, sent.offset));
+            assert_eq!((arrived.message().flag(), &*arrived.msg_id()), (message.flag(), sent.id.as_str()));
+            assert_eq!((arrived.message_queue(), arrived.queue_offset()), (sent.queue, sent.offset));
             for (name, value) in message.properties().iter() {
                 assert_eq!(arrived.property(name), Some(value), "{name}");
             }
@@ -155,8 +155,8 @@ fn messages(topic: &str, name: &str) -> [Message; 2] {
 /// The sysFlag of a message as the broker has it; what a listener gets is not compressed any more.
 fn stored_flag(cluster: &dyn Cluster, message: &MessageExt) -> i32 {
     const BEFORE_FLAG: usize = 36;
-    let header = [("offset", &*message.commit_log_offset.to_string())];
-    let stored = cluster.ask_broker(&message.broker_name, RequestCode::VIEW_MESSAGE_BY_ID, &header);
+    let header = [("offset", &*message.commit_log_offset().to_string())];
+    let stored = cluster.ask_broker(message.broker_name(), RequestCode::VIEW_MESSAGE_BY_ID, &header);
     let flag = stored.body.get(BEFORE_FLAG..BEFORE_FLAG + 4).expect("a stored message");
     i32::from_be_bytes(flag.try_into().expect("four bytes"))
 }

@@ -5,19 +5,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rocketmq_sync::Message;
-use rocketmq_sync::wire::body::{self, *};
-use rocketmq_sync::wire::header::*;
-use rocketmq_sync::wire::pop::recall::RecallHandle;
-use rocketmq_sync::wire::pop::{Receipt, message_offsets, order_counts, start_offsets};
-use rocketmq_sync::wire::stored::batch::messages_of_batch;
-use rocketmq_sync::wire::stored::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
-use rocketmq_sync::wire::stored::message::{defect_of, encode_stored, stored_messages};
-use rocketmq_sync::wire::stored::message_id::{OffsetMessageId, UniqueId};
-use rocketmq_sync::wire::sys_flag::message::{INNER_BATCH, NEED_UNWRAP};
-use rocketmq_sync::wire::{
+use rocketmq_sync::unversioned::wire::body::{self, *};
+use rocketmq_sync::unversioned::wire::header::*;
+use rocketmq_sync::unversioned::wire::pop::recall::RecallHandle;
+use rocketmq_sync::unversioned::wire::pop::{Receipt, message_offsets, order_counts, start_offsets};
+use rocketmq_sync::unversioned::wire::stored::batch::messages_of_batch;
+use rocketmq_sync::unversioned::wire::stored::compression::{Codec, DEFAULT_LEVEL, compress, decompress};
+use rocketmq_sync::unversioned::wire::stored::message::{defect_of, encode_stored, stored_messages};
+use rocketmq_sync::unversioned::wire::stored::message_id::{OffsetMessageId, UniqueId};
+use rocketmq_sync::unversioned::wire::sys_flag::message::{INNER_BATCH, NEED_UNWRAP};
+use rocketmq_sync::unversioned::wire::{
     Error, ExtFields, FieldSink, FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand, RequestCode, ResponseCode,
 };
+use rocketmq_sync::{Message, MessageExt, MessageExtBuilder};
 
 use crate::corpus::{hostile, java_bodies};
 
@@ -300,17 +300,32 @@ fn some_stored() -> Vec<Vec<u8>> {
     let known = hostile().into_iter().find(|item| item.name == "a message as it should be").expect("a message");
     let bytes = Bytes::from(known.bytes.expand());
     let (topic, broker): (Arc<str>, Arc<str>) = ("TopicTest".into(), "broker-a".into());
-    let mut message = stored_messages(&bytes, &topic, &broker).next().expect("a message").expect("a good one");
+    let message = stored_messages(&bytes, &topic, &broker).next().expect("a message").expect("a good one");
     let mut row = BytesMut::new();
     for host in ["10.0.0.1:10911", "[2001:db8::1]:10911"] {
-        message.store_host = host.parse().expect("an address");
+        let message =
+            rebuilt(message.message().clone(), &message).store_host(host.parse().expect("an address")).build();
         encode_stored(&message, &mut row).expect("a message");
     }
-    message.sys_flag = NEED_UNWRAP | INNER_BATCH;
-    message.message = Message::new("TopicTest", some_batches().remove(0));
+    let wrapping = Message::new("TopicTest", some_batches().remove(0));
+    let message = rebuilt(wrapping, &message).sys_flag(NEED_UNWRAP | INNER_BATCH).build();
     let mut wrapped = BytesMut::new();
     encode_stored(&message, &mut wrapped).expect("a message");
     vec![row.to_vec(), wrapped.to_vec(), bytes.to_vec()]
+}
+
+/// The position, times and hosts of `message` around another sender's part.
+fn rebuilt(sent: Message, message: &MessageExt) -> MessageExtBuilder {
+    MessageExt::builder(sent)
+        .queue(message.broker_name(), message.queue_id())
+        .queue_offset(message.queue_offset())
+        .commit_log_offset(message.commit_log_offset())
+        .born_at(message.born_at())
+        .born_host(message.born_host())
+        .stored_at(message.stored_at())
+        .store_host(message.store_host())
+        .reconsume_times(message.reconsume_times())
+        .sys_flag(message.sys_flag())
 }
 
 fn some_batches() -> Vec<Vec<u8>> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use rocketmq_sync::mini_broker::Fault;
-use rocketmq_sync::wire::header::SendMessageResponse;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::header::SendMessageResponse;
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, Resolve, SendStatus};
 
 use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer};
@@ -29,7 +29,7 @@ fn send_22_a_large_body_goes_compressed_over_the_wire_and_the_message_stays_as_i
     assert!(request.body_length < 5000);
     assert_eq!(request.fields.get("f"), Some("769"), "bit 0 says compressed, bits 8 to 10 say by zlib");
     let [stored] = &mini.messages(TOPIC)[..] else { panic!("one message") };
-    assert_eq!((&receipt.queue, receipt.queue_offset), (&stored.message_queue(), stored.queue_offset));
+    assert_eq!((&receipt.queue, receipt.queue_offset), (&stored.message_queue(), stored.queue_offset()));
     assert_eq!((receipt.status, &*receipt.msg_id), (SendStatus::Ok, &*stored.msg_id()));
 }
 
@@ -65,8 +65,8 @@ fn send_25_a_send_goes_on_at_a_broker_that_works() {
     let dead = mini.fail(SEND, Fault::close().at("broker-b"));
     let producer = producer(&mini).start().unwrap();
     for _ in 0..12 {
-        assert_eq!(&*producer.send(&message()).unwrap().queue.broker_name, "broker-c");
-        assert_eq!(&*outcome(&begin(&producer)).unwrap().queue.broker_name, "broker-c");
+        assert_eq!(producer.send(&message()).unwrap().queue.broker_name(), "broker-c");
+        assert_eq!(outcome(&begin(&producer)).unwrap().queue.broker_name(), "broker-c");
     }
     assert!(mini.fault_hits(busy) > 0 && mini.fault_hits(dead) > 0);
 }
@@ -82,7 +82,7 @@ fn send_26_a_message_that_is_stored_less_safely_is_stored() {
     ] {
         let fault = mini.fail(SEND, Fault::answer(move |request| stored_with(request, code)));
         let receipt = producer.send(&message()).unwrap();
-        assert_eq!((receipt.status, receipt.queue.queue_id, receipt.queue_offset), (status, 3, 41));
+        assert_eq!((receipt.status, receipt.queue.queue_id(), receipt.queue_offset), (status, 3, 41));
         assert_eq!(outcome(&begin(&producer)).unwrap().status, status);
         assert_eq!(mini.fault_hits(fault), 2, "what is stored is not sent again");
         mini.clear_faults();
@@ -276,8 +276,8 @@ fn a_broker_that_departs_fails_no_send_that_its_neighbour_takes() {
     let departing = mini.fail(SEND, Fault::error(ResponseCode::GO_AWAY, "the broker is going").at("broker-a"));
     let producer = producer(&mini).retries(0).start().unwrap();
     for _ in 0..8 {
-        assert_eq!(&*producer.send(&message()).unwrap().queue.broker_name, "broker-b");
-        assert_eq!(&*outcome(&begin(&producer)).unwrap().queue.broker_name, "broker-b");
+        assert_eq!(producer.send(&message()).unwrap().queue.broker_name(), "broker-b");
+        assert_eq!(outcome(&begin(&producer)).unwrap().queue.broker_name(), "broker-b");
     }
     assert!(mini.fault_hits(departing) >= 4);
 }

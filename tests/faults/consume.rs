@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, RequestRecord};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     ConsumeContext, ConsumeFromWhere, ConsumeStatus, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer,
 };
@@ -31,8 +31,8 @@ fn a_worker_that_becomes_idle_joins_one_that_works_on_a_long_pull() {
         .consume_from(ConsumeFromWhere::First)
         .consume_threads(2)
         .each(move |message: &MessageExt| {
-            begun.send(message.queue_id).map_err(|_| "the test is over")?;
-            if message.queue_id == 0 {
+            begun.send(message.queue_id()).map_err(|_| "the test is over")?;
+            if message.queue_id() == 0 {
                 let _ = released.recv();
                 return Ok::<(), &str>(());
             }
@@ -108,7 +108,7 @@ fn offsets_that_a_broker_forgets_when_it_dies_are_sent_once_more() {
             .consume_from(ConsumeFromWhere::First)
             .offset_interval(Duration::from_millis(50))
             .subscribe(TOPIC, FilterExpression::all());
-        builder.each(move |message: &MessageExt| delivered.send(message.queue_offset)).start().unwrap()
+        builder.each(move |message: &MessageExt| delivered.send(message.queue_offset())).start().unwrap()
     };
     let (delivered, deliveries) = unbounded();
     let consumer = member(delivered);
@@ -174,7 +174,7 @@ fn offsets_outlive_queues_that_vanish_with_their_broker() {
         .route_interval(Duration::from_millis(50))
         .rebalance_interval(Duration::from_millis(50))
         .subscribe(TOPIC, FilterExpression::all())
-        .each(move |message: &MessageExt| delivered.send(message.queue_offset))
+        .each(move |message: &MessageExt| delivered.send(message.queue_offset()))
         .start()
         .unwrap();
     mini.set_committed_offset("workers", &queue, Some(0));

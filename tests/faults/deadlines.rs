@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use rocketmq_sync::mini_broker::Fault;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
     Client, Completions, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
 };

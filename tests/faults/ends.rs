@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     Client, Completions, ConsumeFromWhere, FilterExpression, MessageExt, MessageQueue, Producer, PushConsumer,
     PushConsumerBuilder,
@@ -43,7 +43,7 @@ fn a_consumer_that_takes_the_place_of_the_one_before_is_served() {
     current.wait_ready(PATIENCE).unwrap();
     assert!(current.shutdown(PATIENCE).is_clean());
     let (taken, messages) = unbounded();
-    let successor = consumer().client(&client).each(move |message: &MessageExt| taken.send(message.queue_offset));
+    let successor = consumer().client(&client).each(move |message: &MessageExt| taken.send(message.queue_offset()));
     let old = std::mem::replace(&mut current, successor.start().unwrap());
     old.shutdown(PATIENCE);
     drop(old);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Error, ErrorKind, Phase, Producer, ProducerBuilder, Resolve};
 
 use crate::{TOPIC, message, mini};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 use rocketmq_sync::mini_broker::MiniBroker;
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::unversioned::wire::RequestCode;
 use rocketmq_sync::{
     ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer, PushConsumerBuilder,
 };
@@ -36,7 +36,7 @@ fn cc_11_a_paused_consumer_does_not_pull() {
     let mini = mini(1);
     let (delivered, deliveries) = unbounded();
     let consumer = builder(&mini)
-        .each(move |message: &MessageExt| delivered.send(message.queue_offset).map_err(|_| "the test is over"))
+        .each(move |message: &MessageExt| delivered.send(message.queue_offset()).map_err(|_| "the test is over"))
         .start()
         .unwrap();
     eventually("a pull waits at the broker", || pulls(&mini) == 1);
@@ -71,7 +71,7 @@ fn a_full_queue_is_not_pulled(
         .pull_batch(1)
         .consume_threads(2)
         .each(move |message: &MessageExt| {
-            if held.contains(&message.queue_offset) {
+            if held.contains(&message.queue_offset()) {
                 let _ = holding.send(());
                 let _ = released.recv();
             }

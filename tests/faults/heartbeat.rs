@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::Fault;
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::unversioned::wire::RequestCode;
 
 use crate::{PATIENCE, message, mini, producer};
 

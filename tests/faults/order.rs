@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, ErrorKind, Message, MessageQueue, Producer, Result, SendResult};
 
 use crate::{PATIENCE, TOPIC, eventually, mini, producer};
@@ -42,7 +42,7 @@ fn in_order(outcomes: &Outcomes, messages: usize) -> Vec<Result<SendResult>> {
 
 fn stored(mini: &MiniBroker) -> Vec<usize> {
     let mut messages = mini.messages(TOPIC);
-    messages.sort_by_key(|message| message.queue_offset);
+    messages.sort_by_key(|message| message.queue_offset());
     messages.iter().map(|message| std::str::from_utf8(message.body()).unwrap().parse().unwrap()).collect()
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use parking_lot::Mutex;
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, Release};
-use rocketmq_sync::wire::{FrameDecoder, RemotingCommand, RequestCode};
+use rocketmq_sync::unversioned::wire::{FrameDecoder, RemotingCommand, RequestCode};
 use rocketmq_sync::{
     Client, ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
 };
@@ -456,7 +456,7 @@ fn run(case: &[Wrong], release: Release) -> Result<(), String> {
         .each(move |message: &MessageExt| {
             let text = String::from_utf8_lossy(message.body()).into_owned();
             // A failure now and then makes the client give messages back.
-            let fails = text.starts_with("fails") && message.reconsume_times == 0;
+            let fails = text.starts_with("fails") && message.reconsume_times() == 0;
             seen.lock().insert(text);
             if fails { Err("as the case wants it") } else { Ok(()) }
         })

@@ -1,8 +1,8 @@
 //! Requests of the caller's own making.
 
 use rocketmq_sync::mini_broker::Fault;
-use rocketmq_sync::wire::header::GetRouteInfoRequest;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::header::GetRouteInfoRequest;
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Client, ErrorKind};
 
 use crate::{PATIENCE, TOPIC, mini};

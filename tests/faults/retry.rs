@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, RequestRecord};
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
     ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer, PushConsumerBuilder,
 };
@@ -30,11 +30,11 @@ fn retry_06_a_failed_message_goes_back_by_one_request() {
     let first = next(&deliveries);
     assert!(mini.wait_for_requests(SEND_BACK, 1, PATIENCE));
     mini.advance(UNTIL_DUE);
-    assert_eq!(next(&deliveries).reconsume_times, 1);
+    assert_eq!(next(&deliveries).reconsume_times(), 1);
     let [request] = &mini.requests_of(SEND_BACK)[..] else { panic!("one request") };
     for (field, value) in [
         ("group", GROUP),
-        ("offset", &*first.commit_log_offset.to_string()),
+        ("offset", &*first.commit_log_offset().to_string()),
         ("delayLevel", "0"),
         ("originMsgId", &*first.msg_id()),
         ("originTopic", TOPIC),
@@ -73,7 +73,7 @@ fn retry_06_the_retry_queue_of_a_broker_that_tells_its_name_server_late_is_found
     assert!(mini.wait_for_requests(SEND_BACK, 1, PATIENCE));
     eventually("the other queue is taken", || consumer.queues().contains(&retry_queue("broker-b")));
     mini.advance(UNTIL_DUE);
-    assert_eq!(next(&deliveries).reconsume_times, 1);
+    assert_eq!(next(&deliveries).reconsume_times(), 1);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn retry_06_a_message_that_is_not_taken_back_is_published_to_the_retry_topic() {
             await_published(&mini, times);
             mini.advance(UNTIL_DUE);
             let again = next(&deliveries);
-            assert_eq!(again.reconsume_times, i32::try_from(times).unwrap(), "{name}");
+            assert_eq!(again.reconsume_times(), i32::try_from(times).unwrap(), "{name}");
             assert_eq!((again.topic(), again.body(), again.msg_id()), (TOPIC, first.body(), first.msg_id()), "{name}");
             assert_eq!((again.tag(), again.keys(), again.property("colour")), (Some("A"), Some("42"), Some("blue")));
         }
@@ -120,7 +120,7 @@ fn retry_06_a_message_of_a_broker_that_is_gone_is_published_on_another() {
     let (delivered, deliveries) = unbounded();
     let _consumer = builder(&mini)
         .each(move |message: &MessageExt| {
-            if message.reconsume_times == 0 {
+            if message.reconsume_times() == 0 {
                 let _ = begun.send(());
                 let _ = released.recv();
                 return Err("its broker is gone meanwhile");
@@ -137,7 +137,7 @@ fn retry_06_a_message_of_a_broker_that_is_gone_is_published_on_another() {
     await_published(&mini, 1);
     mini.advance(UNTIL_DUE);
     let again = next(&deliveries);
-    assert_eq!((&*again.broker_name, again.reconsume_times), ("broker-b", 1));
+    assert_eq!((again.broker_name(), again.reconsume_times()), ("broker-b", 1));
     assert_eq!(mini.request_count(SEND_BACK), 0);
 }
 
@@ -154,7 +154,7 @@ fn retry_06_a_message_that_no_broker_takes_is_consumed_here_again_and_no_offset_
             move |message: &MessageExt| {
                 let _ = delivered.send((message.clone(), mini.committed_offset(GROUP, &queue)));
                 let is_first = mini.fault_hits(not_stored) == 0;
-                if is_first && message.queue_offset == 0 { Err("not yet") } else { Ok(()) }
+                if is_first && message.queue_offset() == 0 { Err("not yet") } else { Ok(()) }
             }
         })
         .start()
@@ -165,8 +165,8 @@ fn retry_06_a_message_that_no_broker_takes_is_consumed_here_again_and_no_offset_
     let mut of_first = Vec::new();
     while of_first.len() < 2 {
         let (message, committed) = deliveries.recv_timeout(PATIENCE).expect("a delivery");
-        if message.queue_offset == 0 {
-            of_first.push((message.reconsume_times, committed.unwrap_or(0)));
+        if message.queue_offset() == 0 {
+            of_first.push((message.reconsume_times(), committed.unwrap_or(0)));
         }
     }
     assert_eq!(
@@ -197,7 +197,7 @@ fn failing(
     let (delivered, deliveries) = unbounded();
     let listener = move |message: &MessageExt| {
         let _ = delivered.send(message.clone());
-        if message.reconsume_times < times { Err("as the test wants it") } else { Ok(()) }
+        if message.reconsume_times() < times { Err("as the test wants it") } else { Ok(()) }
     };
     (options(builder(mini)).each(listener).start().unwrap(), deliveries)
 }

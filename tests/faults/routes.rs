@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::unbounded;
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-use rocketmq_sync::wire::header::GetRouteInfoRequest;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::header::GetRouteInfoRequest;
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer};
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer};
@@ -181,5 +181,5 @@ fn a_send_whose_known_brokers_have_all_failed_finds_the_one_that_is_back() {
     producer.send(&message()).expect_err("no broker is there");
     mini.start_broker("broker-a").unwrap();
     let receipt = producer.send(&message()).unwrap();
-    assert_eq!(&*receipt.queue.broker_name, "broker-a");
+    assert_eq!(receipt.queue.broker_name(), "broker-a");
 }

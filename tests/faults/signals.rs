@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::LevelFilter;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{setsockopt, sockopt};
-use rocketmq_sync::wire::{FrameDecoder, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{FrameDecoder, RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Client, Result};
 
 use crate::alone::{alone, hear_log};

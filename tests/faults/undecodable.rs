@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     Client, ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
 };
@@ -87,7 +87,7 @@ fn a_message_that_cannot_be_decoded_goes_back_to_its_broker_and_its_neighbours_a
         assert_eq!(bodies(&deliveries, 2), ["one", "zzz"], "{what}");
         assert!(mini.wait_for_requests(SEND_BACK, 1, PATIENCE), "{what}");
         assert!(mini.fault_hits(damaged) > 0, "{what}");
-        let second = mini.messages(TOPIC).remove(1).commit_log_offset.to_string();
+        let second = mini.messages(TOPIC).remove(1).commit_log_offset().to_string();
         assert_eq!(mini.requests_of(SEND_BACK)[0].fields.get("offset"), Some(&*second), "{what}");
         assert!(mini.wait_for_committed_offset(GROUP, &queue(), 3, PATIENCE), "{what}");
         // The broker's own copy is sound.
@@ -136,7 +136,7 @@ fn a_message_with_foreign_text_or_a_negative_length_is_consumed_as_java_shows_it
         mini.fail(RequestCode::PULL_MESSAGE, damage("two!", place, bytes).topic(TOPIC));
         let (consumer, deliveries) = consumer(&mini, FilterExpression::all(), 5);
         let mut received: Vec<_> = (0..3).map(|_| deliveries.recv_timeout(PATIENCE).expect(what)).collect();
-        received.sort_by_key(|message| message.queue_offset);
+        received.sort_by_key(|message| message.queue_offset());
         assert_eq!((&received[1].body()[..], received[1].tag()), (&b"two!"[..], tag), "{what}");
         assert!(mini.wait_for_committed_offset(GROUP, &queue(), 3, PATIENCE), "{what}");
         assert!(consumer.shutdown(PATIENCE).is_clean(), "{what}");

@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::LevelFilter;
 use parking_lot::Mutex;
 use rocketmq_sync::mini_broker::MiniBroker;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode};
 use rocketmq_sync::{
     Client, Completions, ConsumeFromWhere, ErrorKind, FilterExpression, MessageExt, Producer, PushConsumer, Resolve,
     Result, StdThreads, ThreadBody, ThreadJoin, ThreadSpec, ThreadStarter,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rocketmq_sync::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
 use serde_json::Value;
 
 use super::raw::{self, fields};

@@ -210,13 +210,13 @@ pub(crate) fn cc_17_a_message_for_later_comes_again_with_a_higher_count(cluster:
         .subscribe(&topic, FilterExpression::all())
         .concurrently(move |messages: &[MessageExt], _: &mut ConsumeContext| {
             messages.iter().for_each(|message| seen.add("consumer", message));
-            let is_first = messages.iter().any(|message| message.reconsume_times == 0);
+            let is_first = messages.iter().any(|message| message.reconsume_times() == 0);
             if is_first { ConsumeStatus::RetryLater } else { ConsumeStatus::Success }
         })
         .start()
         .expect("a consumer");
     send(&producer(cluster), &Message::new(&*topic, "again"));
-    let times: Vec<_> = deliveries.await_times("again", 2).iter().map(|message| message.reconsume_times).collect();
+    let times: Vec<_> = deliveries.await_times("again", 2).iter().map(|message| message.reconsume_times()).collect();
     assert_eq!(times, [0, 1]);
     end([consumer]);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{
     ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer, PushConsumerBuilder,
 };
@@ -101,7 +101,7 @@ fn failed_messages_stay_while(cluster: &dyn Cluster, effect: fn() -> Effect) {
     // All that is well is consumed and committed meanwhile, up to the first that is not.
     eventually("the others are consumed", || seen.lock().consumed.len() >= 90);
     for (queue, offset) in seen.lock().first_failed.clone() {
-        let committed = cluster.committed_offset(&queue.broker_name, &group, &topic, queue.queue_id).unwrap_or(0);
+        let committed = cluster.committed_offset(queue.broker_name(), &group, &topic, queue.queue_id()).unwrap_or(0);
         assert!(committed <= offset, "{committed} passes the failed message at {offset} of {queue}");
     }
     drop(faults);
@@ -130,9 +130,9 @@ impl Seen {
         *times += 1;
         if body.ends_with('0') && *times < 3 {
             // A retried message comes from the retry topic's queue, and tells its own topic.
-            if message.reconsume_times == 0 {
-                let first = self.first_failed.entry(message.message_queue()).or_insert(message.queue_offset);
-                *first = message.queue_offset.min(*first);
+            if message.reconsume_times() == 0 {
+                let first = self.first_failed.entry(message.message_queue()).or_insert_with(|| message.queue_offset());
+                *first = message.queue_offset().min(*first);
             }
             return Err("as the scenario wants it");
         }
@@ -250,7 +250,7 @@ pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     assert!(refused.hits() > 0);
     drop(refused);
     assert!(!report.is_clean() && report.listeners_running == 0, "{report:?}");
-    assert!(report.offsets_not_stored.iter().all(|queue| *queue.topic == *topic), "{report:?}");
+    assert!(report.offsets_not_stored.iter().all(|queue| *queue.topic() == *topic), "{report:?}");
     assert!(!report.offsets_not_stored.is_empty(), "{report:?}");
     // An offset that rode on a pull may be stored all the same; as long as the pull is held, nobody here knows.
     let left = second.len() - (committed(cluster, &group, &topic) - first.len());
@@ -279,7 +279,7 @@ pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn
                 match text(message).as_str() {
                     "hangs" => drop(released.recv()),
                     "dawdles" => thread::park_timeout(dawdle),
-                    "panics" if message.reconsume_times == 0 => {
+                    "panics" if message.reconsume_times() == 0 => {
                         panic!("this listener panics, as its scenario wants it to")
                     }
                     _ => {}
@@ -339,5 +339,5 @@ fn committed(cluster: &dyn Cluster, group: &str, topic: &str) -> usize {
 }
 
 fn committed_in(cluster: &dyn Cluster, group: &str, queue: &MessageQueue) -> i64 {
-    cluster.committed_offset(&queue.broker_name, group, &queue.topic, queue.queue_id).unwrap_or(0)
+    cluster.committed_offset(queue.broker_name(), group, queue.topic(), queue.queue_id()).unwrap_or(0)
 }

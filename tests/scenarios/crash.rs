@@ -128,11 +128,17 @@ pub(crate) fn consume_if_asked() {
         .each(move |message: &MessageExt| {
             thread::park_timeout(Duration::from_millis(busy));
             let body = text(message);
-            if body.ends_with('7') && message.reconsume_times == 0 {
+            if body.ends_with('7') && message.reconsume_times() == 0 {
                 return Err("as the scenario wants it");
             }
-            let MessageExt { broker_name, queue_id, queue_offset, reconsume_times, .. } = message;
-            println!("{HANDLED}{broker_name} {queue_id} {queue_offset} {reconsume_times} {body}");
+            let queue = message.message_queue();
+            println!(
+                "{HANDLED}{} {} {} {} {body}",
+                queue.broker_name(),
+                queue.queue_id(),
+                message.queue_offset(),
+                message.reconsume_times()
+            );
             Ok(())
         })
         .start()

@@ -75,8 +75,8 @@ impl Deliveries {
         let repeated = all.iter().filter(|delivery| times(&text(&delivery.message)) > 1);
         repeated
             .map(|Delivery { to, message }| {
-                let (body, queue, offset) = (text(message), message.message_queue(), message.queue_offset);
-                format!("{body} to {to} from {queue} at {offset}, delivered {} times before", message.reconsume_times)
+                let (body, queue, offset) = (text(message), message.message_queue(), message.queue_offset());
+                format!("{body} to {to} from {queue} at {offset}, delivered {} times before", message.reconsume_times())
             })
             .collect()
     }
@@ -152,7 +152,7 @@ pub(crate) fn send(producer: &Producer, message: &Message) -> SendResult {
 /// The queues of `topic` that a consumer pulls from.
 pub(crate) fn queues_of(consumer: &PushConsumer, topic: &str) -> Vec<MessageQueue> {
     let mut queues = consumer.queues();
-    queues.retain(|queue| *queue.topic == *topic);
+    queues.retain(|queue| *queue.topic() == *topic);
     queues
 }
 

@@ -139,7 +139,7 @@ fn exactly_these_come(cluster: &dyn Cluster, tagged: &[(&str, &str)], cases: &[(
     let end_of_queue = i64::try_from(tagged.len()).expect("a number of messages");
     for (group, consumer) in consumers {
         eventually("the group is at the end of the queue", || {
-            cluster.committed_offset(&queue.broker_name, &group, &topic, 0) == Some(end_of_queue)
+            cluster.committed_offset(queue.broker_name(), &group, &topic, 0) == Some(end_of_queue)
         });
         end([consumer]);
     }
@@ -151,7 +151,7 @@ fn exactly_these_come(cluster: &dyn Cluster, tagged: &[(&str, &str)], cases: &[(
 }
 
 fn send_tagged(producer: &Producer, queue: &MessageQueue, body: &str, tag: &str) {
-    let message = Message::new(queue.topic.clone(), body.to_owned());
+    let message = Message::new(queue.topic(), body.to_owned());
     let message = if tag.is_empty() { message } else { message.with_tag(tag) };
     producer.send_to(&message, queue).expect("stored");
 }

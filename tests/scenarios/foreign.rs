@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rocketmq_sync::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{ExtFields, RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Client, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer};
 
 use super::deliveries::{Deliveries, end, member, set};
@@ -113,7 +113,7 @@ pub(crate) fn a_received_message_is_sent_on_as_a_new_one(cluster: &dyn Cluster) 
     let (forwarder, to) = (Arc::clone(&producer), archive.clone());
     let forward = member(cluster, &group).subscribe(&topic, FilterExpression::all());
     let forward = forward.each(move |message: &MessageExt| {
-        if message.reconsume_times == 0 {
+        if message.reconsume_times() == 0 {
             return Err("not yet".to_owned());
         }
         forwarder.send(&message.to_message(to.as_str())).map(drop).map_err(|error| error.to_string())
@@ -124,8 +124,11 @@ pub(crate) fn a_received_message_is_sent_on_as_a_new_one(cluster: &dyn Cluster) 
     let body = "x".repeat(10_000);
     let copy = deliveries.await_times(&body, 1).remove(0);
     end([forward, reader]);
-    assert_eq!((copy.topic(), copy.tag(), copy.keys(), copy.message.flag()), (&*archive, Some("A"), Some("k1 k2"), 7));
-    assert_eq!((copy.property("colour"), copy.reconsume_times), (Some("blue"), 0));
+    assert_eq!(
+        (copy.topic(), copy.tag(), copy.keys(), copy.message().flag()),
+        (&*archive, Some("A"), Some("k1 k2"), 7)
+    );
+    assert_eq!((copy.property("colour"), copy.reconsume_times()), (Some("blue"), 0));
     assert_ne!(copy.msg_id(), sent.msg_id.as_str());
     for left_behind in
         ["RETRY_TOPIC", "ORIGIN_MESSAGE_ID", "RECONSUME_TIME", "MAX_RECONSUME_TIMES", "DELAY", "REAL_TOPIC"]

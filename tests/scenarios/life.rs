@@ -34,9 +34,10 @@ pub(crate) fn life_01_ten_messages_to_each_of_24_queues_are_consumed(cluster: &d
     }
     let received = inbox.await_all(&bodies(&messages));
     assert!(received.values().all(|message| message.property("POP_CK").is_none()));
-    for MessageQueue { broker_name, queue_id, .. } in &queues {
-        assert_eq!(cluster.max_offset(broker_name, &topic, *queue_id), 10);
-        assert_eq!(cluster.committed_offset(broker_name, &group, &topic, *queue_id), Some(10));
+    for queue in &queues {
+        let (broker_name, queue_id) = (queue.broker_name(), queue.queue_id());
+        assert_eq!(cluster.max_offset(broker_name, &topic, queue_id), 10);
+        assert_eq!(cluster.committed_offset(broker_name, &group, &topic, queue_id), Some(10));
     }
     assert!(producer.shutdown(PATIENCE).is_clean());
 }
@@ -179,12 +180,12 @@ pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_late
     let producer = producer(cluster).route_interval(Duration::from_millis(200)).start().expect("a producer");
     let queues = |broker: &str| {
         let queues = producer.queues(&topic).unwrap_or_default();
-        queues.into_iter().filter(|queue| *queue.broker_name == *broker).count()
+        queues.into_iter().filter(|queue| *queue.broker_name() == *broker).count()
     };
     eventually("the live broker's queues", || queues(&live.name) == 3);
     assert_eq!(queues(&down.name), 0);
     let receipt = producer.send(&Message::new(topic.as_str(), "to the live one")).expect("stored");
-    assert_eq!(*receipt.queue.broker_name, *live.name);
+    assert_eq!(*receipt.queue.broker_name(), *live.name);
 
     cluster.restart_broker(&down.name);
     cluster.create_topic(&topic, 4);

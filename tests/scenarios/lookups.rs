@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, ErrorKind, Message, MessageQueue, Producer, ProducerBuilder, Resolve};
 
 use super::proxy::{Effect, Fault, Link, Mode, Proxy};
@@ -196,7 +196,7 @@ pub(crate) fn a_departing_broker_fails_no_send_and_gets_its_share_of_first_attem
     let gone = sends().meet(Effect::Refuse(ResponseCode::GO_AWAY, "the broker is shutting down"));
     for _ in 0..100 {
         let receipt = send(&producer, &topic).expect("the other broker takes it");
-        assert_ne!(&*receipt.queue.broker_name, VICTIM);
+        assert_ne!(receipt.queue.broker_name(), VICTIM);
     }
     let hits = gone.hits();
     assert!((1..=60).contains(&hits), "{hits} of 100 sends began at the broker that departs");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Producer, PushConsumer};
 use serde_json::{Value, json};
 
@@ -222,7 +222,7 @@ pub(crate) fn queues_that_come_and_go_cost_no_message(cluster: &dyn Cluster) {
         // The broker goes on to store what is sent to it; producers look elsewhere once they know.
         change(VICTIM, 4, 4, 4);
         eventually("the producer knows", || {
-            scene.producer.queues(topic).is_ok_and(|queues| queues.iter().all(|queue| *queue.broker_name != *VICTIM))
+            scene.producer.queues(topic).is_ok_and(|queues| queues.iter().all(|queue| *queue.broker_name() != *VICTIM))
         });
         let before = outcomes.stored();
         eventually("the storm goes on elsewhere", || outcomes.stored() >= before + 50);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageQueue, Producer, PushConsumer};
 
 use super::deliveries::{Deliveries, PATIENCE, end, member, producer};
@@ -111,7 +111,7 @@ impl<'a> Scene<'a> {
     fn send(&self, prefix: &str, count: usize) -> BTreeSet<String> {
         let bodies: BTreeSet<_> = (0..count).map(|number| format!("{prefix} {number}")).collect();
         for number in 0..count {
-            let message = Message::new(self.queue.topic.clone(), format!("{prefix} {number}"));
+            let message = Message::new(self.queue.topic(), format!("{prefix} {number}"));
             self.producer.send_to(&message, &self.queue).expect("stored");
         }
         bodies
@@ -122,7 +122,7 @@ impl<'a> Scene<'a> {
         let deliveries = Deliveries::default();
         let consumer = member(self.cluster, &self.group)
             .consume_from(from)
-            .subscribe(&*self.queue.topic, FilterExpression::all())
+            .subscribe(self.queue.topic(), FilterExpression::all())
             .each(deliveries.taker("consumer"))
             .start()
             .expect("a consumer");
@@ -131,25 +131,25 @@ impl<'a> Scene<'a> {
     }
 
     fn committed(&self) -> Option<i64> {
-        let MessageQueue { topic, broker_name, queue_id } = &self.queue;
-        self.cluster.committed_offset(broker_name, &self.group, topic, *queue_id)
+        let queue = &self.queue;
+        self.cluster.committed_offset(queue.broker_name(), &self.group, queue.topic(), queue.queue_id())
     }
 
     fn commit(&self, offset: i64) {
         self.cluster.create_group(&self.group);
         let header = [
             ("consumerGroup", &*self.group),
-            ("topic", &*self.queue.topic),
+            ("topic", self.queue.topic()),
             ("queueId", "0"),
             ("commitOffset", &offset.to_string()),
         ];
-        let response = self.cluster.ask_broker(&self.queue.broker_name, RequestCode::UPDATE_CONSUMER_OFFSET, &header);
+        let response = self.cluster.ask_broker(self.queue.broker_name(), RequestCode::UPDATE_CONSUMER_OFFSET, &header);
         assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");
     }
 
     /// Whether the broker takes a group that has consumed nothing of a young queue for one that is at its beginning.
     fn is_young_queue_begun(&self, cluster: &dyn Cluster) -> bool {
-        let topic = &self.queue.topic;
-        cluster.committed_offset(&self.queue.broker_name, &unique("nobody"), topic, 0) == Some(0)
+        let topic = self.queue.topic();
+        cluster.committed_offset(self.queue.broker_name(), &unique("nobody"), topic, 0) == Some(0)
     }
 }

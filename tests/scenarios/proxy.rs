@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 
 use self::carrier::Carrier;
 use super::scene::Dice;

@@ -41,7 +41,7 @@ impl Watched {
             .consume_from(ConsumeFromWhere::First)
             .each(move |message: &MessageExt| {
                 let body = String::from_utf8_lossy(message.body()).into_owned();
-                if body.starts_with('!') && message.reconsume_times == 0 {
+                if body.starts_with('!') && message.reconsume_times() == 0 {
                     return Err("as the scenario wants it");
                 }
                 told.send(body).map_err(|_| "the scenario is over")

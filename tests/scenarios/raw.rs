@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rocketmq_sync::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand};
+use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand};
 
 /// A server that says nothing for so long will not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);

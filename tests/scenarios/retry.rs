@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{
     ConsumeContext, ConsumeStatus, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer,
     PushConsumerBuilder, RetryDelay,
@@ -25,11 +25,11 @@ pub(crate) fn retry_01_the_first_two_retries_wait_for_their_levels(cluster: &dyn
     let builder = member(cluster, &unique("G")).route_interval(NEVER).rebalance_interval(NEVER);
     let consumer = failing(builder.heartbeat_interval(NEVER), &topic, &deliveries, 2);
     send(&producer(cluster), &Message::new(&*topic, "fails twice"));
-    let stored: Vec<_> =
-        deliveries.await_times("fails twice", 3).iter().map(|message| message.store_timestamp).collect();
+    let stored: Vec<_> = deliveries.await_times("fails twice", 3).iter().map(|message| message.stored_at()).collect();
+    let gap = |earlier: usize| stored[earlier + 1].duration_since(stored[earlier]).unwrap_or_default();
     // By the broker's clock; a real one looks at what is due every 100 ms.
-    assert!(stored[1] - stored[0] >= 900, "{stored:?}");
-    assert!(stored[2] - stored[1] >= 2900, "{stored:?}");
+    assert!(gap(0) >= Duration::from_millis(900), "{stored:?}");
+    assert!(gap(1) >= Duration::from_millis(2900), "{stored:?}");
     end([consumer]);
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn retry_03_a_panic_and_an_error_lead_to_a_retry(cluster: &dyn Cluste
         .subscribe(&topic, FilterExpression::all())
         .each(move |message: &MessageExt| {
             seen.add("consumer", message);
-            match (text(message).as_str(), message.reconsume_times) {
+            match (text(message).as_str(), message.reconsume_times()) {
                 ("panics", 0) => panic!("this listener panics, as its scenario wants it to"),
                 ("errs", 0) => Err("an error"),
                 _ => Ok(()),
@@ -100,7 +100,7 @@ pub(crate) fn retry_03_a_panic_and_an_error_lead_to_a_retry(cluster: &dyn Cluste
         send(&producer, &Message::new(&*topic, body));
     }
     for body in ["panics", "errs"] {
-        let times: Vec<_> = deliveries.await_times(body, 2).iter().map(|message| message.reconsume_times).collect();
+        let times: Vec<_> = deliveries.await_times(body, 2).iter().map(|message| message.reconsume_times()).collect();
         assert_eq!(times, [0, 1], "{body}");
     }
     deliveries.await_bodies(&set(&["is fine"]));
@@ -118,7 +118,7 @@ pub(crate) fn retry_04_a_message_succeeds_at_its_third_delivery(cluster: &dyn Cl
     let sent = send(&producer(cluster), &message);
     let seen = deliveries.await_times("third time lucky", 3);
     for (times, delivery) in (0..).zip(&seen) {
-        assert_eq!(delivery.reconsume_times, times);
+        assert_eq!(delivery.reconsume_times(), times);
         assert_eq!(delivery.topic(), topic);
         assert_eq!(delivery.msg_id(), sent.msg_id);
         assert_eq!(
@@ -171,7 +171,7 @@ pub(crate) fn retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one
     eventually("the message that waits is in the retry topic", || gone_back() == 1);
     assert_eq!(cluster.committed_offset(broker, &group, &topic, 0).unwrap_or(0), 0, "past a running message");
     drop(release);
-    let times: Vec<_> = deliveries.await_times("waits", 1).iter().map(|message| message.reconsume_times).collect();
+    let times: Vec<_> = deliveries.await_times("waits", 1).iter().map(|message| message.reconsume_times()).collect();
     assert_eq!(times, [1]);
     eventually("both are committed", || cluster.committed_offset(broker, &group, &topic, 0) == Some(2));
     end([consumer]);
@@ -189,7 +189,7 @@ pub(crate) fn retry_10_the_seventeenth_failure_makes_one_dead_letter(cluster: &d
     deliveries.await_times("hopeless", 17);
     let dead = await_dead_letter(cluster, &group);
     end([consumer]);
-    let times: Vec<_> = deliveries.of("hopeless").iter().map(|message| message.reconsume_times).collect();
+    let times: Vec<_> = deliveries.of("hopeless").iter().map(|message| message.reconsume_times()).collect();
     assert_eq!((text(&dead), dead.property("colour")), ("hopeless".to_owned(), Some("blue")));
     assert_eq!(dead.property("RETRY_TOPIC"), Some(&*topic));
     assert_eq!(dead.property("ORIGIN_MESSAGE_ID"), Some(&*receipt.offset_msg_id));
@@ -215,7 +215,7 @@ pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dy
             messages.iter().for_each(|message| seen.add("consumer", message));
             context.retry_delay = match messages {
                 [message] if text(message) == "hopeless" => RetryDelay::DeadLetter,
-                [message] if message.reconsume_times == 0 => RetryDelay::Level(4),
+                [message] if message.reconsume_times() == 0 => RetryDelay::Level(4),
                 _ => return ConsumeStatus::Success,
             };
             ConsumeStatus::RetryLater
@@ -227,8 +227,9 @@ pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dy
         send(&producer, &Message::new(&*topic, body));
     }
     assert_eq!(text(&await_dead_letter(cluster, &group)), "hopeless");
-    let stored: Vec<_> = deliveries.await_times("later", 2).iter().map(|message| message.store_timestamp).collect();
-    assert!(stored[1] - stored[0] >= 2900, "{stored:?}");
+    let stored: Vec<_> = deliveries.await_times("later", 2).iter().map(|message| message.stored_at()).collect();
+    let gap = stored[1].duration_since(stored[0]).unwrap_or_default();
+    assert!(gap >= Duration::from_millis(2900), "{stored:?}");
     end([consumer]);
     assert_eq!(deliveries.of("hopeless").len(), 1);
 }
@@ -245,7 +246,7 @@ pub(crate) fn the_unacknowledged_rest_of_a_batch_comes_again(cluster: &dyn Clust
         .subscribe(&topic, FilterExpression::all())
         .concurrently(move |messages: &[MessageExt], context: &mut ConsumeContext| {
             messages.iter().for_each(|message| seen.add("consumer", message));
-            let is_third = |message: &MessageExt| text(message) == "body 3" && message.reconsume_times == 0;
+            let is_third = |message: &MessageExt| text(message) == "body 3" && message.reconsume_times() == 0;
             if let Some(consumed) = messages.iter().position(is_third) {
                 context.acknowledge_first(consumed);
                 messages[consumed..].iter().for_each(|message| failing.add("consumer", message));
@@ -277,7 +278,7 @@ pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(clust
         .subscribe(&topic, FilterExpression::all())
         .each(move |message: &MessageExt| {
             seen.add("consumer", message);
-            match (text(message).as_str(), message.reconsume_times) {
+            match (text(message).as_str(), message.reconsume_times()) {
                 ("body 2", 0) => Err("not yet"),
                 ("body 5", 0) => panic!("this listener panics, as its scenario wants it to"),
                 _ => Ok(()),
@@ -292,7 +293,7 @@ pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(clust
     }
     end([consumer]);
     for body in &bodies {
-        let times: Vec<_> = deliveries.of(body).iter().map(|message| message.reconsume_times).collect();
+        let times: Vec<_> = deliveries.of(body).iter().map(|message| message.reconsume_times()).collect();
         assert_eq!(times, if fail.contains(body) { vec![0, 1] } else { vec![0] }, "{body}");
     }
 }
@@ -344,7 +345,7 @@ fn failing(builder: PushConsumerBuilder, topic: &str, deliveries: &Deliveries, t
     let seen = deliveries.clone();
     let listener = move |message: &MessageExt| {
         seen.add("consumer", message);
-        if message.reconsume_times < times { Err("as the scenario wants it") } else { Ok(()) }
+        if message.reconsume_times() < times { Err("as the scenario wants it") } else { Ok(()) }
     };
     builder.subscribe(topic, FilterExpression::all()).each(listener).start().expect("a consumer")
 }

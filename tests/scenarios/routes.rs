@@ -84,7 +84,7 @@ impl Load {
     fn is_not_at_second(&self) {
         eventually("the producer's route leaves it out", || {
             let queues = self.producer.queues(&self.topic).expect("a route");
-            queues.iter().all(|queue| *queue.broker_name == *FIRST)
+            queues.iter().all(|queue| *queue.broker_name() == *FIRST)
         });
         let queue = MessageQueue::new(self.topic.as_str(), SECOND, 0);
         let error = self.producer.send_to(&Message::new(self.topic.as_str(), "gone"), &queue);

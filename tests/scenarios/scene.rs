@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Client, ClientBuilder, MessageQueue, Producer, PushConsumer};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use rocketmq_sync::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Codec, ErrorKind, Message, MessageQueue, SendStatus, by_hash};
 
 use super::inbox::{Inbox, bodies, numbered, producer};
@@ -132,9 +132,9 @@ pub(crate) fn send_12_properties_arrive_as_they_were_sent(cluster: &dyn Cluster)
         assert_eq!(arrived.property(name), Some(value), "{name}");
     }
     assert_eq!((arrived.tag(), arrived.keys()), (Some("标签"), Some("first 第二")));
-    assert_eq!(arrived.message.flag(), -7);
+    assert_eq!(arrived.message().flag(), -7);
     assert_eq!(arrived.msg_id(), receipt.msg_id);
-    assert_eq!((arrived.message_queue(), arrived.queue_offset), (receipt.queue, receipt.queue_offset));
+    assert_eq!((arrived.message_queue(), arrived.queue_offset()), (receipt.queue, receipt.queue_offset));
 }
 
 /// SEND-14: bodies are bytes.
@@ -301,11 +301,11 @@ pub(crate) fn the_first_message_creates_its_topic(cluster: &dyn Cluster) {
             }
         };
         let receipt = receipt.expect("stored");
-        assert_eq!(*receipt.queue.topic, *topic);
+        assert_eq!(*receipt.queue.topic(), *topic);
         // Brokers tell the name servers of a topic they have created.
         eventually("the new topic has a route", || cluster.route(&topic).is_some());
         if cluster.server() == Server::Mini {
-            assert_eq!(cluster.max_offset(&receipt.queue.broker_name, &topic, receipt.queue.queue_id), 1);
+            assert_eq!(cluster.max_offset(receipt.queue.broker_name(), &topic, receipt.queue.queue_id()), 1);
         }
         Inbox::open(producer.client(), &topic).await_all(&[b"first".to_vec()]);
     }

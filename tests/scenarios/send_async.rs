@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crossbeam_channel::unbounded;
-use rocketmq_sync::wire::{RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RequestCode, ResponseCode};
 use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Producer, SendResult};
 
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
@@ -106,12 +106,12 @@ pub(crate) fn send_06_a_negative_queue_lets_the_broker_choose(cluster: &dyn Clus
     cluster.create_topic(&topic, 2);
     let broker = cluster.brokers()[1].name.as_str();
     let receipt = outcome_of_send_to(cluster, &MessageQueue::new(topic.as_str(), broker, -100)).expect("stored");
-    assert_eq!(&*receipt.queue.broker_name, broker);
-    assert!((0..2).contains(&receipt.queue.queue_id), "{receipt:?}");
+    assert_eq!(receipt.queue.broker_name(), broker);
+    assert!((0..2).contains(&receipt.queue.queue_id()), "{receipt:?}");
     eventually("the message is in the queue that the receipt tells", || {
-        cluster.max_offset(broker, &topic, receipt.queue.queue_id) == 1
+        cluster.max_offset(broker, &topic, receipt.queue.queue_id()) == 1
     });
-    let other = 1 - receipt.queue.queue_id;
+    let other = 1 - receipt.queue.queue_id();
     assert_eq!(cluster.max_offset(broker, &topic, other), 0);
 }
 
@@ -191,7 +191,7 @@ pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_l
     assert!(hits.clone().all(|hits| hits > 0), "{:?}", hits.collect::<Vec<_>>());
     let received = inbox.await_at_least(&acknowledged);
     let mut stored: Vec<_> = received.values().collect();
-    stored.sort_by_key(|message| message.queue_offset);
+    stored.sort_by_key(|message| message.queue_offset());
     let bodies: Vec<_> = stored.iter().map(|message| message.body()).collect();
     assert!(bodies.is_sorted(), "stored out of order");
     println!("{} of {MESSAGES} acknowledged, {} stored, in order", acknowledged.len(), bodies.len());
@@ -201,7 +201,7 @@ pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_l
 fn outcome_of_send_to(cluster: &dyn Cluster, queue: &MessageQueue) -> rocketmq_sync::Result<SendResult> {
     let producer = producer(cluster).start().expect("a producer");
     let (told, outcome) = unbounded();
-    let message = Message::new(queue.topic.clone(), "body");
+    let message = Message::new(queue.topic(), "body");
     producer.send_async_to(message, queue, move |result| drop(told.send(result))).expect("accepted");
     outcome.recv_timeout(PATIENCE).expect("an outcome")
 }
@@ -228,7 +228,7 @@ fn to_one_queue_of_each_broker(cluster: &dyn Cluster, send: impl Fn(&Producer, M
     for (broker, part) in cluster.brokers().iter().zip(messages.chunks(20)) {
         for message in part {
             let arrived = &received[&message.body()[..]];
-            assert_eq!((&*arrived.broker_name, arrived.queue_id), (broker.name.as_str(), 0));
+            assert_eq!((arrived.broker_name(), arrived.queue_id()), (broker.name.as_str(), 0));
         }
     }
 }

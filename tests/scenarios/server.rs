@@ -1,6 +1,6 @@
 //! What every other scenario rests on: routes, stored messages, a broker that dies and returns. Without the client.
 
-use rocketmq_sync::wire::{RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 
 use super::raw::{self, fields};
 use super::{Cluster, Server, eventually, unique};

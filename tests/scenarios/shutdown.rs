@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::unversioned::wire::RequestCode;
 use rocketmq_sync::{ConsumerReport, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer};
 
 use super::deliveries::{self, PATIENCE, member, send_all};
@@ -188,7 +188,7 @@ impl Life {
 
     fn take(&self, message: &MessageExt) -> Result<(), &'static str> {
         self.late.fetch_add(usize::from(self.has_ended.load(Ordering::SeqCst)), Ordering::SeqCst);
-        if self.ends_in_listener && message.queue_offset >= 3 {
+        if self.ends_in_listener && message.queue_offset() >= 3 {
             let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) else { return Err("not yet") };
             if !consumer.shutdown(PATIENCE).only_begun {
                 return Err("a listener cannot wait for itself");
@@ -196,7 +196,7 @@ impl Life {
             self.ended_in_listener.store(true, Ordering::SeqCst);
         }
         thread::park_timeout(Duration::from_millis(1));
-        self.handled.lock().entry(message.message_queue()).or_default().insert(message.queue_offset);
+        self.handled.lock().entry(message.message_queue()).or_default().insert(message.queue_offset());
         Ok(())
     }
 }

@@ -132,7 +132,7 @@ fn assert_offsets_end(cluster: &dyn Cluster, group: &str, topic: &str) {
 /// Waits until the consumer has every queue of the topic.
 pub(crate) fn await_all_queues(cluster: &dyn Cluster, consumer: &PushConsumer, topic: &str) {
     eventually("the consumer has all its queues", || {
-        consumer.queues().iter().filter(|queue| *queue.topic == *topic).count() == queues_of(cluster).len()
+        consumer.queues().iter().filter(|queue| *queue.topic() == *topic).count() == queues_of(cluster).len()
     });
 }
 
@@ -291,7 +291,7 @@ impl Outcomes {
         let send = sends.get_mut(usize::try_from(number).unwrap()).expect("a send that was begun");
         assert_eq!(send.verdict, Verdict::Open, "message {number} has two outcomes");
         match result {
-            Ok(stored) => *send = Send { verdict: Verdict::Stored, broker: Some(stored.queue.broker_name) },
+            Ok(stored) => *send = Send { verdict: Verdict::Stored, broker: Some(stored.queue.broker_name().into()) },
             Err(error) => {
                 // What a peer says may be garbage.
                 assert!(error.is_retryable() || error.kind() == ErrorKind::Protocol, "{error}");
@@ -379,8 +379,11 @@ impl Consumed {
             let _open = gate.opened.wait_timeout_while(gate.is_open.lock().unwrap(), PATIENCE, is_closed).unwrap();
         }
         let body = String::from_utf8_lossy(message.body()).into_owned();
-        let place =
-            Place { broker: message.broker_name.to_string(), queue: message.queue_id, offset: message.queue_offset };
+        let place = Place {
+            broker: message.broker_name().to_string(),
+            queue: message.queue_id(),
+            offset: message.queue_offset(),
+        };
         *self.places.lock().unwrap().entry(place).or_default() += 1;
         *self.bodies.lock().unwrap().entry(body).or_default() += 1;
         Ok(())

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rocketmq_sync::wire::{HeaderEncoding, RemotingCommand};
+use rocketmq_sync::unversioned::wire::{HeaderEncoding, RemotingCommand};
 use serde_json::{Map, Value, json};
 
 use super::raw::Connection;

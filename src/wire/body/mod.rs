@@ -76,7 +76,7 @@ pub(super) mod tests {
     macro_rules! bodies {
         ($($body:ident)+) => {
             /// Every body by its name, and what reads it and writes it again.
-            pub(in crate::wire) const BODIES: &[(&str, fn(&[u8]) -> Result<Vec<u8>, Error>)] =
+            pub(crate) const BODIES: &[(&str, fn(&[u8]) -> Result<Vec<u8>, Error>)] =
                 &[$((stringify!($body), |json| encode("body", &decode::<$body>("body", json)?))),+];
         };
     }
@@ -91,14 +91,14 @@ pub(super) mod tests {
 
     /// What the classes of 4.9.7 and 5.5.0 write when each of their fields has a value.
     #[derive(Deserialize)]
-    pub(in crate::wire) struct Sample {
+    pub(crate) struct Sample {
         java: String,
         version: String,
         body: String,
-        pub(in crate::wire) json: String,
+        pub(crate) json: String,
     }
 
-    pub(in crate::wire) fn samples() -> Vec<Sample> {
+    pub(crate) fn samples() -> Vec<Sample> {
         serde_json::from_str(include_str!("../../../tests/data/bodies.json")).unwrap()
     }
 

@@ -171,13 +171,13 @@ pub(super) mod tests {
     use super::*;
 
     /// A header that can be tested without knowing it.
-    pub(in crate::wire) struct Entry {
-        pub(in crate::wire) name: &'static str,
+    pub(crate) struct Entry {
+        pub(crate) name: &'static str,
         /// Reads it and writes it again.
-        pub(in crate::wire) rewritten: fn(&ExtFields) -> Result<ExtFields, Error>,
+        pub(crate) rewritten: fn(&ExtFields) -> Result<ExtFields, Error>,
     }
 
-    pub(in crate::wire) const TABLES: [&[Entry]; 6] = [ADMIN, GROUP, INHERITED, POP, PULL, SEND];
+    pub(crate) const TABLES: [&[Entry]; 6] = [ADMIN, GROUP, INHERITED, POP, PULL, SEND];
 
     /// What the classes of the Java client, 4.9.7 and 5.5.0, say of a header.
     #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use rocketmq_sync::wire::{FrameDecoder, RemotingCommand};
+use rocketmq_sync::unversioned::wire::{FrameDecoder, RemotingCommand};
 
 use super::{Act, Effect, Mode, Rule, Shared, WAKE};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rocketmq_sync::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
+use rocketmq_sync::unversioned::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
 
 use super::super::raw::{fields, topic_settings};
 use super::super::{Cluster, eventually};

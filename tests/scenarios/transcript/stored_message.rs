@@ -1,6 +1,6 @@
 //! Stored messages as they stand in answers, taken apart by a few lines that share nothing with the client.
 
-use rocketmq_sync::wire::RequestCode;
+use rocketmq_sync::unversioned::wire::RequestCode;
 use serde_json::{Value, json};
 
 use super::{OWN_IDS, short_text};
