@@ -66,9 +66,12 @@ const PURE: &[&str] = &[
     "consumer/assign/rebalance.rs",
     "consumer/deliver/retry.rs",
     "consumer/offset/store.rs",
+    "consumer/pull/event.rs",
     "consumer/pull/process_queue.rs",
+    "consumer/pull/row.rs",
     "consumer/pull/stray.rs",
     "consumer/pull/table.rs",
+    "consumer/start.rs",
 ];
 
 /// Where the clock on the wall is looked at, which may be moved at any moment, and what for. All waiting goes by the

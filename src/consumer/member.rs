@@ -29,7 +29,7 @@ use crate::consumer::deliver::retry::RetryLimit;
 use crate::consumer::offset::driver::{OffsetDriver, Window};
 use crate::consumer::pull::process_queue::FlowLimits;
 use crate::consumer::pull::service::PullEvent;
-use crate::consumer::pull::table::ConsumeFromWhere;
+use crate::consumer::start::ConsumeFromWhere;
 
 /// What a push consumer was configured with.
 #[derive(Clone, Debug)]

@@ -15,9 +15,10 @@ pub(crate) mod pull;
 mod push;
 #[cfg(test)]
 mod simulation;
+pub(crate) mod start;
 
 pub use assign::allocate::AllocateStrategy;
 pub use deliver::listener::{ConcurrentListener, ConsumeContext, ConsumeStatus};
 pub use deliver::retry::RetryDelay;
-pub use pull::table::ConsumeFromWhere;
 pub use push::{ConsumerReport, FilterExpression, PushConsumer, PushConsumerBuilder};
+pub use start::ConsumeFromWhere;

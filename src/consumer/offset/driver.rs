@@ -22,8 +22,8 @@ use crate::message::MessageQueue;
 use crate::repeats::Repeats;
 
 use crate::consumer::offset::store::{Commit, OffsetStore};
+use crate::consumer::pull::event::Epoch;
 use crate::consumer::pull::process_queue::ProcessQueue;
-use crate::consumer::pull::table::Epoch;
 
 /// Progress is sent after this long, so that what a crash repeats is little; with more than [`QUEUES_AT_PACE`] queues in
 /// proportion later, so that the brokers of many queues get no more than about 160 commits a second.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::message::MessageQueue;
 
-use crate::consumer::pull::table::Epoch;
+use crate::consumer::pull::event::Epoch;
 
 /// Offsets in queues of a broker that vanished are remembered for this long.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);

@@ -1,6 +1,8 @@
 //! From a queue that is ours to messages in its window: the pull thread, the table of queues, the process queue.
 
+pub(crate) mod event;
 pub(crate) mod process_queue;
+mod row;
 pub(crate) mod service;
 pub(crate) mod stray;
 pub(crate) mod table;

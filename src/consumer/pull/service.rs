@@ -25,11 +25,10 @@ use crate::worker::{Health, Threads, Worker};
 
 use crate::consumer::member::{Consumer, Subscription};
 use crate::consumer::offset::driver::Window;
+use crate::consumer::pull::event::{Action, Answer, Epoch, Event, Failure, PullStatus, Pulled, Report, Ticket};
 use crate::consumer::pull::stray;
-use crate::consumer::pull::table::{
-    Action, Answer, Bound, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report, StartDecision,
-    Ticket,
-};
+use crate::consumer::pull::table::{Patience, QueueTable};
+use crate::consumer::start::{Bound, StartDecision, StartPolicy};
 
 /// How long a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
@@ -181,8 +180,9 @@ impl PullService {
         match event {
             PullEvent::Begin(consumer) => {
                 let retry_topic = Arc::clone(&consumer.retry_topic);
-                let table = QueueTable::new(retry_topic, consumer.options.consume_from, Patience::default());
-                let table = table.beginning(Instant::now(), wall_clock_millis());
+                let start = StartPolicy::new(retry_topic, consumer.options.consume_from);
+                let start = start.beginning(Instant::now(), wall_clock_millis());
+                let table = QueueTable::new(start, Patience::default());
                 self.tables.insert(consumer.id, Row { consumer, table });
             }
             PullEvent::Assigned { consumer, queues } => self.tell(consumer, Event::Assigned(queues)),

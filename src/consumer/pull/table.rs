@@ -8,34 +8,13 @@
 //! A window of pulled messages ([`crate::consumer::pull::process_queue`]) lives for one [`Epoch`] of its row.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::message::MessageQueue;
-use crate::wire::ResponseCode;
 
-use crate::consumer::pull::process_queue::FlowControl;
-
-/// Where a group begins in a queue for which the broker has no offset of it.
-///
-/// A group that has an offset continues there, whatever is said here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConsumeFromWhere {
-    /// At the end: what was sent before the group's first start is not consumed. Queues that the topic gets later are
-    /// read from what was stored since the start, by the clocks of this machine and of the broker. A broker may have
-    /// another view: for a queue that is young, many say the group's offset is 0 where there is none.
-    #[default]
-    Last,
-    /// At the oldest message that is left.
-    First,
-    /// At the first message stored at or after this time.
-    Timestamp(SystemTime),
-}
-
-/// Questions asked within this time after a consumer's beginning belong to it.
-const FIRST_MOMENTS: Duration = Duration::from_secs(1);
+use crate::consumer::pull::event::{Action, Epoch, Event, Ticket};
+use crate::consumer::pull::row::{QueueRow, Turn};
+use crate::consumer::start::StartPolicy;
 
 /// How long the table lets each state last.
 #[derive(Clone, Copy, Debug)]
@@ -78,204 +57,12 @@ impl Default for Patience {
     }
 }
 
-/// Names the life of one window of a queue; no two windows of a table share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Epoch(pub(crate) u64);
-
-/// Names one request sent for a row; no two requests of a table share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Ticket(u64);
-
-/// What happened.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// The rebalance gave us these queues.
-    Assigned(Vec<MessageQueue>),
-    /// The rebalance took these queues from us.
-    Revoked(Vec<MessageQueue>),
-    /// A request that an action asked for has its answer, or has none for sure.
-    Answered { queue: MessageQueue, ticket: Ticket, answer: Answer },
-    /// A pull was not sent, because the window is full.
-    WindowFull { queue: MessageQueue, ticket: Ticket, reason: FlowControl },
-    /// The window has room again, or somebody else thinks that the row should be looked at.
-    Hint { queue: MessageQueue, epoch: Epoch },
-    /// Pull nothing until further notice.
-    Paused,
-    /// Pull again.
-    Resumed,
-    /// A deadline has passed, or nothing in particular.
-    Tick,
-}
-
-/// The answer to a request for a row.
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    /// The broker has this offset for the group.
-    Stored(i64),
-    /// The broker says that it has no offset for the group.
-    NotStored,
-    /// The least or the greatest offset of the queue, or the one for a time, as it was asked.
-    Offset(i64),
-    /// A pull came back.
-    Pulled(Pulled),
-    /// No answer that tells anything.
-    Failed(Failure),
-}
-
-impl Answer {
-    /// The answer to QUERY_CONSUMER_OFFSET. Only QUERY_NOT_FOUND means that there is no offset; anything else that is not
-    /// an offset must not look like a group that has never been here, or a restarted broker would send it to the
-    /// beginning or the end of its queues.
-    pub(crate) fn to_offset_query(result: Result<i64, Failure>) -> Self {
-        match result {
-            Ok(offset) if offset >= 0 => Self::Stored(offset),
-            Ok(offset) => Self::Failed(Failure::new(None, format!("the broker says the group's offset is {offset}"))),
-            Err(failure) if failure.code == Some(ResponseCode::QUERY_NOT_FOUND) => Self::NotStored,
-            Err(failure) => Self::Failed(failure),
-        }
-    }
-
-    /// The answer to a question about the bounds of a queue, or about an offset by time.
-    pub(crate) fn to_bound_query(result: Result<i64, Failure>) -> Self {
-        match result {
-            Ok(offset) if offset >= 0 => Self::Offset(offset),
-            Ok(offset) => Self::Failed(Failure::new(None, format!("the broker says an offset is {offset}"))),
-            Err(failure) => Self::Failed(failure),
-        }
-    }
-}
-
-/// How a pull came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pulled {
-    /// What the broker says.
-    pub(crate) status: PullStatus,
-    /// Where it says the next pull begins.
-    pub(crate) next_begin_offset: i64,
-    /// The broker id to pull from next: 0 for the master.
-    pub(crate) suggested_broker_id: i64,
-    /// Whether a master answered.
-    pub(crate) from_master: bool,
-}
-
-/// What a pull found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PullStatus {
-    /// Messages; they were put into the window before the table is told, or all of them were filtered out.
-    Found,
-    /// Nothing after the offset, for as long as the broker held the pull.
-    NoNewMessage,
-    /// Messages, but none that the subscription wants.
-    NoMatchedMessage,
-    /// The offset lies outside of the queue.
-    OffsetIllegal {
-        /// Whether the remark is OFFSET_RESET: an administrator has set the group's offset (5.x).
-        reset: bool,
-    },
-}
-
-/// Why a request told nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// What the broker answered, if it did.
-    pub(crate) code: Option<ResponseCode>,
-    /// The words for people.
-    pub(crate) text: Arc<str>,
-    /// The broker cannot be reached or does not answer, which is the same for all its queues.
-    pub(crate) is_outage: bool,
-}
-
-impl Failure {
-    pub(crate) fn new(code: Option<ResponseCode>, text: impl Into<Arc<str>>) -> Self {
-        Self { code, text: text.into(), is_outage: false }
-    }
-
-    pub(crate) fn outage(text: impl Into<Arc<str>>) -> Self {
-        Self { code: None, text: text.into(), is_outage: true }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.code == Some(ResponseCode::FLOW_CONTROL)
-    }
-}
-
-/// What to do. Each of the first four ends in an [`Event::Answered`] with its ticket, if nothing gets lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Ask the queue's broker for the group's offset.
-    QueryStoredOffset { queue: MessageQueue, ticket: Ticket },
-    /// Ask the queue's *master* for a bound of the queue; never a slave, which may be behind.
-    QueryBound { queue: MessageQueue, ticket: Ticket, bound: Bound },
-    /// If the window is full, answer with [`Event::WindowFull`]; else pull, with the window's offset to commit riding on
-    /// the request when a master is asked.
-    Pull { queue: MessageQueue, ticket: Ticket, epoch: Epoch, offset: i64, broker_id: i64 },
-    /// Make a window for the queue that begins at `offset`, and let the offset store begin there.
-    OpenWindow { queue: MessageQueue, epoch: Epoch, offset: i64, decision: StartDecision },
-    /// The broker has no messages before `offset` any more: let the window pass over them, and store its offset soon.
-    MoveWindow { queue: MessageQueue, epoch: Epoch, offset: i64 },
-    /// Close the window without storing its offset, make one that begins at `offset`, and store this offset although the
-    /// group may have been further already.
-    ReplaceWindow { queue: MessageQueue, epoch: Epoch, offset: i64 },
-    /// Close the window, and store its last offset.
-    CloseWindow { queue: MessageQueue, epoch: Epoch },
-    /// Tell the user.
-    Report(Report),
-}
-
-/// An offset of a queue that only its broker knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// Of the oldest message.
-    Least,
-    /// After the newest message.
-    Greatest,
-    /// Of the first message stored at or after this time, in milliseconds since 1970.
-    AtTime(i64),
-}
-
-/// Why a queue begins where it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StartDecision {
-    /// The broker had this offset for the group.
-    Stored,
-    /// There was none; the policy, or the nature of a retry topic, asked for this bound.
-    Chosen(Bound),
-    /// It was corrected, or set by an administrator.
-    Corrected,
-}
-
-impl fmt::Display for StartDecision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stored => "the broker has this offset for the group",
-            Self::Chosen(Bound::Least) => "the group has no offset: begins with the oldest message",
-            Self::Chosen(Bound::Greatest) => "the group has no offset: begins after the newest message",
-            Self::Chosen(Bound::AtTime(_)) => "the group has no offset: begins with what was stored since a time",
-            Self::Corrected => "the offset before was outside of the queue, or was reset",
-        })
-    }
-}
-
-/// What a user should hear of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
-    /// A queue begins to be pulled.
-    Started { queue: MessageQueue, offset: i64, decision: StartDecision },
-    /// Requests for a queue fail; told for the 1st, 2nd, 4th, 8th ... time in a row, so that logs stay short.
-    Failing { queue: MessageQueue, doing: &'static str, failures: u32, failure: Failure },
-    /// They succeed again.
-    Recovered { queue: MessageQueue, failures: u32 },
-    /// The broker refused the offset `from`; the queue holds `least` to `greatest`, and pulling goes on at `to`.
-    OffsetCorrected { queue: MessageQueue, from: i64, to: i64, least: i64, greatest: i64 },
-    /// A request for a queue got neither an answer nor a failure in time and was sent again.
-    Overdue { queue: MessageQueue, doing: &'static str },
-}
-
 /// All rows of one consumer.
 #[derive(Debug)]
 pub(crate) struct QueueTable {
-    rows: BTreeMap<MessageQueue, Row>,
-    settings: Settings,
+    rows: BTreeMap<MessageQueue, QueueRow>,
+    start: StartPolicy,
+    patience: Patience,
     last_number: u64,
     /// No row's deadline is earlier; it may be earlier than all of them.
     next_deadline: Option<Instant>,
@@ -283,21 +70,9 @@ pub(crate) struct QueueTable {
 }
 
 impl QueueTable {
-    /// A table without rows. `retry_topic` is the group's own, which always begins with its oldest message.
-    pub(crate) fn new(retry_topic: Arc<str>, consume_from: ConsumeFromWhere, patience: Patience) -> Self {
-        Self {
-            rows: BTreeMap::new(),
-            settings: Settings { retry_topic, consume_from, patience, began: None },
-            last_number: 0,
-            next_deadline: None,
-            paused: false,
-        }
-    }
-
-    /// The same for a consumer that begins `now`, which other machines call `millis_since_1970`.
-    pub(crate) fn beginning(mut self, now: Instant, millis_since_1970: i64) -> Self {
-        self.settings.began = Some(Beginning { at: now, millis_since_1970 });
-        self
+    /// A table without rows.
+    pub(crate) fn new(start: StartPolicy, patience: Patience) -> Self {
+        Self { rows: BTreeMap::new(), start, patience, last_number: 0, next_deadline: None, paused: false }
     }
 
     /// Takes in what happened and appends what to do now. Whatever the event is, rows whose deadline has passed go on too.
@@ -327,9 +102,9 @@ impl QueueTable {
         }
     }
 
-    /// Whether an answer with this ticket would count: a pull's messages belong into the window only then.
+    /// True if an answer with this ticket would count: a pull's messages belong into the window only then.
     pub(crate) fn awaits(&self, queue: &MessageQueue, ticket: Ticket) -> bool {
-        self.rows.get(queue).is_some_and(|row| row.state.ticket() == Some(ticket))
+        self.rows.get(queue).is_some_and(|row| row.awaits(ticket))
     }
 
     /// When a [`Event::Tick`] is due at the latest; `None` without rows.
@@ -363,7 +138,7 @@ impl QueueTable {
             return;
         }
         self.last_number += 1;
-        self.rows.insert(queue.clone(), Row::new(Epoch(self.last_number), now));
+        self.rows.insert(queue.clone(), QueueRow::new(Epoch(self.last_number), now));
         self.with_row(queue, now, actions, |row, turn| row.ask_for_stored_offset(turn));
     }
 
@@ -381,14 +156,15 @@ impl QueueTable {
         queue: &MessageQueue,
         now: Instant,
         actions: &mut Vec<Action>,
-        step: impl FnOnce(&mut Row, &mut Turn<'_>),
+        step: impl FnOnce(&mut QueueRow, &mut Turn<'_>),
     ) {
         let Some(row) = self.rows.get_mut(queue) else { return };
         let mut turn = Turn {
             queue,
             now,
             actions,
-            settings: &self.settings,
+            start: &self.start,
+            patience: &self.patience,
             paused: self.paused,
             last_number: &mut self.last_number,
         };
@@ -396,13 +172,19 @@ impl QueueTable {
         self.next_deadline = earlier(self.next_deadline, row.deadline);
     }
 
-    fn for_each_row(&mut self, now: Instant, actions: &mut Vec<Action>, mut step: impl FnMut(&mut Row, &mut Turn<'_>)) {
+    fn for_each_row(
+        &mut self,
+        now: Instant,
+        actions: &mut Vec<Action>,
+        mut step: impl FnMut(&mut QueueRow, &mut Turn<'_>),
+    ) {
         for (queue, row) in &mut self.rows {
             let mut turn = Turn {
                 queue,
                 now,
                 actions,
-                settings: &self.settings,
+                start: &self.start,
+                patience: &self.patience,
                 paused: self.paused,
                 last_number: &mut self.last_number,
             };
@@ -416,504 +198,16 @@ fn earlier(bound: Option<Instant>, deadline: Instant) -> Option<Instant> {
     Some(bound.map_or(deadline, |bound| bound.min(deadline)))
 }
 
-#[derive(Debug)]
-struct Settings {
-    retry_topic: Arc<str>,
-    consume_from: ConsumeFromWhere,
-    patience: Patience,
-    began: Option<Beginning>,
-}
-
-/// When a consumer began, by both clocks.
-#[derive(Clone, Copy, Debug)]
-struct Beginning {
-    at: Instant,
-    millis_since_1970: i64,
-}
-
-impl Settings {
-    /// Where to begin without an offset of the group. A retry topic holds nothing but the group's own messages, so none of
-    /// them may be skipped, whatever the policy says.
-    ///
-    /// "The last offset" is that of the consumer's beginning. In a queue that comes later (the topic has got more of them,
-    /// or was created) messages wait that were sent since, and nobody else will read them.
-    fn start(&self, queue: &MessageQueue, now: Instant) -> Bound {
-        if queue.topic == self.retry_topic {
-            return Bound::Least;
-        }
-        match self.consume_from {
-            ConsumeFromWhere::First => Bound::Least,
-            ConsumeFromWhere::Last => match self.began.filter(|began| now > began.at + FIRST_MOMENTS) {
-                Some(began) => Bound::AtTime(began.millis_since_1970),
-                None => Bound::Greatest,
-            },
-            ConsumeFromWhere::Timestamp(time) => {
-                let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-                Bound::AtTime(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-            }
-        }
-    }
-}
-
-/// What a row needs of its table during one event.
-struct Turn<'a> {
-    queue: &'a MessageQueue,
-    now: Instant,
-    actions: &'a mut Vec<Action>,
-    settings: &'a Settings,
-    paused: bool,
-    last_number: &'a mut u64,
-}
-
-impl Turn<'_> {
-    fn next_number(&mut self) -> u64 {
-        *self.last_number += 1;
-        *self.last_number
-    }
-
-    fn push(&mut self, action: impl FnOnce(MessageQueue) -> Action) {
-        self.actions.push(action(self.queue.clone()));
-    }
-
-    fn report(&mut self, report: impl FnOnce(MessageQueue) -> Report) {
-        self.actions.push(Action::Report(report(self.queue.clone())));
-    }
-}
-
-/// One owned queue.
-#[derive(Debug)]
-struct Row {
-    state: State,
-    since: Instant,
-    deadline: Instant,
-    epoch: Epoch,
-    /// Where the next pull begins; nothing before `decision` is there.
-    next_offset: i64,
-    broker_id: i64,
-    /// Why the queue began where it did; from then on it has a window.
-    decision: Option<StartDecision>,
-    /// In a row, of any request; a busy broker is none.
-    failures: u32,
-    /// Times in a row that the broker was too busy.
-    busy: u32,
-    /// Answers in a row without news or progress that the broker had not held.
-    idle_answers: u32,
-    /// Times in a row that the broker refused an offset which its bounds allow.
-    contradictions: u32,
-    overdue: u32,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    /// The group's offset was asked for. If it has none, `start` is where to begin, once it is known.
-    WaitingForOffset { ticket: Ticket, start: Option<Start> },
-    /// The group has none; a bound was asked for.
-    WaitingForStart { ticket: Ticket, bound: Bound },
-    /// A pull is at the broker.
-    Pulling { ticket: Ticket },
-    /// The window is full.
-    FlowControlled { reason: FlowControl },
-    /// The user has paused the consumer.
-    Paused,
-    /// Something failed, or the broker needs a rest.
-    BackingOff { cause: Cause, resume: Resume },
-    /// The broker refused the offset; its bounds were asked for, `least` is known already or not.
-    CorrectingOffset { ticket: Ticket, refusal: Pulled, least: Option<i64> },
-}
-
-impl State {
-    fn ticket(&self) -> Option<Ticket> {
-        match self {
-            Self::WaitingForOffset { ticket, .. }
-            | Self::WaitingForStart { ticket, .. }
-            | Self::Pulling { ticket }
-            | Self::CorrectingOffset { ticket, .. } => Some(*ticket),
-            Self::FlowControlled { .. } | Self::Paused | Self::BackingOff { .. } => None,
-        }
-    }
-
-    fn doing(&self) -> &'static str {
-        match self {
-            Self::WaitingForOffset { .. } => "asking for the group's offset",
-            Self::WaitingForStart { .. } => "asking where the queue begins",
-            Self::Pulling { .. } => "pulling",
-            Self::CorrectingOffset { .. } => "asking for the bounds of the queue",
-            Self::FlowControlled { .. } | Self::Paused | Self::BackingOff { .. } => "waiting",
-        }
-    }
-
-    /// What to begin again when the request of this state got no answer.
-    fn resume(&self) -> Resume {
-        match self {
-            Self::WaitingForOffset { .. } => Resume::StoredOffset,
-            Self::WaitingForStart { .. } => Resume::Start,
-            Self::CorrectingOffset { refusal, .. } => Resume::Correction(*refusal),
-            Self::BackingOff { resume, .. } => *resume,
-            Self::Pulling { .. } | Self::FlowControlled { .. } | Self::Paused => Resume::Pull,
-        }
-    }
-}
-
-/// The offset of a bound, as its broker told it.
-#[derive(Clone, Copy, Debug)]
-struct Start {
-    bound: Bound,
-    offset: i64,
-}
-
-#[derive(Clone, Debug)]
-enum Cause {
-    Failed(Failure),
-    Busy,
-    /// The broker answers at once that there is nothing, instead of holding the pull.
-    NotHeld,
-    /// The broker refused an offset that its bounds allow.
-    Contradiction,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Resume {
-    StoredOffset,
-    Start,
-    Pull,
-    Correction(Pulled),
-}
-
-impl Row {
-    fn new(epoch: Epoch, now: Instant) -> Self {
-        Self {
-            state: State::Paused,
-            since: now,
-            deadline: now,
-            epoch,
-            next_offset: 0,
-            broker_id: 0,
-            decision: None,
-            failures: 0,
-            busy: 0,
-            idle_answers: 0,
-            contradictions: 0,
-            overdue: 0,
-        }
-    }
-
-    fn answered(&mut self, ticket: Ticket, answer: Answer, turn: &mut Turn<'_>) {
-        if self.state.ticket() != Some(ticket) {
-            return;
-        }
-        match (self.state.clone(), answer) {
-            (_, Answer::Failed(failure)) => self.failed(failure, turn),
-            (State::WaitingForOffset { .. }, Answer::Stored(offset)) => {
-                self.start(offset, StartDecision::Stored, turn);
-            }
-            (State::WaitingForOffset { start: None, .. }, Answer::NotStored) => self.ask_for_start(turn),
-            (State::WaitingForStart { bound, .. }, Answer::Offset(offset)) => {
-                self.ask_for_stored_offset_again(Start { bound, offset }, turn);
-            }
-            (State::WaitingForOffset { start: Some(Start { bound, offset }), .. }, Answer::NotStored) => {
-                self.start(offset, StartDecision::Chosen(bound), turn);
-            }
-            (State::Pulling { .. }, Answer::Pulled(pulled)) => self.pulled(pulled, turn),
-            (State::CorrectingOffset { refusal, least: None, .. }, Answer::Offset(least)) => {
-                self.ask_for_greatest(refusal, least, turn);
-            }
-            (State::CorrectingOffset { refusal, least: Some(least), .. }, Answer::Offset(greatest)) => {
-                self.correct(refusal, least, greatest, turn);
-            }
-            (state, _) => {
-                let text = format!("the answer does not fit to {}", state.doing());
-                self.failed(Failure::new(None, text), turn);
-            }
-        }
-    }
-
-    fn window_full(&mut self, ticket: Ticket, reason: FlowControl, turn: &Turn<'_>) {
-        if self.state.ticket() == Some(ticket) {
-            self.enter(State::FlowControlled { reason }, turn.settings.patience.flow_control, turn);
-        }
-    }
-
-    fn hinted(&mut self, epoch: Epoch, turn: &mut Turn<'_>) {
-        if self.epoch == epoch && matches!(self.state, State::FlowControlled { .. }) {
-            self.pull(turn);
-        }
-    }
-
-    fn resumed(&mut self, turn: &mut Turn<'_>) {
-        if matches!(self.state, State::Paused) {
-            self.pull(turn);
-        }
-    }
-
-    fn deadline_passed(&mut self, turn: &mut Turn<'_>) {
-        if self.deadline > turn.now {
-            return;
-        }
-        if self.state.ticket().is_some() {
-            self.overdue = self.overdue.saturating_add(1);
-            let doing = self.state.doing();
-            turn.report(|queue| Report::Overdue { queue, doing });
-        }
-        match self.state.resume() {
-            Resume::StoredOffset => self.ask_for_stored_offset(turn),
-            Resume::Start => self.ask_for_start(turn),
-            Resume::Pull => self.pull(turn),
-            Resume::Correction(refusal) => self.ask_for_least(refusal, turn),
-        }
-    }
-
-    fn ask_for_stored_offset(&mut self, turn: &mut Turn<'_>) {
-        self.ask_for_offset(None, turn);
-    }
-
-    /// Another member may have begun in this queue between our two questions, and stored where: what came since would
-    /// be skipped if this member began at the end as it is now.
-    fn ask_for_stored_offset_again(&mut self, start: Start, turn: &mut Turn<'_>) {
-        self.ask_for_offset(Some(start), turn);
-    }
-
-    fn ask_for_offset(&mut self, start: Option<Start>, turn: &mut Turn<'_>) {
-        let ticket = Ticket(turn.next_number());
-        self.enter(State::WaitingForOffset { ticket, start }, turn.settings.patience.question, turn);
-        turn.push(|queue| Action::QueryStoredOffset { queue, ticket });
-    }
-
-    fn ask_for_start(&mut self, turn: &mut Turn<'_>) {
-        let ticket = Ticket(turn.next_number());
-        let bound = turn.settings.start(turn.queue, turn.now);
-        self.enter(State::WaitingForStart { ticket, bound }, turn.settings.patience.question, turn);
-        turn.push(|queue| Action::QueryBound { queue, ticket, bound });
-    }
-
-    fn start(&mut self, offset: i64, decision: StartDecision, turn: &mut Turn<'_>) {
-        self.succeeded(turn);
-        let epoch = self.epoch;
-        self.next_offset = offset;
-        self.decision = Some(decision);
-        turn.report(|queue| Report::Started { queue, offset, decision });
-        turn.push(|queue| Action::OpenWindow { queue, epoch, offset, decision });
-        self.pull(turn);
-    }
-
-    fn pull(&mut self, turn: &mut Turn<'_>) {
-        if turn.paused {
-            self.enter(State::Paused, turn.settings.patience.pause, turn);
-            return;
-        }
-        let ticket = Ticket(turn.next_number());
-        self.enter(State::Pulling { ticket }, turn.settings.patience.pull, turn);
-        let Self { epoch, next_offset: offset, broker_id, .. } = *self;
-        turn.push(|queue| Action::Pull { queue, ticket, epoch, offset, broker_id });
-    }
-
-    fn pulled(&mut self, pulled: Pulled, turn: &mut Turn<'_>) {
-        self.succeeded(turn);
-        self.broker_id = pulled.suggested_broker_id;
-        if let PullStatus::OffsetIllegal { .. } = pulled.status {
-            self.ask_for_least(pulled, turn);
-            return;
-        }
-        self.contradictions = 0;
-        let progress = pulled.next_begin_offset > self.next_offset;
-        let held = turn.now.saturating_duration_since(self.since) >= turn.settings.patience.held;
-        self.next_offset = self.next_offset.max(pulled.next_begin_offset);
-        if progress || held {
-            self.idle_answers = 0;
-            self.pull(turn);
-            return;
-        }
-        self.idle_answers = self.idle_answers.saturating_add(1);
-        match self.idle_answers {
-            0..=2 => self.pull(turn),
-            answers => {
-                let longest = turn.settings.patience.idle_longest;
-                let wait = doubled(Duration::from_millis(10), answers - 3).min(longest);
-                self.back_off(Cause::NotHeld, Resume::Pull, wait, turn);
-            }
-        }
-    }
-
-    fn ask_for_least(&mut self, refusal: Pulled, turn: &mut Turn<'_>) {
-        self.ask_for_bound(refusal, None, Bound::Least, turn);
-    }
-
-    fn ask_for_greatest(&mut self, refusal: Pulled, least: i64, turn: &mut Turn<'_>) {
-        self.ask_for_bound(refusal, Some(least), Bound::Greatest, turn);
-    }
-
-    fn ask_for_bound(&mut self, refusal: Pulled, least: Option<i64>, bound: Bound, turn: &mut Turn<'_>) {
-        let ticket = Ticket(turn.next_number());
-        let state = State::CorrectingOffset { ticket, refusal, least };
-        self.enter(state, turn.settings.patience.question, turn);
-        turn.push(|queue| Action::QueryBound { queue, ticket, bound });
-    }
-
-    /// Goes to the offset nearest to the refused one that the queue has, by its master's word; from beyond the end of a queue
-    /// that still has its first message to the start, as brokers advise and the Java client follows: the topic may have been
-    /// made anew, and everything in it is new. Else the broker's advice counts only after an administrator's reset, or when
-    /// it keeps on refusing what its bounds allow and going back, which repeats messages but loses none, ends that.
-    fn correct(&mut self, refusal: Pulled, least: i64, greatest: i64, turn: &mut Turn<'_>) {
-        if least > greatest {
-            let text = format!("the broker says the queue holds the offsets {least} to {greatest}");
-            self.failed(Failure::new(None, text), turn);
-            return;
-        }
-        self.succeeded(turn);
-        let told = refusal.next_begin_offset.clamp(least, greatest);
-        if refusal.status == (PullStatus::OffsetIllegal { reset: true }) {
-            self.go_on_in_new_window(told, least, greatest, turn);
-            return;
-        }
-        let is_made_anew = self.next_offset > greatest && least == 0;
-        let nearest = if is_made_anew { least } else { self.next_offset.clamp(least, greatest) };
-        if nearest > self.next_offset {
-            self.skip_to(nearest, least, greatest, turn);
-        } else if nearest < self.next_offset {
-            self.go_on_in_new_window(nearest, least, greatest, turn);
-        } else {
-            self.contradicted(refusal, told, least, greatest, turn);
-        }
-    }
-
-    /// The refused offset is a legal one: a slave was behind, or the queue has grown since, or the broker errs.
-    fn contradicted(&mut self, refusal: Pulled, told: i64, least: i64, greatest: i64, turn: &mut Turn<'_>) {
-        self.broker_id = 0;
-        self.contradictions = self.contradictions.saturating_add(1);
-        if self.contradictions > 3 && refusal.from_master && told < self.next_offset {
-            self.go_on_in_new_window(told, least, greatest, turn);
-        } else if self.contradictions == 1 {
-            self.pull(turn);
-        } else {
-            let wait = failure_wait(self.contradictions - 1, &turn.settings.patience);
-            self.back_off(Cause::Contradiction, Resume::Pull, wait, turn);
-        }
-    }
-
-    /// What was pulled before stays in its window.
-    fn skip_to(&mut self, offset: i64, least: i64, greatest: i64, turn: &mut Turn<'_>) {
-        let (from, epoch) = (self.next_offset, self.epoch);
-        self.next_offset = offset;
-        turn.report(|queue| Report::OffsetCorrected { queue, from, to: offset, least, greatest });
-        turn.push(|queue| Action::MoveWindow { queue, epoch, offset });
-        self.pull(turn);
-    }
-
-    /// What was pulled before no longer counts: its offsets are, or will be, those of other messages.
-    fn go_on_in_new_window(&mut self, offset: i64, least: i64, greatest: i64, turn: &mut Turn<'_>) {
-        let (from, epoch) = (self.next_offset, Epoch(turn.next_number()));
-        self.epoch = epoch;
-        self.next_offset = offset;
-        self.decision = Some(StartDecision::Corrected);
-        self.contradictions = 0;
-        turn.report(|queue| Report::OffsetCorrected { queue, from, to: offset, least, greatest });
-        turn.push(|queue| Action::ReplaceWindow { queue, epoch, offset });
-        self.pull(turn);
-    }
-
-    fn failed(&mut self, failure: Failure, turn: &mut Turn<'_>) {
-        let (resume, doing) = (self.state.resume(), self.state.doing());
-        // A slave that was suggested may be gone; the master knows.
-        self.broker_id = 0;
-        if failure.is_busy() {
-            let wait = doubled(turn.settings.patience.busy, self.busy.min(5));
-            self.busy = self.busy.saturating_add(1);
-            self.back_off(Cause::Busy, resume, wait, turn);
-            return;
-        }
-        self.failures = self.failures.saturating_add(1);
-        let failures = self.failures;
-        if failures.is_power_of_two() {
-            let failure = failure.clone();
-            turn.report(|queue| Report::Failing { queue, doing, failures, failure });
-        }
-        let wait = failure_wait(failures, &turn.settings.patience);
-        self.back_off(Cause::Failed(failure), resume, wait, turn);
-    }
-
-    fn succeeded(&mut self, turn: &mut Turn<'_>) {
-        self.busy = 0;
-        let failures = std::mem::take(&mut self.failures);
-        if failures > 0 {
-            turn.report(|queue| Report::Recovered { queue, failures });
-        }
-    }
-
-    fn back_off(&mut self, cause: Cause, resume: Resume, wait: Duration, turn: &Turn<'_>) {
-        self.enter(State::BackingOff { cause, resume }, wait, turn);
-    }
-
-    /// The one place where a state begins, and none begins without a deadline.
-    fn enter(&mut self, state: State, patience: Duration, turn: &Turn<'_>) {
-        self.state = state;
-        self.since = turn.now;
-        self.deadline = turn.now + patience;
-    }
-
-    fn explain(&self, queue: &MessageQueue, now: Instant) -> String {
-        let lasting = now.saturating_duration_since(self.since);
-        let left = self.deadline.saturating_duration_since(now);
-        let mut text = match &self.state {
-            State::WaitingForOffset { .. } | State::WaitingForStart { .. } | State::CorrectingOffset { .. } => {
-                format!("{queue} is not pulled yet: {} for {lasting:.1?}", self.state.doing())
-            }
-            State::Pulling { .. } => {
-                format!("{queue} is being pulled from offset {} for {lasting:.1?}", self.next_offset)
-            }
-            State::FlowControlled { reason } => {
-                format!("{queue} is not pulled for {lasting:.1?}, because its listeners are behind: {reason}")
-            }
-            State::Paused => format!("{queue} is not pulled, because the consumer is paused"),
-            State::BackingOff { cause, resume } => {
-                format!("{queue} is not pulled: {}; {} again in {left:.1?}", cause.explain(), resume.doing())
-            }
-        };
-        if self.failures > 1 {
-            text.push_str(&format!("; {} failures in a row", self.failures));
-        }
-        if self.overdue > 0 {
-            text.push_str(&format!("; {} requests got no answer in time", self.overdue));
-        }
-        if let Some(decision) = self.decision {
-            text.push_str(&format!("; where it began: {decision}"));
-        }
-        text
-    }
-}
-
-impl Cause {
-    fn explain(&self) -> String {
-        match self {
-            Self::Failed(failure) => failure.text.to_string(),
-            Self::Busy => "the broker is too busy".to_owned(),
-            Self::NotHeld => "the broker answers at once that there is nothing, instead of holding the pull".to_owned(),
-            Self::Contradiction => "the broker refuses an offset that lies within the queue".to_owned(),
-        }
-    }
-}
-
-impl Resume {
-    fn doing(&self) -> &'static str {
-        match self {
-            Self::StoredOffset => "asks for the group's offset",
-            Self::Start => "asks where the queue begins",
-            Self::Pull => "pulls",
-            Self::Correction(_) => "asks for the bounds of the queue",
-        }
-    }
-}
-
-fn failure_wait(failures: u32, patience: &Patience) -> Duration {
-    doubled(patience.failure, failures.saturating_sub(1)).min(patience.failure_longest)
-}
-
-fn doubled(wait: Duration, times: u32) -> Duration {
-    wait.saturating_mul(1 << times.min(20))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
     use super::*;
     use crate::checks::vectors::vectors;
+    use crate::consumer::pull::event::{Answer, Failure, PullStatus, Pulled, Report};
+    use crate::consumer::pull::process_queue::FlowControl;
+    use crate::consumer::start::{Bound, ConsumeFromWhere, FIRST_MOMENTS, StartDecision};
+    use crate::wire::ResponseCode;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -926,8 +220,11 @@ mod tests {
 
     impl Bench {
         fn new(consume_from: ConsumeFromWhere) -> Self {
-            let table = QueueTable::new("%RETRY%G".into(), consume_from, Patience::default());
-            Self { table, now: Instant::now(), actions: Vec::new() }
+            Self::with(StartPolicy::new("%RETRY%G".into(), consume_from), Instant::now())
+        }
+
+        fn with(start: StartPolicy, now: Instant) -> Self {
+            Self { table: QueueTable::new(start, Patience::default()), now, actions: Vec::new() }
         }
 
         /// A table that pulls its one queue from offset 10, and the ticket of the pull.
@@ -1108,8 +405,9 @@ mod tests {
             (2 * FIRST_MOMENTS, Bound::AtTime(1234)),
         ];
         for (later, bound) in cases {
-            let mut bench = Bench::new(ConsumeFromWhere::Last);
-            bench.table = bench.table.beginning(bench.now, 1234);
+            let now = Instant::now();
+            let policy = StartPolicy::new("%RETRY%G".into(), ConsumeFromWhere::Last).beginning(now, 1234);
+            let mut bench = Bench::with(policy, now);
             bench.now += later;
             bench.assign(queue());
             let ticket = bench.ticket();
@@ -1166,17 +464,6 @@ mod tests {
         bench.answer(ticket, Answer::Stored(3));
         assert_eq!(bench.pull_offset(), Some(3));
         assert!(matches!(bench.reports()[0], Report::Recovered { failures: 4, .. }));
-    }
-
-    /// OFFSET-002.
-    #[test]
-    fn off_03_only_query_not_found_means_that_there_is_no_offset() {
-        assert_eq!(vectors("OFFSET-002")[0]["expected"], -1);
-        let answer = |code: i32| Answer::to_offset_query(Err(Failure::new(Some(ResponseCode(code)), "")));
-        for code in 0..300 {
-            assert_eq!(matches!(answer(code), Answer::NotStored), code == 22, "{code}");
-        }
-        assert!(matches!(Answer::to_offset_query(Err(Failure::new(None, "lost"))), Answer::Failed(_)));
     }
 
     #[test]

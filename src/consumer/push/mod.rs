@@ -36,7 +36,7 @@ use crate::consumer::deliver::retry::RetryLimit;
 use crate::consumer::offset::driver::{OffsetDriver, Window};
 use crate::consumer::pull::process_queue::{FlowLimits, WindowSummary};
 use crate::consumer::pull::service::{PullEvent, PullThread};
-use crate::consumer::pull::table::ConsumeFromWhere;
+use crate::consumer::start::ConsumeFromWhere;
 
 /// How long a consumer that is dropped without `shutdown` waits for its listeners.
 const DROP_GRACE: Duration = Duration::from_secs(1);

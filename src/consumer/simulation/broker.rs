@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::consumer::pull::table::{Bound, PullStatus};
+use crate::consumer::pull::event::PullStatus;
+use crate::consumer::start::Bound;
 use crate::message::MessageQueue;
 
 /// How many messages a pull brings at most.

@@ -18,12 +18,11 @@ use crate::consumer::assign::rebalance::{Members, Notice, Rebalance, TopicView, 
 use crate::consumer::deliver::retry::{self, Publishing, Resolved, RetryDelay, RetryLimit, SendingBack};
 use crate::consumer::fixtures::received;
 use crate::consumer::offset::store::{Commit, CommitTicket, OffsetStore};
+use crate::consumer::pull::event::{Action, Answer, Epoch, Event, Failure, PullStatus, Pulled, Report, Ticket};
 use crate::consumer::pull::process_queue::{Claim, ConsumeRequest, FailedMessage, FlowLimits, Position, ProcessQueue};
 use crate::consumer::pull::service::PULL_TIMEOUT;
-use crate::consumer::pull::table::{
-    Action, Answer, Bound, ConsumeFromWhere, Epoch, Event, Failure, Patience, PullStatus, Pulled, QueueTable, Report,
-    StartDecision, Ticket,
-};
+use crate::consumer::pull::table::{Patience, QueueTable};
+use crate::consumer::start::{Bound, ConsumeFromWhere, StartDecision, StartPolicy};
 use crate::message::{MessageExt, MessageQueue};
 use crate::wire::ResponseCode;
 
@@ -193,7 +192,7 @@ impl Member {
             rebalance: Rebalance::new(client_id.as_str().into(), AllocateStrategy::Averagely, now),
             client_id,
             looking_up: false,
-            table: QueueTable::new(RETRY_TOPIC.into(), policy, Patience::default()),
+            table: QueueTable::new(StartPolicy::new(RETRY_TOPIC.into(), policy), Patience::default()),
             windows: BTreeMap::new(),
             offsets: OffsetStore::new(),
             next_round_of_offsets: now + OFFSET_INTERVAL,

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use crate::consumer::assign::rebalance::{Members, TopicView};
-use crate::consumer::pull::table::{Bound, ConsumeFromWhere, PullStatus};
+use crate::consumer::pull::event::PullStatus;
+use crate::consumer::start::{Bound, ConsumeFromWhere};
 use crate::message::MessageQueue;
 use crate::wire::ResponseCode;
 
