@@ -27,7 +27,7 @@ use crate::consumer::deliver::listener::Listener;
 use crate::consumer::deliver::pool::Pool;
 use crate::consumer::deliver::retry::RetryLimit;
 use crate::consumer::offset::driver::{OffsetDriver, Window};
-use crate::consumer::pull::process_queue::FlowLimits;
+use crate::consumer::pull::flow::FlowLimits;
 use crate::consumer::pull::service::PullEvent;
 use crate::consumer::start::ConsumeFromWhere;
 

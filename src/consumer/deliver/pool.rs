@@ -22,7 +22,7 @@ use crate::consumer::deliver::listener::{ConsumeContext, ConsumeStatus};
 use crate::consumer::deliver::retry::RetryDelay;
 use crate::consumer::member::Consumer;
 use crate::consumer::offset::driver::Window;
-use crate::consumer::pull::process_queue::{Claim, ConsumeRequest};
+use crate::consumer::pull::request::{Claim, ConsumeRequest};
 
 /// Bodies are restored for one call of the listener until they have this many bytes together; the batch goes on with the
 /// next call. Compressed they may have been a thousandth of it.

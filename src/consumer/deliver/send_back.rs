@@ -16,7 +16,7 @@ use crate::wire::header::ConsumerSendMsgBackRequest;
 use crate::consumer::deliver::retry::{self, EXPIRED_DELAY_LEVEL, Publishing, RetryDelay, RetryMessage};
 use crate::consumer::member::Consumer;
 use crate::consumer::offset::driver::Window;
-use crate::consumer::pull::process_queue::{FailedMessage, Position};
+use crate::consumer::pull::slot::{FailedMessage, Position};
 
 /// How long a broker has to take a message back. (Java: the same 5 s)
 const SEND_BACK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::message::MessageQueue;
 use crate::wire::ResponseCode;
 
-use crate::consumer::pull::process_queue::FlowControl;
+use crate::consumer::pull::flow::FlowControl;
 use crate::consumer::start::{Bound, StartDecision};
 
 /// Names the life of one window of a queue; no two windows of a table share one.

@@ -1,8 +1,11 @@
 //! From a queue that is ours to messages in its window: the pull thread, the table of queues, the process queue.
 
 pub(crate) mod event;
+pub(crate) mod flow;
 pub(crate) mod process_queue;
+pub(crate) mod request;
 mod row;
 pub(crate) mod service;
+pub(crate) mod slot;
 pub(crate) mod stray;
 pub(crate) mod table;

@@ -9,15 +9,15 @@
 //! *sending back* until the broker has taken it over, or, when that failed, *waiting to be consumed again* here.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::message::MessageExt;
 
-use crate::consumer::deliver::retry;
+use crate::consumer::pull::flow::{FlowControl, FlowLimits};
+use crate::consumer::pull::request::{Claim, ConsumeRequest};
+use crate::consumer::pull::slot::{FailedMessage, Load, MessageState, Position, Slot, SlowMessage};
 
 /// The messages of one owned queue between pull and resolution.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct ProcessQueue {
     load: Load,
     /// Bytes that the slots hold, what is resolved included: one message keeps the reply that it came in.
     held: usize,
-    phase: Phase,
+    phase: WindowPhase,
     /// The limits a pull was refused for; the first result that brings the window below them says so, once.
     refused: Option<FlowLimits>,
 }
@@ -45,7 +45,7 @@ impl ProcessQueue {
             next_slot: 0,
             load: Load::default(),
             held: 0,
-            phase: Phase::Open,
+            phase: WindowPhase::Open,
             refused: None,
         }
     }
@@ -64,7 +64,7 @@ impl ProcessQueue {
         next_offset: i64,
         now: Instant,
     ) -> Option<Arc<ConsumeRequest>> {
-        if self.phase != Phase::Open {
+        if self.phase != WindowPhase::Open {
             return None;
         }
         let mut expected = self.next_offset;
@@ -98,7 +98,7 @@ impl ProcessQueue {
 
     /// Moves on to `next_offset` after a pull that brought nothing, or past messages the broker no longer has. Never back.
     pub(crate) fn advance(&mut self, next_offset: i64) {
-        if self.phase == Phase::Open {
+        if self.phase == WindowPhase::Open {
             self.next_offset = self.next_offset.max(next_offset);
         }
     }
@@ -125,8 +125,8 @@ impl ProcessQueue {
         let Some(slot) = self.slot_index(slot) else { return Finished::default() };
         let split = u32::try_from(consumed).map_or(range.end, |consumed| range.start.saturating_add(consumed));
         let split = split.min(range.end);
-        self.move_messages(slot, range.start..split, State::Resolved);
-        let failed = self.move_messages(slot, split..range.end, State::SendingBack);
+        self.move_messages(slot, range.start..split, MessageState::Resolved);
+        let failed = self.move_messages(slot, split..range.end, MessageState::SendingBack);
         self.drop_resolved(slot);
         Finished { failed, drained: self.drained() }
     }
@@ -134,9 +134,9 @@ impl ProcessQueue {
     /// A message that failed is the broker's from here on. Answers whether this made room for a pull that was refused.
     pub(crate) fn resolve(&mut self, position: Position) -> bool {
         if let Some(slot) = self.slot_index(position.slot)
-            && self.state(slot, position.index) == Some(State::SendingBack)
+            && self.state(slot, position.index) == Some(MessageState::SendingBack)
         {
-            self.move_messages(slot, position.index..position.index + 1, State::Resolved);
+            self.move_messages(slot, position.index..position.index + 1, MessageState::Resolved);
             self.drop_resolved(slot);
         }
         self.drained()
@@ -146,12 +146,13 @@ impl ProcessQueue {
     /// when; `None` for a message that is not being sent back, and in a window that hands out nothing more.
     pub(crate) fn send_back_failed(&mut self, position: Position, now: Instant) -> Option<Instant> {
         let slot = self.slot_index(position.slot)?;
-        if self.state(slot, position.index)? != State::SendingBack {
+        if self.state(slot, position.index)? != MessageState::SendingBack {
             return None;
         }
-        let next = if self.phase == Phase::Open { State::WaitingAgain } else { State::NotHandedBack };
+        let next =
+            if self.phase == WindowPhase::Open { MessageState::WaitingAgain } else { MessageState::NotHandedBack };
         self.move_messages(slot, position.index..position.index + 1, next);
-        let slot = self.slots.get_mut(slot).filter(|_| next == State::WaitingAgain)?;
+        let slot = self.slots.get_mut(slot).filter(|_| next == MessageState::WaitingAgain)?;
         Some(slot.consume_again_later(position.index, now))
     }
 
@@ -162,7 +163,7 @@ impl ProcessQueue {
 
     /// The messages whose time has come to be consumed again, each in a request of its own for the pool.
     pub(crate) fn consume_again(&mut self, now: Instant) -> Vec<Arc<ConsumeRequest>> {
-        if self.phase != Phase::Open {
+        if self.phase != WindowPhase::Open {
             return Vec::new();
         }
         self.slots.iter_mut().flat_map(|slot| slot.hand_out_again(now)).collect()
@@ -174,7 +175,7 @@ impl ProcessQueue {
         let mut expired = Vec::new();
         for slot in 0..self.slots.len() {
             for range in self.slots.get(slot).map_or_else(Vec::new, |slot| slot.take_unclaimed(limit, now)) {
-                expired.append(&mut self.move_messages(slot, range, State::SendingBack));
+                expired.append(&mut self.move_messages(slot, range, MessageState::SendingBack));
             }
         }
         expired
@@ -188,8 +189,8 @@ impl ProcessQueue {
     /// Hands out nothing more: what no worker has claimed is left to the broker. Results still count, so that at a
     /// shutdown the listeners that run may end and their messages be committed.
     pub(crate) fn drain(&mut self) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Draining;
+        if self.phase == WindowPhase::Open {
+            self.phase = WindowPhase::Draining;
             self.take_back_unclaimed();
         }
     }
@@ -200,7 +201,7 @@ impl ProcessQueue {
         let committable = self.committable();
         self.take_back_unclaimed();
         self.next_offset = committable;
-        self.phase = Phase::Closed;
+        self.phase = WindowPhase::Closed;
         self.slots.clear();
         self.load = Load::default();
         self.held = 0;
@@ -222,10 +223,10 @@ impl ProcessQueue {
             let handed_out = slot.states.iter().filter(|state| state.is_handed_out()).count();
             summary.waiting += unclaimed;
             summary.running += handed_out.saturating_sub(unclaimed);
-            summary.sending_back += slot.count(State::SendingBack);
-            summary.waiting_again += slot.count(State::WaitingAgain);
-            summary.left += slot.count(State::Left);
-            summary.not_handed_back += slot.count(State::NotHandedBack);
+            summary.sending_back += slot.count(MessageState::SendingBack);
+            summary.waiting_again += slot.count(MessageState::WaitingAgain);
+            summary.left += slot.count(MessageState::Left);
+            summary.not_handed_back += slot.count(MessageState::NotHandedBack);
         }
         summary
     }
@@ -267,12 +268,12 @@ impl ProcessQueue {
         self.slots.binary_search_by_key(&number, |slot| slot.number).ok()
     }
 
-    fn state(&self, slot: usize, index: u32) -> Option<State> {
+    fn state(&self, slot: usize, index: u32) -> Option<MessageState> {
         self.slots.get(slot)?.states.get(usize::try_from(index).ok()?).copied()
     }
 
     /// Moves messages to `state`, keeps the sums, and answers the messages when `state` says they failed.
-    fn move_messages(&mut self, slot: usize, range: Range<u32>, state: State) -> Vec<FailedMessage> {
+    fn move_messages(&mut self, slot: usize, range: Range<u32>, state: MessageState) -> Vec<FailedMessage> {
         let Some(slot) = self.slots.get_mut(slot) else { return Vec::new() };
         let before = slot.load;
         let failed = slot.move_to(range, state);
@@ -291,7 +292,7 @@ impl ProcessQueue {
     fn take_back_unclaimed(&mut self) {
         for slot in &mut self.slots {
             for range in slot.take_unclaimed_now() {
-                slot.move_to(range, State::Left);
+                slot.move_to(range, MessageState::Left);
             }
         }
     }
@@ -300,146 +301,13 @@ impl ProcessQueue {
         let mut load = Load::default();
         for slot in &self.slots {
             for (message, state) in slot.messages.iter().zip(&slot.states) {
-                if *state != State::Resolved {
+                if *state != MessageState::Resolved {
                     load += Load::of(message);
                 }
             }
         }
         load
     }
-}
-
-/// A share in one pull's messages: as many workers as like take from it, each message once.
-///
-/// Taking a message from the cursor *is* the right to run it, or to send it back for having waited too long, or to
-/// leave it to the broker; nobody else can have it then. The cursor orders nothing but itself: the messages are
-/// immutable and reach other threads with the request, and each outcome is reported under the window's lock.
-pub(crate) struct ConsumeRequest {
-    messages: Arc<Vec<MessageExt>>,
-    /// The window's slot that the messages stand in.
-    slot: u64,
-    /// The first message of this request that is not claimed; `end` when all are.
-    cursor: AtomicU32,
-    end: u32,
-    handed_out: Instant,
-    /// When each message from `first` on was claimed: milliseconds after `handed_out`, plus one; 0 while it waits.
-    claimed: Box<[AtomicU32]>,
-    first: u32,
-}
-
-impl ConsumeRequest {
-    fn new(messages: &Arc<Vec<MessageExt>>, slot: u64, range: Range<u32>, now: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            messages: Arc::clone(messages),
-            slot,
-            cursor: AtomicU32::new(range.start),
-            end: range.end,
-            handed_out: now,
-            claimed: range.clone().map(|_| AtomicU32::new(0)).collect(),
-            first: range.start,
-        })
-    }
-
-    /// Takes up to `at_most` messages to run; `None` when none is left.
-    pub(crate) fn claim(&self, at_most: usize, now: Instant) -> Option<Claim> {
-        let range = self.take(u32::try_from(at_most).unwrap_or(u32::MAX))?;
-        let elapsed = now.saturating_duration_since(self.handed_out).as_millis();
-        let stamp = u32::try_from(elapsed).unwrap_or(u32::MAX).saturating_add(1);
-        for index in range.clone() {
-            if let Some(claimed) = self.stamp(index) {
-                claimed.store(stamp, Relaxed);
-            }
-        }
-        Some(Claim { slot: self.slot, range })
-    }
-
-    /// The messages of a claim on this request, in order of offsets.
-    pub(crate) fn messages(&self, claim: &Claim) -> &[MessageExt] {
-        let range = usize::try_from(claim.range.start).ok().zip(usize::try_from(claim.range.end).ok());
-        range.and_then(|(start, end)| self.messages.get(start..end)).unwrap_or_default()
-    }
-
-    /// The messages that no one has claimed yet.
-    pub(crate) fn unclaimed(&self) -> Range<u32> {
-        self.cursor.load(Relaxed)..self.end
-    }
-
-    fn take(&self, at_most: u32) -> Option<Range<u32>> {
-        let end_of = |start: u32| start.saturating_add(at_most).min(self.end);
-        let moved = |start| Some(end_of(start)).filter(|end| *end != start);
-        let start = self.cursor.fetch_update(Relaxed, Relaxed, moved).ok()?;
-        Some(start..end_of(start))
-    }
-
-    fn stamp(&self, index: u32) -> Option<&AtomicU32> {
-        self.claimed.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
-    }
-
-    fn running_since(&self, index: u32) -> Option<Instant> {
-        let stamp = self.stamp(index)?.load(Relaxed);
-        self.handed_out.checked_add(Duration::from_millis(u64::from(stamp.checked_sub(1)?)))
-    }
-}
-
-impl fmt::Debug for ConsumeRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConsumeRequest")
-            .field("slot", &self.slot)
-            .field("unclaimed", &self.unclaimed())
-            .field("handed_out", &self.handed_out)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Messages that one worker has taken to run: the right, and the duty, to report their outcome to the window that the
-/// request is from.
-#[derive(Debug)]
-#[must_use = "a claim that is dropped leaves its messages running for ever"]
-pub(crate) struct Claim {
-    slot: u64,
-    range: Range<u32>,
-}
-
-impl Claim {
-    /// Joins the claim that follows this one in the same request, so that a worker whose listener is quick reports many
-    /// messages at once. Gives back one that does not follow.
-    pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
-        if self.slot != next.slot || self.range.end != next.range.start {
-            return Err(next);
-        }
-        self.range.end = next.range.end;
-        Ok(())
-    }
-
-    /// Takes the first `count` messages out, or as many as there are, as a claim of their own.
-    pub(crate) fn split_to(&mut self, count: usize) -> Self {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let split = self.range.start.saturating_add(count).min(self.range.end);
-        let first = Self { slot: self.slot, range: self.range.start..split };
-        self.range.start = split;
-        first
-    }
-
-    /// Whether nothing is left of it; then nothing is to be reported.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.range.is_empty()
-    }
-}
-
-/// Names a failed message in its window until its outcome is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Position {
-    slot: u64,
-    index: u32,
-}
-
-/// A message to be sent back to the broker.
-#[derive(Clone, Debug)]
-pub(crate) struct FailedMessage {
-    /// Where it stands in the window.
-    pub(crate) position: Position,
-    /// The message; its body is still a slice of the reply it came in.
-    pub(crate) message: MessageExt,
 }
 
 /// What the end of a claim leads to.
@@ -450,81 +318,6 @@ pub(crate) struct Finished {
     pub(crate) failed: Vec<FailedMessage>,
     /// Whether there is room now for a pull that was refused.
     pub(crate) drained: bool,
-}
-
-/// A message whose listener has been running for long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlowMessage {
-    /// Its offset in the queue.
-    pub(crate) offset: i64,
-    /// How long it has been running.
-    pub(crate) running_for: Duration,
-}
-
-/// How much may stand in a window before pulling pauses: each limit may be reached, not passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FlowLimits {
-    /// Unresolved messages (`pullThresholdForQueue`).
-    pub(crate) messages: usize,
-    /// Bytes that they hold in memory, as they came (`pullThresholdSizeForQueue`): a reply counts as a whole until all of
-    /// its messages are resolved.
-    pub(crate) bytes: usize,
-    /// Offsets from the first to the last unresolved message (`consumeConcurrentlyMaxSpan`).
-    pub(crate) span: i64,
-}
-
-impl Default for FlowLimits {
-    /// The Java client's: 1000 messages, 100 MiB, 2000 offsets.
-    fn default() -> Self {
-        Self { messages: 1000, bytes: 100 * 1024 * 1024, span: 2000 }
-    }
-}
-
-/// Why a window takes no further messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FlowControl {
-    /// Too many messages.
-    Messages {
-        /// Unresolved messages.
-        cached: usize,
-        /// How many there may be.
-        limit: usize,
-    },
-    /// Too many bytes.
-    Bytes {
-        /// Bytes that the unresolved messages hold.
-        cached: usize,
-        /// How many there may be.
-        limit: usize,
-    },
-    /// An old message is unresolved while many later ones came.
-    Span {
-        /// Offsets from the first to the last unresolved message.
-        span: i64,
-        /// How many there may be.
-        limit: i64,
-    },
-}
-
-impl fmt::Display for FlowControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Messages { cached, limit } => write!(f, "{cached} messages are unresolved, more than {limit}"),
-            Self::Bytes { cached, limit } => {
-                write!(f, "unresolved messages hold {cached} bytes of replies, more than {limit}")
-            }
-            Self::Span { span, limit } => {
-                write!(f, "the first and the last unresolved message are {span} offsets apart, more than {limit}")
-            }
-        }
-    }
-}
-
-impl WindowSummary {
-    /// Messages that failed and that no broker has taken over.
-    pub(crate) fn failed(&self) -> usize {
-        self.sending_back + self.waiting_again + self.not_handed_back
-    }
 }
 
 /// The numbers of a window at one moment.
@@ -552,215 +345,25 @@ pub(crate) struct WindowSummary {
     pub(crate) next_offset: i64,
 }
 
+impl WindowSummary {
+    /// Messages that failed and that no broker has taken over.
+    pub(crate) fn failed(&self) -> usize {
+        self.sending_back + self.waiting_again + self.not_handed_back
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum WindowPhase {
     Open,
     Draining,
     Closed,
-}
-
-/// The messages of one pull, as long as one of them is unresolved.
-#[derive(Debug)]
-struct Slot {
-    number: u64,
-    messages: Arc<Vec<MessageExt>>,
-    states: Vec<State>,
-    /// What is unresolved.
-    load: Load,
-    /// Bytes that all of its messages hold, for as long as one is unresolved.
-    held: usize,
-    /// The pull's own request first, then those by which single messages are consumed again.
-    requests: Vec<Arc<ConsumeRequest>>,
-    repetitions: Vec<Repetition>,
-}
-
-impl Slot {
-    /// `None` for no messages, and for more than a request can count.
-    fn new(number: u64, messages: Vec<MessageExt>, reply_bytes: usize, now: Instant) -> Option<Self> {
-        let length = u32::try_from(messages.len()).ok().filter(|length| *length > 0)?;
-        let states = vec![State::HandedOut; messages.len()];
-        let mut load = Load::default();
-        let mut held = 0;
-        for message in &messages {
-            load += Load::of(message);
-            held += message.held_bytes();
-        }
-        let held = held.max(reply_bytes);
-        let messages = Arc::new(messages);
-        let requests = vec![ConsumeRequest::new(&messages, number, 0..length, now)];
-        Some(Self { number, messages, states, load, held, requests, repetitions: Vec::new() })
-    }
-
-    fn first_unresolved(&self) -> Option<i64> {
-        let index = self.states.iter().position(|state| *state != State::Resolved)?;
-        self.messages.get(index).map(|message| message.queue_offset)
-    }
-
-    fn last_unresolved(&self) -> Option<i64> {
-        let index = self.states.iter().rposition(|state| *state != State::Resolved)?;
-        self.messages.get(index).map(|message| message.queue_offset)
-    }
-
-    fn count(&self, state: State) -> usize {
-        self.states.iter().filter(|other| **other == state).count()
-    }
-
-    /// The one place where a message's state changes. A resolved message stays resolved.
-    fn move_to(&mut self, range: Range<u32>, state: State) -> Vec<FailedMessage> {
-        let mut failed = Vec::new();
-        for index in range {
-            let Some(at) = usize::try_from(index).ok() else { break };
-            let Some((entry, message)) = self.states.get_mut(at).zip(self.messages.get(at)) else { break };
-            if *entry == State::Resolved {
-                continue;
-            }
-            *entry = state;
-            match state {
-                State::Resolved => self.load -= Load::of(message),
-                State::SendingBack => {
-                    let position = Position { slot: self.number, index };
-                    failed.push(FailedMessage { position, message: message.clone() });
-                }
-                State::HandedOut | State::Slow | State::WaitingAgain | State::Left | State::NotHandedBack => {}
-            }
-        }
-        failed
-    }
-
-    fn take_unclaimed(&self, limit: Duration, now: Instant) -> Vec<Range<u32>> {
-        let waited = |request: &&Arc<ConsumeRequest>| now.saturating_duration_since(request.handed_out) >= limit;
-        self.requests.iter().filter(waited).filter_map(|request| request.take(u32::MAX)).collect()
-    }
-
-    fn take_unclaimed_now(&self) -> Vec<Range<u32>> {
-        self.requests.iter().filter_map(|request| request.take(u32::MAX)).collect()
-    }
-
-    fn newly_slow(&mut self, limit: Duration, now: Instant) -> Vec<SlowMessage> {
-        let mut slow = Vec::new();
-        for (index, (state, message)) in self.states.iter_mut().zip(self.messages.iter()).enumerate() {
-            let Ok(index) = u32::try_from(index) else { break };
-            if *state != State::HandedOut {
-                continue;
-            }
-            // Of the requests that hold the message the last counts: in the others it has an outcome already.
-            let request = self.requests.iter().rev().find(|request| request.stamp(index).is_some());
-            let since = request.and_then(|request| request.running_since(index));
-            let running_for = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if running_for >= limit && since.is_some() {
-                *state = State::Slow;
-                slow.push(SlowMessage { offset: message.queue_offset, running_for });
-            }
-        }
-        slow
-    }
-
-    fn consume_again_later(&mut self, index: u32, now: Instant) -> Instant {
-        let known = self.repetitions.iter_mut().position(|repetition| repetition.index == index);
-        let attempts = known.and_then(|at| self.repetitions.get(at)).map_or(0, |repetition| repetition.attempts);
-        let due = now + retry::consume_again_after(attempts);
-        let repetition = Repetition { index, attempts: attempts.saturating_add(1), due: Some(due) };
-        match known.and_then(|at| self.repetitions.get_mut(at)) {
-            Some(entry) => *entry = repetition,
-            None => self.repetitions.push(repetition),
-        }
-        due
-    }
-
-    fn hand_out_again(&mut self, now: Instant) -> Vec<Arc<ConsumeRequest>> {
-        let mut handed_out = Vec::new();
-        let due = |repetition: &&mut Repetition| repetition.due.is_some_and(|due| due <= now);
-        let indices: Vec<u32> = self
-            .repetitions
-            .iter_mut()
-            .filter(due)
-            .map(|repetition| {
-                repetition.due = None;
-                repetition.index
-            })
-            .collect();
-        for index in indices {
-            self.move_to(index..index + 1, State::HandedOut);
-            // The request by which this message was consumed the last time, if it held nothing else.
-            self.requests.retain(|request| (request.first, request.end) != (index, index + 1));
-            handed_out.push(ConsumeRequest::new(&self.messages, self.number, index..index + 1, now));
-        }
-        self.requests.extend_from_slice(&handed_out);
-        handed_out
-    }
-}
-
-/// A message that the broker could not be given.
-#[derive(Debug)]
-struct Repetition {
-    index: u32,
-    attempts: u32,
-    /// `None` while it is handed out again.
-    due: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// In a consume request: waiting there, or running when the request's cursor has passed it.
-    HandedOut,
-    /// Running, and reported to be slow.
-    Slow,
-    /// Failed, on its way to the broker.
-    SendingBack,
-    /// To be consumed here again.
-    WaitingAgain,
-    /// Taken back when the window was drained.
-    Left,
-    /// Failed in a window that was drained, and not given to the broker.
-    NotHandedBack,
-    /// Consumed, or the broker's again.
-    Resolved,
-}
-
-impl State {
-    fn is_handed_out(self) -> bool {
-        matches!(self, Self::HandedOut | Self::Slow)
-    }
-}
-
-/// How much a part of the window weighs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Load {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Load {
-    fn of(message: &MessageExt) -> Self {
-        Self { messages: 1, bytes: message.body().len() }
-    }
-}
-
-impl std::ops::AddAssign for Load {
-    fn add_assign(&mut self, other: Self) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-    }
-}
-
-impl std::ops::Sub for Load {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        Self { messages: self.messages.saturating_sub(other.messages), bytes: self.bytes.saturating_sub(other.bytes) }
-    }
-}
-
-impl std::ops::SubAssign for Load {
-    fn sub_assign(&mut self, other: Self) {
-        *self = *self - other;
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checks::vectors::vectors;
+    use crate::consumer::deliver::retry;
     use crate::consumer::fixtures::received;
     use crate::message::MessageQueue;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::message::MessageQueue;
 
 use crate::consumer::pull::event::{Action, Answer, Epoch, Failure, PullStatus, Pulled, Report, Ticket};
-use crate::consumer::pull::process_queue::FlowControl;
+use crate::consumer::pull::flow::FlowControl;
 use crate::consumer::pull::table::Patience;
 use crate::consumer::start::{Bound, StartDecision, StartPolicy};
 

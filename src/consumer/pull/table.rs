@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::checks::vectors::vectors;
     use crate::consumer::pull::event::{Answer, Failure, PullStatus, Pulled, Report};
-    use crate::consumer::pull::process_queue::FlowControl;
+    use crate::consumer::pull::flow::FlowControl;
     use crate::consumer::start::{Bound, ConsumeFromWhere, FIRST_MOMENTS, StartDecision};
     use crate::wire::ResponseCode;
 

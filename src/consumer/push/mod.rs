@@ -34,7 +34,8 @@ use crate::consumer::deliver::listener::{ConcurrentListener, Listener, each};
 use crate::consumer::deliver::pool::Pool;
 use crate::consumer::deliver::retry::RetryLimit;
 use crate::consumer::offset::driver::{OffsetDriver, Window};
-use crate::consumer::pull::process_queue::{FlowLimits, WindowSummary};
+use crate::consumer::pull::flow::FlowLimits;
+use crate::consumer::pull::process_queue::WindowSummary;
 use crate::consumer::pull::service::{PullEvent, PullThread};
 use crate::consumer::start::ConsumeFromWhere;
 

@@ -19,8 +19,11 @@ use crate::consumer::deliver::retry::{self, Publishing, Resolved, RetryDelay, Re
 use crate::consumer::fixtures::received;
 use crate::consumer::offset::store::{Commit, CommitTicket, OffsetStore};
 use crate::consumer::pull::event::{Action, Answer, Epoch, Event, Failure, PullStatus, Pulled, Report, Ticket};
-use crate::consumer::pull::process_queue::{Claim, ConsumeRequest, FailedMessage, FlowLimits, Position, ProcessQueue};
+use crate::consumer::pull::flow::FlowLimits;
+use crate::consumer::pull::process_queue::ProcessQueue;
+use crate::consumer::pull::request::{Claim, ConsumeRequest};
 use crate::consumer::pull::service::PULL_TIMEOUT;
+use crate::consumer::pull::slot::{FailedMessage, Position};
 use crate::consumer::pull::table::{Patience, QueueTable};
 use crate::consumer::start::{Bound, ConsumeFromWhere, StartDecision, StartPolicy};
 use crate::message::{MessageExt, MessageQueue};
