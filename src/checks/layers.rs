@@ -82,7 +82,7 @@ const PURE: &[&str] = &[
 const WALL_CLOCK: &[(&str, &str)] = &[
     ("client/identity.rs", "the time in ids of messages"),
     ("consumer/pull/service.rs", "where a queue that the topic gets later begins"),
-    ("consumer/push/mod.rs", "the version of a subscription"),
+    ("consumer/push/builder.rs", "the version of a subscription"),
     ("mini_broker/clock.rs", "what the mini broker stamps on messages, once at its start"),
     ("producer/send/prepare.rs", "when a message was born"),
 ];

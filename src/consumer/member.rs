@@ -19,7 +19,7 @@ use crate::logging::debug;
 use crate::name_map::NameMap;
 use crate::producer::send::Sender;
 use crate::repeats::Repeats;
-use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
+use crate::wire::body::{self, ConsumeType, ConsumerData, HeartbeatData, MessageModel};
 
 use crate::consumer::assign::allocate::AllocateStrategy;
 use crate::consumer::assign::service::RebalanceEvent;
@@ -30,6 +30,7 @@ use crate::consumer::offset::driver::{OffsetDriver, Window};
 use crate::consumer::pull::flow::FlowLimits;
 use crate::consumer::pull::service::PullEvent;
 use crate::consumer::start::ConsumeFromWhere;
+use crate::consumer::subscription::Subscription;
 
 /// What a push consumer was configured with.
 #[derive(Clone, Debug)]
@@ -42,13 +43,6 @@ pub(crate) struct Options {
     pub(crate) retry_limit: RetryLimit,
     pub(crate) consume_timeout: Duration,
     pub(crate) max_body: usize,
-}
-
-/// One subscribed topic.
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    pub(crate) topic: Arc<str>,
-    pub(crate) data: SubscriptionData,
 }
 
 /// One consumer, shared by its threads.

@@ -16,9 +16,11 @@ mod push;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod start;
+pub(crate) mod subscription;
 
 pub use assign::allocate::AllocateStrategy;
 pub use deliver::listener::{ConcurrentListener, ConsumeContext, ConsumeStatus};
 pub use deliver::retry::RetryDelay;
-pub use push::{ConsumerReport, FilterExpression, PushConsumer, PushConsumerBuilder};
+pub use push::{ConsumerReport, PushConsumer, PushConsumerBuilder};
 pub use start::ConsumeFromWhere;
+pub use subscription::FilterExpression;

@@ -23,12 +23,13 @@ use crate::wire::sys_flag::pull as pull_flag;
 use crate::wire::{self, RemotingCommand, RequestCode, ResponseCode};
 use crate::worker::{Health, Threads, Worker};
 
-use crate::consumer::member::{Consumer, Subscription};
+use crate::consumer::member::Consumer;
 use crate::consumer::offset::driver::Window;
 use crate::consumer::pull::event::{Action, Answer, Epoch, Event, Failure, PullStatus, Pulled, Report, Ticket};
 use crate::consumer::pull::stray;
 use crate::consumer::pull::table::{Patience, QueueTable};
 use crate::consumer::start::{Bound, StartDecision, StartPolicy};
+use crate::consumer::subscription::Subscription;
 
 /// How long a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
