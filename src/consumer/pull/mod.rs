@@ -3,6 +3,7 @@
 pub(crate) mod event;
 pub(crate) mod flow;
 pub(crate) mod process_queue;
+pub(crate) mod reply;
 pub(crate) mod request;
 mod row;
 pub(crate) mod service;
