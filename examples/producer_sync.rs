@@ -76,7 +76,7 @@ fn by_key(producer: &Producer, topic: &str) -> Outcome {
 fn refused(producer: &Producer, topic: &str) {
     println!("\na message without a body cannot be sent");
     if let Err(error) = producer.send(&Message::new(topic, "")) {
-        println!("  {:?}: {error}", error.kind());
+        println!("  {:?}: {error:#}", error.kind());
         println!("  so {}", what_to_do(&error));
     }
 }

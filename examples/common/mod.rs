@@ -104,7 +104,7 @@ impl Target {
 impl Failure {
     fn in_words(&self, target: &Target) -> String {
         match self {
-            Self::Error(error) => format!("{error}\n\n{}", advice(error, target)),
+            Self::Error(error) => format!("{error:#}\n\n{}", advice(error, target)),
             Self::Missing(what) => format!(
                 "{what}\n\nRun again with RUST_LOG=rocketmq_sync=debug to see what the client does, and look into the \
                  broker's log."

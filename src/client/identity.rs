@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::config::ClientConfig;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::wire::stored::message_id::UniqueId;
 
 const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
@@ -41,11 +41,9 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn new(config: &ClientConfig) -> Result<Self> {
         let mut random = [0; 14];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::new(ErrorKind::Resource, format!("the system gives no random bytes: {error}")))?;
+        getrandom::fill(&mut random).map_err(|error| Error::of_system("reading random bytes", error))?;
         let [a, b, c, d, e, f, instance @ ..] = random;
-        let fork = forkguard::Guard::try_new()
-            .map_err(|error| Error::new(ErrorKind::Resource, format!("forks cannot be noticed: {error}")))?;
+        let fork = forkguard::Guard::try_new().map_err(|error| Error::of_system("registering for forks", error))?;
         let process = process::id();
         let address = local_address(&config.name_servers);
         let made_up = || format!("{address}@{process}#{:016x}", u64::from_be_bytes(instance));

@@ -1,6 +1,8 @@
 //! The kinds of failure, in one table: number, meaning, what is known of the message, and what to do. The type, its
 //! documentation and the page `src/errors.md` are made of it.
 
+use std::fmt;
+
 use super::Certainty;
 
 macro_rules! error_kinds {
@@ -33,6 +35,14 @@ macro_rules! error_kinds {
                 }
             }
 
+            /// Name of the kind, as in the source: `ConnectionLost`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
             /// The kind in a sentence or two.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
@@ -59,6 +69,12 @@ macro_rules! error_kinds {
             }
         }
     };
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 error_kinds! {
@@ -134,7 +150,7 @@ error_kinds! {
          (`send_timeout`)."
     }
     WindowFull = 14 {
-        "The in-flight window or a connection's outbox is full, and the call may not, or no longer, wait.",
+        "The in-flight window or a connection's outbox is full, and the call could not wait or its deadline passed.",
         [NotSent],
         "Send more slowly, or allow more in flight (`max_in_flight`, `max_in_flight_bytes`). Results in `Completions` count \
          until they are taken."

@@ -3,6 +3,7 @@
 mod kind;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::kind::ErrorKind;
@@ -91,6 +92,8 @@ struct Inner {
     broker_code: Option<ResponseCode>,
     remark: Option<String>,
     attempts: Vec<Attempt>,
+    /// The failure of the operating system or of the decoder that led to this one.
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -105,8 +108,14 @@ impl Error {
                 broker_code: None,
                 remark: None,
                 attempts: Vec::new(),
+                source: None,
             }),
         }
+    }
+
+    /// A refusal of the operating system; `operation` names what it refused.
+    pub(crate) fn of_system(operation: &str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::new(ErrorKind::Resource, format!("{operation} failed: {error}")).with_source(error)
     }
 
     /// A broker's or name server's refusal.
@@ -131,6 +140,11 @@ impl Error {
 
     pub(crate) fn with_address(mut self, address: &str) -> Self {
         self.inner.address = Some(address.to_owned());
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.inner.source = Some(Arc::new(source));
         self
     }
 
@@ -235,6 +249,7 @@ fn is_passing(code: ResponseCode) -> bool {
     )
 }
 
+/// One line. The alternate form, `{:#}`, adds the attempts of a send, on the same line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { detail, address, attempts, .. } = &*self.inner;
@@ -242,8 +257,10 @@ impl fmt::Display for Error {
         if let Some(address) = address.as_deref().filter(|address| !detail.contains(address)) {
             write!(f, " ({address})")?;
         }
-        for (index, attempt) in attempts.iter().enumerate() {
-            write!(f, "\n  attempt {}: {attempt}", index + 1)?;
+        if f.alternate() {
+            for (index, attempt) in attempts.iter().enumerate() {
+                write!(f, "; attempt {}: {attempt}", index + 1)?;
+            }
         }
         Ok(())
     }
@@ -262,12 +279,9 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
-
-/// What the operating system refused.
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
-        Self::new(ErrorKind::Resource, error.to_string())
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -278,6 +292,35 @@ mod tests {
     #[test]
     fn an_error_is_one_pointer_wide() {
         assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn an_error_is_one_line_and_its_alternate_form_adds_the_attempts() {
+        let attempt = Attempt {
+            broker: "broker-a".into(),
+            phase: Phase::Connect,
+            elapsed: Duration::from_millis(3),
+            kind: ErrorKind::Connect,
+            broker_code: None,
+            certainty: Certainty::NotSent,
+            detail: "connection refused".into(),
+        };
+        let error = Error::new(ErrorKind::Connect, "send to T failed").with_attempts(vec![attempt.clone(), attempt]);
+        assert_eq!(error.to_string(), "send to T failed");
+        assert_eq!(
+            format!("{error:#}"),
+            "send to T failed; attempt 1: broker-a after 3ms, connecting: connection refused; \
+             attempt 2: broker-a after 3ms, connecting: connection refused"
+        );
+    }
+
+    #[test]
+    fn the_refusal_of_the_system_is_the_source() {
+        let refusal = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        let error = Error::of_system("creating the selector", refusal);
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::OutOfMemory));
+        assert_eq!(error.kind(), ErrorKind::Resource);
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl MiniBrokerBuilder {
         let (jobs, inbox) = unbounded();
         let state = State::new(self.settings);
         let (mut server, waker) = Server::new(state, Timekeeper::new(self.clock), inbox)
-            .map_err(|error| Error::new(ErrorKind::Resource, format!("no mini broker: {error}")))?;
+            .map_err(|error| Error::of_system("starting the mini broker", error))?;
         let mut name_servers = Vec::new();
         for index in 0..self.name_servers {
             let bind = if index == 0 { self.bind } else { SocketAddr::new(self.bind.ip(), 0) };
@@ -181,9 +181,7 @@ fn add_broker(server: &mut Server, index: usize, name: &Arc<str>, bind: SocketAd
 }
 
 fn listen(server: &mut Server, node: Node, address: SocketAddr) -> Result<SocketAddr> {
-    server
-        .listen(node, address)
-        .map_err(|error| Error::new(ErrorKind::Resource, format!("a mini broker cannot listen on {address}: {error}")))
+    server.listen(node, address).map_err(|error| Error::of_system(&format!("listening on {address}"), error))
 }
 
 #[cfg(test)]

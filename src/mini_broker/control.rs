@@ -16,7 +16,7 @@ use super::journal::RequestRecord;
 use super::server::{Job, Server};
 use super::state::{Condition, Node, State};
 use super::store::{Draft, Queue, TopicConfig};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::message::{Message, MessageExt, MessageQueue, at_millis};
 use crate::wire::body::permission;
 use crate::wire::{RemotingCommand, RequestCode};
@@ -565,9 +565,7 @@ fn start(server: &mut Server, node: Node, address: SocketAddr) -> Result<()> {
     if server.state.condition(node) != Condition::Down {
         return Ok(());
     }
-    server
-        .listen(node, address)
-        .map_err(|error| Error::new(ErrorKind::Resource, format!("{address} cannot be taken again: {error}")))?;
+    server.listen(node, address).map_err(|error| Error::of_system(&format!("listening on {address} again"), error))?;
     let now = server.now();
     server.state.set_condition(node, Condition::Up, now);
     Ok(())

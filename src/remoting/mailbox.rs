@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::connection::Connection;
 use super::resolver::Resolved;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::logging::warn;
 
 /// The token of wake-ups; connections have others.
@@ -49,7 +49,7 @@ pub(super) struct Inbox {
 
 impl Mailbox {
     pub(super) fn new() -> Result<(Self, Inbox)> {
-        let no_poll = |error: io::Error| Error::new(ErrorKind::Resource, format!("no selector can be made: {error}"));
+        let no_poll = |error: io::Error| Error::of_system("creating the selector", error);
         let poll = Poll::new().map_err(no_poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(no_poll)?;
         let (commands, receiver) = unbounded();

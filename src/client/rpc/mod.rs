@@ -233,7 +233,8 @@ fn read_offset(address: &Arc<str>, response: &RemotingCommand) -> Result<i64> {
 
 /// A peer's answer that does not follow the protocol.
 pub(crate) fn unreadable(address: &str, error: &wire::Error) -> Error {
-    Error::new(ErrorKind::Protocol, format!("the answer cannot be read: {error}"))
+    Error::new(ErrorKind::Protocol, format!("reading the response failed: {error}"))
+        .with_source(error.clone())
         .with_certainty(Certainty::Unknown)
         .with_address(address)
 }

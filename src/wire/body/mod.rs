@@ -1,7 +1,7 @@
 //! JSON bodies of requests and responses <-> structs.
 //!
 //! What is written here is standard JSON but for tables by queue, whose keys are objects as in Java; what is read goes
-//! through the [normaliser](super::fastjson) first, since brokers write fastjson's dialect, and then as Java reads it
+//! through the [normaliser](fastjson) first, since brokers write fastjson's dialect, and then as Java reads it
 //! (`java_json.rs`). Unknown members are passed over, absent ones have the default of the Java class, as there.
 
 use serde::de::DeserializeOwned;
