@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::clock::millis;
-use super::handlers::{ParkedPull, lapse_pull, wake_pulls};
-use super::state::{Answer, Condition, ReturnAddress, Settings};
+use super::exchange::{Answer, Condition, ReturnAddress};
+use super::parked::ParkedPulls;
+use super::settings::Settings;
 use super::store::{Draft, Place, Store, TopicConfig};
 use crate::message::Message;
 use crate::message::properties::{Properties, name};
@@ -57,7 +58,7 @@ pub(super) struct Broker {
     /// Consumer groups that the broker has met.
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) offsets: Offsets,
-    pub(super) parked: Vec<ParkedPull>,
+    pub(super) parked: ParkedPulls,
     /// Offsets in the log of messages that wait for their delay to pass, by their time and turn.
     delayed: BTreeMap<(i64, u64), i64>,
     /// Counts what needs an order or a turn: delayed messages, queues chosen by the broker, ids it makes.
@@ -82,7 +83,7 @@ impl Broker {
             settings,
             store,
             groups: BTreeMap::new(),
-            parked: Vec::new(),
+            parked: ParkedPulls::default(),
             delayed: BTreeMap::new(),
             turns: 0,
             answers: Vec::new(),
@@ -133,20 +134,17 @@ impl Broker {
                 log::warn!("mini broker {} loses a delayed message: {:?}", self.name, answer.remark);
             }
         }
-        while let Some(at) = self.parked.iter().position(|pull| pull.deadline <= now) {
-            let pull = self.parked.remove(at);
-            lapse_pull(self, pull, now);
-        }
+        self.parked.lapse(now);
     }
 
     pub(super) fn next_due(&self) -> Option<i64> {
-        let pulls = self.parked.iter().map(|pull| pull.deadline);
-        pulls.chain(self.delayed.keys().next().map(|(due, _)| *due)).min()
+        let delayed = self.delayed.keys().next().map(|(due, _)| *due);
+        self.parked.next_deadline().into_iter().chain(delayed).min()
     }
 
     /// A connection is gone: its pulls with it, and the members that spoke over it.
     pub(super) fn disconnected(&mut self, connection: u64) {
-        self.parked.retain(|pull| pull.return_to.connection != connection);
+        self.parked.forget_connection(connection);
         let left: Vec<String> = self
             .groups
             .iter_mut()
@@ -231,7 +229,7 @@ impl Broker {
             log::debug!("mini broker {} cannot store a message: {error}", self.name);
             self.illegal_message()
         })?;
-        wake_pulls(self, &topic, queue_id, place.tags_code, now);
+        self.parked.arrived(&topic, queue_id, place.tags_code, now);
         Ok(place)
     }
 

@@ -9,8 +9,10 @@ use crossbeam_channel::unbounded;
 use super::MiniBroker;
 use super::broker::Broker;
 use super::clock::{Clock, Timekeeper};
+use super::exchange::{Condition, Node};
 use super::server::Server;
-use super::state::{Condition, NameServer, Node, Release, Settings, State};
+use super::settings::{Release, Settings};
+use super::state::{NameServer, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::worker::Threads;
 

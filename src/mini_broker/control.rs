@@ -11,10 +11,11 @@ use crossbeam_channel::bounded;
 
 use super::MiniBroker;
 use super::broker::{Broker, Group};
+use super::exchange::{Condition, Node};
 use super::fault::{Fault, FaultId};
 use super::journal::RequestRecord;
 use super::server::{Job, Server};
-use super::state::{Condition, Node, State};
+use super::state::State;
 use super::store::{Draft, Queue, TopicConfig};
 use crate::error::{Error, Result};
 use crate::message::{Message, MessageExt, MessageQueue, at_millis};

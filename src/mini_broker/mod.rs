@@ -49,10 +49,13 @@ mod broker;
 mod builder;
 mod clock;
 mod control;
+mod exchange;
 mod fault;
 mod handlers;
 mod journal;
+mod parked;
 mod server;
+mod settings;
 mod state;
 mod store;
 
@@ -68,7 +71,7 @@ pub use builder::MiniBrokerBuilder;
 pub use clock::Clock;
 pub use fault::{Fault, FaultId};
 pub use journal::RequestRecord;
-pub use state::Release;
+pub use settings::Release;
 
 use crate::worker::Worker;
 use server::Job;

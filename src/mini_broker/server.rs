@@ -17,7 +17,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Timekeeper;
-use super::state::{Node, Output, State};
+use super::exchange::{Node, Output};
+use super::state::State;
 use crate::wire::{self, FrameDecoder, MAX_FRAME_LENGTH, RemotingCommand};
 
 const WAKER: Token = Token(0);

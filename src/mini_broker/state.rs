@@ -6,184 +6,24 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 
 use super::broker::Broker;
 use super::clock::millis;
+use super::exchange::{Answer, Condition, Node, Output, Reply, Request, ReturnAddress};
 use super::fault::{FaultTable, ReplyFate, Verdict};
 use super::handlers;
 use super::journal::{Journal, RequestRecord};
-use crate::wire::{ExtFields, FieldSink, HeaderEncoding, HeaderFields, LanguageCode, RemotingCommand, ResponseCode};
+use super::settings::Settings;
+use crate::wire::{HeaderEncoding, LanguageCode, RemotingCommand, ResponseCode};
 
 /// Answers of clients that are kept for tests to look at.
 const REPLIES_KEPT: usize = 1000;
-
-/// Whose behaviour a mini broker imitates where releases differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Release {
-    /// Apache RocketMQ 4.9.7.
-    V4_9_7,
-    /// Apache RocketMQ 5.5.0.
-    #[default]
-    V5_5_0,
-}
-
-impl Release {
-    /// The number it states as its version.
-    pub(super) fn protocol_version(self) -> i32 {
-        match self {
-            Self::V4_9_7 => 407,
-            Self::V5_5_0 => 513,
-        }
-    }
-
-    pub(super) fn is_v5(self) -> bool {
-        self == Self::V5_5_0
-    }
-
-    /// How a topic or queue that cannot be is refused.
-    pub(super) fn invalid_parameter(self) -> ResponseCode {
-        match self {
-            Self::V4_9_7 => ResponseCode::SYSTEM_ERROR,
-            Self::V5_5_0 => ResponseCode::INVALID_PARAMETER,
-        }
-    }
-
-    /// The second line of many a remark, about a page of answers.
-    pub(super) fn see_also(self) -> &'static str {
-        match self {
-            Self::V4_9_7 => "\nSee http://rocketmq.apache.org/docs/faq/ for further details.",
-            Self::V5_5_0 => "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
-        }
-    }
-}
-
-/// What all servers of one mini broker have in common.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) release: Release,
-    pub(super) cluster: String,
-    pub(super) auto_create_topics: bool,
-    pub(super) auto_create_groups: bool,
-    pub(super) default_queues: i32,
-    pub(super) max_message_size: usize,
-    /// Route answers in fastjson's own dialect, whatever the client asks for.
-    pub(super) raw_route_json: bool,
-    pub(super) delay_levels: Vec<Duration>,
-    /// How often offsets are written down; `None` for at once.
-    pub(super) offset_write_interval: Option<Duration>,
-}
-
-/// One of the servers, by its place among its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Node {
-    NameServer(usize),
-    Broker(usize),
-}
-
-/// What is to be done with a connection.
-#[derive(Debug)]
-pub(super) enum Output {
-    Command(u64, RemotingCommand),
-    Bytes(u64, Bytes),
-    Close(u64),
-}
-
-impl Output {
-    pub(super) fn connection(&self) -> u64 {
-        match self {
-            Self::Command(connection, _) | Self::Bytes(connection, _) | Self::Close(connection) => *connection,
-        }
-    }
-}
-
-/// A request at the server it was sent to.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) command: RemotingCommand,
-    pub(super) peer: SocketAddr,
-    pub(super) now: i64,
-    pub(super) return_to: ReturnAddress,
-}
-
-/// Where the answer of one request goes, and what becomes of it on its way.
-#[derive(Clone, Debug)]
-pub(super) struct ReturnAddress {
-    pub(super) connection: u64,
-    oneway: bool,
-    fate: ReplyFate,
-    /// The response as it is before it says anything.
-    blank: RemotingCommand,
-}
-
-/// What a response says.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answer {
-    pub(super) code: i32,
-    pub(super) remark: Option<String>,
-    pub(super) fields: ExtFields,
-    pub(super) body: Bytes,
-}
-
-impl Answer {
-    pub(super) fn success() -> Self {
-        Self::default()
-    }
-
-    pub(super) fn refusal(code: ResponseCode, remark: impl Into<String>) -> Self {
-        Self { code: code.0, remark: Some(remark.into()), ..Self::default() }
-    }
-
-    pub(super) fn with_fields(mut self, fields: &dyn HeaderFields) -> Self {
-        fields.write_to(&mut self.fields);
-        self
-    }
-
-    pub(super) fn with_field(mut self, key: &str, value: &str) -> Self {
-        self.fields.text(key, value);
-        self
-    }
-
-    pub(super) fn with_body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-}
-
-/// What a handler does with a request.
-#[derive(Debug)]
-pub(super) enum Reply {
-    Now(Answer),
-    /// The request waits for a message; it is answered later.
-    Later,
-    /// It never is.
-    Never,
-}
-
-impl From<Answer> for Reply {
-    fn from(answer: Answer) -> Self {
-        Self::Now(answer)
-    }
-}
 
 /// A name server: it knows what the brokers of its mini broker know, and has nothing of its own.
 #[derive(Debug)]
 pub(super) struct NameServer {
     pub(super) address: Arc<str>,
     pub(super) condition: Condition,
-}
-
-/// Whether a server is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Condition {
-    #[default]
-    Up,
-    /// It takes connections and reads, but does nothing: a process that was stopped with SIGSTOP.
-    Paused,
-    Down,
 }
 
 /// A connection as the servers know it.
@@ -348,6 +188,7 @@ impl State {
     /// Takes over what a broker has to say.
     pub(super) fn collect_from(&mut self, index: usize) {
         let Some(broker) = self.brokers.get_mut(index) else { return };
+        handlers::answer_ended_pulls(broker);
         let (answers, pushes) = broker.take_output();
         for (return_to, answer, now) in answers {
             self.answer(&return_to, answer, now);

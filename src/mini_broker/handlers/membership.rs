@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Handled;
 use crate::mini_broker::broker::{Broker, Group, Member};
-use crate::mini_broker::state::{Answer, Request};
+use crate::mini_broker::exchange::{Answer, Request};
 use crate::wire::ResponseCode;
 use crate::wire::body::{
     self, Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, ConsumerList, HeartbeatData,

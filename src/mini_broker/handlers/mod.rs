@@ -9,10 +9,11 @@ mod offsets;
 mod pull;
 mod send;
 
-pub(super) use pull::{ParkedPull, lapse_pull, wake_pulls};
+pub(super) use pull::answer_ended_pulls;
 
 use super::broker::Broker;
-use super::state::{Answer, Reply, Request, State};
+use super::exchange::{Answer, Reply, Request};
+use super::state::State;
 use crate::wire::{self, RequestCode, ResponseCode};
 
 type Handled = Result<Reply, Answer>;

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::Handled;
 use crate::mini_broker::broker::Broker;
-use crate::mini_broker::state::{Answer, Condition, Request, State};
+use crate::mini_broker::exchange::{Answer, Condition, Request};
+use crate::mini_broker::state::State;
 use crate::wire::ResponseCode;
 use crate::wire::body::{self, BrokerData, ClusterInfo, MASTER_ID, QueueData, TopicRouteData};
 use crate::wire::header::GetRouteInfoRequest;

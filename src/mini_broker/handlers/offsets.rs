@@ -5,7 +5,7 @@
 
 use super::Handled;
 use crate::mini_broker::broker::Broker;
-use crate::mini_broker::state::{Answer, Request};
+use crate::mini_broker::exchange::{Answer, Request};
 use crate::mini_broker::store::Queue;
 use crate::wire::ResponseCode;
 use crate::wire::header::{

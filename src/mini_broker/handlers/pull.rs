@@ -9,10 +9,11 @@ use bytes::BytesMut;
 
 use super::Handled;
 use crate::mini_broker::broker::{Broker, Group};
-use crate::mini_broker::state::{Answer, Reply, Request, ReturnAddress};
+use crate::mini_broker::exchange::{Answer, Reply, Request};
+use crate::mini_broker::parked::{Filter, ParkedPull, Wanted};
 use crate::mini_broker::store::Queue;
 use crate::wire::ResponseCode;
-use crate::wire::body::{EXPRESSION_TYPE_TAG, SUBSCRIBE_ALL, SubscriptionData, permission};
+use crate::wire::body::{EXPRESSION_TYPE_TAG, SubscriptionData, permission};
 use crate::wire::header::{PullMessageRequest, PullMessageResponse, ViewMessageRequest};
 use crate::wire::sys_flag::pull::{COMMIT_OFFSET, SUBSCRIPTION, SUSPEND};
 
@@ -23,37 +24,8 @@ const MAX_BYTES: usize = 256 * 1024;
 /// Messages looked at for one answer.
 const MAX_SCANNED: usize = 800;
 
-/// A 5.x broker tells by a number whose permission is missing.
+/// Number by which a 5.x broker names the missing permission.
 const FORBIDDEN_TOPIC: &str = "3";
-
-/// When a waiting pull is looked at again after a message has come that it does not want.
-const HOLD_CHECK_MILLIS: i64 = 5_000;
-
-/// A pull that waits for a message.
-#[derive(Debug)]
-pub(in crate::mini_broker) struct ParkedPull {
-    pub(in crate::mini_broker) return_to: ReturnAddress,
-    pub(in crate::mini_broker) deadline: i64,
-    peer: SocketAddr,
-    wanted: Wanted,
-}
-
-/// What a pull asks for.
-#[derive(Debug)]
-struct Wanted {
-    topic: String,
-    queue_id: i32,
-    offset: i64,
-    max_messages: usize,
-    filter: Filter,
-}
-
-/// Which messages pass, as far as a broker can tell.
-#[derive(Clone, Debug)]
-enum Filter {
-    All,
-    TagHashes(Vec<i32>),
-}
 
 pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
     let header = PullMessageRequest::from_fields(&request.command.ext_fields)?;
@@ -74,7 +46,7 @@ pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
     let found = read(broker, &wanted);
     if found.status.code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & SUSPEND != 0 {
         let deadline = request.now.saturating_add(header.suspend_timeout_millis);
-        broker.parked.push(ParkedPull { return_to: request.return_to.clone(), deadline, peer: request.peer, wanted });
+        broker.parked.park(ParkedPull { return_to: request.return_to.clone(), deadline, peer: request.peer, wanted });
         return Ok(Reply::Later);
     }
     Ok(answer_of(broker, found).into())
@@ -91,22 +63,14 @@ pub(super) fn view_message(broker: &mut Broker, request: &Request) -> Handled {
     }
 }
 
-/// A message with this tag hash has come into a queue: pulls that wait for it are answered.
-pub(in crate::mini_broker) fn wake_pulls(broker: &mut Broker, topic: &str, queue_id: i32, tags_code: i64, now: i64) {
-    let is_meant = |pull: &mut ParkedPull| pull.wanted.queue_id == queue_id && pull.wanted.topic == topic;
-    let meant: Vec<_> = broker.parked.extract_if(.., is_meant).collect();
-    for mut pull in meant {
-        if pull.wanted.filter.passes(tags_code) {
-            lapse_pull(broker, pull, now);
-        } else {
-            pull.deadline = pull.deadline.min(now.saturating_add(HOLD_CHECK_MILLIS));
-            broker.parked.push(pull);
-        }
+/// Answers the pulls whose wait has ended, with messages or without.
+pub(in crate::mini_broker) fn answer_ended_pulls(broker: &mut Broker) {
+    for (pull, now) in broker.parked.take_ended() {
+        answer_ended(broker, pull, now);
     }
 }
 
-/// Answers a pull that has waited, with messages or without.
-pub(in crate::mini_broker) fn lapse_pull(broker: &mut Broker, pull: ParkedPull, now: i64) {
+fn answer_ended(broker: &mut Broker, pull: ParkedPull, now: i64) {
     let ParkedPull { return_to, wanted, peer, .. } = pull;
     let answer = match check_queue(broker, &wanted.topic, wanted.queue_id, peer) {
         Ok(()) => answer_of(broker, read(broker, &wanted)),
@@ -164,23 +128,7 @@ fn filter_of(broker: &Broker, header: &PullMessageRequest<'_>) -> Result<Filter,
     Ok(Filter::of(subscription))
 }
 
-impl Filter {
-    fn of(subscription: &SubscriptionData) -> Self {
-        if subscription.sub_string == SUBSCRIBE_ALL {
-            return Self::All;
-        }
-        Self::TagHashes(subscription.code_set.clone())
-    }
-
-    fn passes(&self, tags_code: i64) -> bool {
-        match self {
-            Self::All => true,
-            Self::TagHashes(hashes) => hashes.iter().any(|&hash| i64::from(hash) == tags_code),
-        }
-    }
-}
-
-/// How the store answers, under the names that stand in the answer's remark.
+/// Result of a read; its name is the remark of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Found,
@@ -215,7 +163,7 @@ impl Status {
     }
 }
 
-/// What was read for a pull.
+/// Messages read for a pull, and the bounds of their queue.
 #[derive(Debug)]
 struct Found {
     status: Status,

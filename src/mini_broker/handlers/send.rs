@@ -9,7 +9,8 @@ use super::Handled;
 use crate::message::Message;
 use crate::message::properties::{Properties, name as property};
 use crate::mini_broker::broker::{Broker, set_property};
-use crate::mini_broker::state::{Answer, Release, Request};
+use crate::mini_broker::exchange::{Answer, Request};
+use crate::mini_broker::settings::Release;
 use crate::mini_broker::store::{Draft, Place, TopicConfig};
 use crate::wire::body::permission;
 use crate::wire::header::{
