@@ -11,7 +11,7 @@ use super::broker::Broker;
 use super::clock::millis;
 use super::exchange::{Answer, Condition, Node, Output, Reply, Request, ReturnAddress};
 use super::fault::{FaultTable, ReplyFate, Verdict};
-use super::handlers;
+use super::handlers::{self, Registry};
 use super::journal::{Journal, RequestRecord};
 use super::settings::Settings;
 use crate::wire::{HeaderEncoding, LanguageCode, RemotingCommand, ResponseCode};
@@ -217,10 +217,14 @@ impl State {
         }
     }
 
+    fn registry(&self) -> Registry<'_> {
+        Registry { settings: &self.settings, brokers: &self.brokers }
+    }
+
     fn process(&mut self, peer: Peer, request: &Request) {
         let (return_to, now) = (request.return_to.clone(), request.now);
         let reply = match peer.node {
-            Node::NameServer(_) => handlers::name_server(self, request),
+            Node::NameServer(_) => handlers::name_server(&self.registry(), request),
             Node::Broker(index) => match self.brokers.get_mut(index) {
                 Some(broker) => handlers::broker(broker, request),
                 None => Reply::Never,

@@ -9,11 +9,11 @@ mod offsets;
 mod pull;
 mod send;
 
+pub(super) use name_server::Registry;
 pub(super) use pull::answer_ended_pulls;
 
 use super::broker::Broker;
 use super::exchange::{Answer, Reply, Request};
-use super::state::State;
 use crate::wire::{self, RequestCode, ResponseCode};
 
 type Handled = Result<Reply, Answer>;
@@ -43,12 +43,12 @@ pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
 }
 
 /// A request to a name server.
-pub(super) fn name_server(state: &State, request: &Request) -> Reply {
+pub(super) fn name_server(registry: &Registry<'_>, request: &Request) -> Reply {
     let handled = match request.command.request_code() {
-        RequestCode::GET_ROUTEINFO_BY_TOPIC => name_server::route(state, request),
-        RequestCode::GET_BROKER_CLUSTER_INFO => name_server::cluster_info(state),
+        RequestCode::GET_ROUTEINFO_BY_TOPIC => name_server::route(registry, request),
+        RequestCode::GET_BROKER_CLUSTER_INFO => name_server::cluster_info(registry),
         // A name server of 4.x leaves what it does not know without an answer.
-        _ if !state.settings.release.is_v5() => Ok(Reply::Never),
+        _ if !registry.settings.release.is_v5() => Ok(Reply::Never),
         _ => Err(not_supported(request)),
     };
     handled.unwrap_or_else(Reply::Now)

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Handled;
 use crate::mini_broker::broker::Broker;
 use crate::mini_broker::exchange::{Answer, Condition, Request};
-use crate::mini_broker::state::State;
+use crate::mini_broker::settings::Settings;
 use crate::wire::ResponseCode;
 use crate::wire::body::{self, BrokerData, ClusterInfo, MASTER_ID, QueueData, TopicRouteData};
 use crate::wire::header::GetRouteInfoRequest;
@@ -19,14 +19,21 @@ use crate::wire::header::GetRouteInfoRequest;
 /// From this version on clients get standard JSON without asking for it: `V4_9_4`.
 const STANDARD_JSON_SINCE: i32 = 401;
 
-pub(super) fn route(state: &State, request: &Request) -> Handled {
+/// The part of the mini broker that its name servers answer from.
+#[derive(Debug)]
+pub(in crate::mini_broker) struct Registry<'a> {
+    pub(in crate::mini_broker) settings: &'a Settings,
+    pub(in crate::mini_broker) brokers: &'a [Broker],
+}
+
+pub(super) fn route(registry: &Registry<'_>, request: &Request) -> Handled {
     let Ok(header) = GetRouteInfoRequest::from_fields(&request.command.ext_fields) else {
-        return Err(no_route(state, "null"));
+        return Err(no_route(registry, "null"));
     };
     let mut route = TopicRouteData::default();
-    for broker in brokers(state) {
+    for broker in brokers(registry) {
         let Some(topic) = broker.store.topic(header.topic) else { continue };
-        route.broker_datas.push(broker_data(state, broker));
+        route.broker_datas.push(broker_data(registry, broker));
         route.queue_datas.push(QueueData {
             broker_name: broker.name.to_string(),
             read_queue_nums: topic.config.read_queues,
@@ -36,48 +43,48 @@ pub(super) fn route(state: &State, request: &Request) -> Handled {
         });
     }
     if route.broker_datas.is_empty() {
-        return Err(no_route(state, header.topic));
+        return Err(no_route(registry, header.topic));
     }
-    let json = java_json(state, &route)?;
+    let json = java_json(registry, &route)?;
     let is_standard =
         request.command.version >= STANDARD_JSON_SINCE || header.accept_standard_json_only.unwrap_or_default();
-    let json = if is_standard && !state.settings.raw_route_json { json } else { with_bare_integer_keys(&json) };
+    let json = if is_standard && !registry.settings.raw_route_json { json } else { with_bare_integer_keys(&json) };
     Ok(Answer::success().with_body(json).into())
 }
 
-pub(super) fn cluster_info(state: &State) -> Handled {
+pub(super) fn cluster_info(registry: &Registry<'_>) -> Handled {
     let mut info = ClusterInfo::default();
-    for broker in brokers(state) {
-        info.broker_addr_table.insert(broker.name.to_string(), broker_data(state, broker));
-        info.cluster_addr_table.entry(state.settings.cluster.clone()).or_default().push(broker.name.to_string());
+    for broker in brokers(registry) {
+        info.broker_addr_table.insert(broker.name.to_string(), broker_data(registry, broker));
+        info.cluster_addr_table.entry(registry.settings.cluster.clone()).or_default().push(broker.name.to_string());
     }
-    let json = java_json(state, &info)?;
+    let json = java_json(registry, &info)?;
     Ok(Answer::success().with_body(with_bare_integer_keys(&json)).into())
 }
 
-fn brokers(state: &State) -> impl Iterator<Item = &Broker> {
-    state.brokers.iter().filter(|broker| broker.condition != Condition::Down)
+fn brokers<'a>(registry: &Registry<'a>) -> impl Iterator<Item = &'a Broker> {
+    registry.brokers.iter().filter(|broker| broker.condition != Condition::Down)
 }
 
-fn broker_data(state: &State, broker: &Broker) -> BrokerData {
+fn broker_data(registry: &Registry<'_>, broker: &Broker) -> BrokerData {
     BrokerData {
-        cluster: state.settings.cluster.clone(),
+        cluster: registry.settings.cluster.clone(),
         broker_name: broker.name.to_string(),
         broker_addrs: BTreeMap::from([(MASTER_ID, broker.address.to_string())]),
         ..BrokerData::default()
     }
 }
 
-fn no_route(state: &State, topic: &str) -> Answer {
-    let see_also = state.settings.release.see_also();
+fn no_route(registry: &Registry<'_>, topic: &str) -> Answer {
+    let see_also = registry.settings.release.see_also();
     let remark = format!("No topic route info in name server for the topic: {topic}{see_also}");
     Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark)
 }
 
 /// With members in the order of the alphabet, as fastjson writes them, and with what 5.x says of each broker besides.
-fn java_json<T: Serialize>(state: &State, body: &T) -> Result<Vec<u8>, Answer> {
+fn java_json<T: Serialize>(registry: &Registry<'_>, body: &T) -> Result<Vec<u8>, Answer> {
     let mut json: Value = body::decode("body", &body::encode("body", body)?)?;
-    if state.settings.release.is_v5() {
+    if registry.settings.release.is_v5() {
         deny_acting_masters(&mut json);
     }
     Ok(body::encode("body", &json)?)
