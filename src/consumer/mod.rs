@@ -1,15 +1,16 @@
 //! Layer 4: consumers.
 //!
-//! Pure cores (`allocate`, `rebalance`, `queue_table`, `process_queue`, `offset_store`, `retry`, `stray`): plain values that take
-//! an event and the time and answer with what to do, without I/O, clock, lock, thread or log; `simulation` drives them
-//! through loss, delay, duplication and crashes. The threads that drive them for real: `rebalance_service`,
-//! `pull_service`, `consume_service`; what they share is in `member`, windows and offsets in `offset_driver`.
+//! [`group`] holds what every consumer has; [`deliver::Delivery`] is the seam at which consumers differ. Threads drive pure
+//! cores, plain values that take an event and the time and return what to do: `assign::rebalance`, `pull::table`,
+//! `pull::process_queue`, `offset::store`, `deliver::retry` and their parts. `simulation` runs these through loss, delay,
+//! duplication and crashes.
 
 pub(crate) mod assign;
 pub(crate) mod deliver;
 #[cfg(test)]
 mod fixtures;
-pub(crate) mod member;
+pub(crate) mod group;
+mod member;
 pub(crate) mod offset;
 pub(crate) mod pull;
 mod push;

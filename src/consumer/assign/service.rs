@@ -13,19 +13,19 @@ use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use crate::client::member::MemberId;
 use crate::client::route::TopicRoute;
 use crate::error::Result;
-use crate::logging::{info, warn};
+use crate::logging::{debug, info, warn};
 use crate::message::MessageQueue;
 use crate::worker::{Health, Threads, Worker};
 
 use crate::consumer::assign::rebalance::{Members, Notice, Rebalance, TopicView};
-use crate::consumer::member::Consumer;
-use crate::consumer::pull::service::{PullEvent, no_such_group};
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::pull::pull_event::PullEvent;
 
 /// Event for the thread. Consumers are named by their ids: one that is late for a consumer that has ended finds no row,
 /// whatever the next consumer of the group is.
 pub(crate) enum RebalanceEvent {
     /// The consumer begins.
-    Begin(Arc<Consumer>),
+    Begin(Arc<ConsumerGroup>),
     /// Members or routes have changed.
     Notified(MemberId),
     /// A broker has listed the members, for a topic of a round.
@@ -44,12 +44,13 @@ pub(crate) struct RebalanceThread {
 }
 
 impl RebalanceThread {
-    pub(crate) fn start(threads: &Threads) -> Result<Self> {
+    /// Starts the thread, which sends what it decides to `pull`.
+    pub(crate) fn start(threads: &Threads, pull: Sender<PullEvent>) -> Result<Self> {
         let (events, inbox) = unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (answers, health) = (events.clone(), Arc::clone(threads.health()));
         let worker = threads.start_service("rmq-rebalance", move || {
-            RebalanceService { health, rows: BTreeMap::new(), answers, rounds: 0 }.run(&inbox, &stopped);
+            RebalanceService { health, groups: BTreeMap::new(), answers, pull, rounds: 0 }.run(&inbox, &stopped);
         })?;
         Ok(Self { _stop: stop, events, _worker: worker })
     }
@@ -62,13 +63,15 @@ impl RebalanceThread {
 struct RebalanceService {
     /// Nothing is to be done any more once the client is broken.
     health: Arc<Health>,
-    rows: BTreeMap<MemberId, Row>,
+    groups: BTreeMap<MemberId, SharingGroup>,
     answers: Sender<RebalanceEvent>,
+    pull: Sender<PullEvent>,
     rounds: u64,
 }
 
-struct Row {
-    consumer: Arc<Consumer>,
+/// One consumer, its share, and its round under way.
+struct SharingGroup {
+    group: Arc<ConsumerGroup>,
     rebalance: Rebalance,
     round: Option<Round>,
 }
@@ -85,7 +88,7 @@ struct Round {
 impl RebalanceService {
     fn run(mut self, inbox: &Receiver<RebalanceEvent>, stopped: &Receiver<()>) {
         while self.health.cause().is_none() {
-            let next = self.rows.values().map(Row::next_step).min();
+            let next = self.groups.values().map(SharingGroup::next_step).min();
             let patience = next.map_or(Duration::from_secs(60), |next| next.saturating_duration_since(Instant::now()));
             select! {
                 recv(stopped) -> _ => return,
@@ -102,26 +105,26 @@ impl RebalanceService {
     fn handle(&mut self, event: RebalanceEvent) {
         let now = Instant::now();
         match event {
-            RebalanceEvent::Begin(consumer) => {
-                let own_id = Arc::from(consumer.core.identity.client_id.as_str());
-                let interval = consumer.core.config.rebalance_interval;
-                let rebalance = Rebalance::new(own_id, consumer.options.strategy, now).with_interval(interval);
-                self.rows.insert(consumer.id, Row { consumer, rebalance, round: None });
+            RebalanceEvent::Begin(group) => {
+                let own_id = Arc::from(group.core.identity.client_id.as_str());
+                let interval = group.core.config.rebalance_interval;
+                let rebalance = Rebalance::new(own_id, group.options.strategy, now).with_interval(interval);
+                self.groups.insert(group.id, SharingGroup { group, rebalance, round: None });
             }
             RebalanceEvent::Notified(consumer) => {
-                if let Some(row) = self.rows.get_mut(&consumer) {
+                if let Some(row) = self.groups.get_mut(&consumer) {
                     row.rebalance.notified(now);
                 }
             }
             RebalanceEvent::Listed { consumer, round, topic, members } => {
-                if let Some(current) = self.rows.get_mut(&consumer).and_then(|row| row.round.as_mut())
+                if let Some(current) = self.groups.get_mut(&consumer).and_then(|row| row.round.as_mut())
                     && current.number == round
                 {
                     current.listed(&topic, members);
                 }
             }
             RebalanceEvent::End { consumer, done } => {
-                self.rows.remove(&consumer);
+                self.groups.remove(&consumer);
                 drop(done);
             }
         }
@@ -129,13 +132,13 @@ impl RebalanceService {
 
     /// Ends rounds that are complete or late, and begins those that are due.
     fn go_on(&mut self, now: Instant) {
-        for row in self.rows.values_mut() {
-            if let Some(round) = row.round.take_if(|round| round.missing == 0 || round.deadline <= now) {
-                row.end(round, now);
-            }
+        for row in self.groups.values_mut() {
+            row.end_if_over(now, &self.pull);
             if row.round.is_none() && row.rebalance.next_round() <= now {
                 self.rounds += 1;
                 row.begin(self.rounds, now, &self.answers);
+                // A round in which nobody could be asked.
+                row.end_if_over(now, &self.pull);
             }
         }
     }
@@ -157,18 +160,18 @@ impl Round {
     }
 }
 
-impl Row {
+impl SharingGroup {
     fn next_step(&self) -> Instant {
         self.round.as_ref().map_or_else(|| self.rebalance.next_round(), |round| round.deadline)
     }
 
     fn begin(&mut self, number: u64, now: Instant, answers: &Sender<RebalanceEvent>) {
         self.rebalance.begin_round(now);
-        let core = &self.consumer.core;
+        let core = &self.group.core;
         let mut round =
             Round { number, missing: 0, views: Vec::new(), deadline: now + core.config.request_timeout * 2 };
-        for topic in self.consumer.subscriptions.iter().map(|subscription| &subscription.topic) {
-            let route = core.routes.known(topic).filter(|route| !route.to_be_created);
+        for topic in self.group.topics() {
+            let route = core.routes.known(&topic).filter(|route| !route.to_be_created);
             let queues = route.as_ref().map(|route| route.subscribe.clone());
             let members = match &route {
                 Some(route) => {
@@ -176,23 +179,18 @@ impl Row {
                     Members::Failed("no broker answered in time".to_owned())
                 }
                 None => {
-                    core.refresh_suspected_route(topic);
+                    core.refresh_suspected_route(&topic);
                     Members::Failed("the topic's route is not known".to_owned())
                 }
             };
-            round.views.push(TopicView { topic: Arc::clone(topic), queues, members });
+            round.views.push(TopicView { topic, queues, members });
         }
         self.round = Some(round);
-        if self.round.as_ref().is_some_and(|round| round.missing == 0)
-            && let Some(round) = self.round.take()
-        {
-            self.end(round, now);
-        }
     }
 
     /// Asks one broker of the topic, preferably one that knows us and can be reached, another one each time.
     fn ask(&self, route: &Arc<TopicRoute>, number: u64, answers: &Sender<RebalanceEvent>) -> bool {
-        let core = &self.consumer.core;
+        let core = &self.group.core;
         let addresses: Vec<_> =
             route.brokers.iter().filter_map(|broker| broker.master().or_else(|| broker.copy(1))).collect();
         let turn = usize::try_from(number).unwrap_or(0);
@@ -200,17 +198,17 @@ impl Row {
             addresses.iter().cycle().skip(turn % addresses.len().max(1)).take(addresses.len()).collect();
         candidates.sort_by_key(|address| (!core.is_heard(address), !core.remoting.is_reachable(address)));
         let Some(address) = candidates.first() else { return false };
-        let (consumer, topic, answers) = (self.consumer.id, Arc::clone(&route.topic), answers.clone());
+        let (consumer, topic, answers) = (self.group.id, Arc::clone(&route.topic), answers.clone());
         let listed = move |members| {
             let _ = answers.send(RebalanceEvent::Listed { consumer, round: number, topic, members });
         };
-        let (asker, asked, queue) = (Arc::clone(&self.consumer), Arc::clone(address), queue_at(route, address));
-        core.consumer_list(address, &self.consumer.group, move |result| match (result, queue) {
+        let (asker, asked, queue) = (Arc::clone(&self.group), Arc::clone(address), queue_at(route, address));
+        core.consumer_list(address, &self.group.name, move |result| match (result, queue) {
             (Ok(members), _) => listed(Members::Listed(members)),
             // The broker took the heartbeat, and knows no member: does it know the group?
             (Err(error), Some(queue)) if error.broker_code().is_some() && asker.core.is_heard(&asked) => {
-                let unknown = no_such_group(&asker.group, &queue);
-                asker.core.does_group_exist(&asked, &asker.group, &queue, move |exists| {
+                let unknown = asker.missing_at(&queue);
+                asker.core.does_group_exist(&asked, &asker.name, &queue, move |exists| {
                     listed(Members::Failed(if exists { error.to_string() } else { unknown }));
                 });
             }
@@ -219,51 +217,50 @@ impl Row {
         true
     }
 
-    fn end(&mut self, round: Round, now: Instant) {
+    fn end_if_over(&mut self, now: Instant, pull: &Sender<PullEvent>) {
+        if let Some(round) = self.round.take_if(|round| round.missing == 0 || round.deadline <= now) {
+            self.end(round, now, pull);
+        }
+    }
+
+    fn end(&mut self, round: Round, now: Instant, pull: &Sender<PullEvent>) {
         let topics: Vec<_> = round.views.iter().map(|view| Arc::clone(&view.topic)).collect();
         let changes = self.rebalance.end_round(round.views, now);
-        let consumer = &self.consumer;
         for notice in &changes.notices {
-            self.tell_user(notice);
+            self.log(notice);
         }
+        let (consumer, name) = (self.group.id, &self.group.name);
         if !changes.revoked.is_empty() {
-            info!("{} gives up {:?}", consumer.group, changes.revoked);
-            let queues = changes.revoked;
-            let _ = consumer.pull.send(PullEvent::Revoked { consumer: consumer.id, queues });
+            info!("rebalance {name}: revoked {:?}", changes.revoked);
+            let _ = pull.send(PullEvent::Revoked { consumer, queues: changes.revoked });
         }
         if !changes.assigned.is_empty() {
-            info!("{} takes over {:?}", consumer.group, changes.assigned);
-            let queues = changes.assigned;
-            let _ = consumer.pull.send(PullEvent::Assigned { consumer: consumer.id, queues });
+            info!("rebalance {name}: assigned {:?}", changes.assigned);
+            let _ = pull.send(PullEvent::Assigned { consumer, queues: changes.assigned });
         }
-        self.note_decisions(&topics);
+        for topic in &topics {
+            self.group.note_share(topic, self.rebalance.share_of(topic));
+        }
+        self.group.core.changed();
     }
 
-    fn note_decisions(&self, topics: &[Arc<str>]) {
-        {
-            let mut decided = self.consumer.decided.lock();
-            for topic in topics {
-                let owned = self.rebalance.share_of(topic);
-                decided.insert(Arc::clone(topic), owned);
-            }
-        }
-        self.consumer.core.changed();
-    }
-
-    fn tell_user(&self, notice: &Notice) {
-        let group = &self.consumer.group;
+    fn log(&self, notice: &Notice) {
+        let name = &self.group.name;
         match notice {
             Notice::Undecided { topic, trouble } => {
                 // A new group's retry topic is born with its first heartbeat: that it is not there yet is no news.
-                if *topic == self.consumer.retry_topic {
-                    crate::logging::debug!("{group}: the queues of {topic} stay as they are: {trouble}");
-                } else if self.consumer.repeats.note("undecided", Instant::now()).is_some() {
-                    warn!("{group}: the queues of {topic} stay as they are: {trouble}");
+                if *topic == self.group.retry_topic {
+                    debug!("rebalance {name}: skipped for {topic}, keeping current queues: {trouble}");
+                } else if self.group.repeats.note("undecided", Instant::now()).is_some() {
+                    warn!("rebalance {name}: skipped for {topic}, keeping current queues: {trouble}");
                 }
             }
-            Notice::Decided { topic } => info!("{group}: the queues of {topic} are shared out"),
+            Notice::Decided { topic } => info!("rebalance {name}: resumed for {topic}"),
             Notice::ListedTwice { topic } => {
-                warn!("{group}: the broker of {topic} lists this client twice; it will forget the dead connection");
+                warn!(
+                    "rebalance {name}: the broker of {topic} lists this client id twice: a lost connection, forgotten within \
+                     two minutes, or another client with the same id"
+                );
             }
         }
     }

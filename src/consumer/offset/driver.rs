@@ -10,48 +10,34 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::client::Core;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::logging::warn;
 use crate::message::MessageQueue;
 use crate::repeats::Repeats;
 
+use crate::consumer::offset::broker::BrokerOffsets;
 use crate::consumer::offset::store::{Commit, OffsetStore};
 use crate::consumer::pull::event::Epoch;
-use crate::consumer::pull::process_queue::ProcessQueue;
+use crate::consumer::pull::window::PullWindow;
 
 /// Progress is sent after this long, so that what a crash repeats is little; with more than [`QUEUES_AT_PACE`] queues in
 /// proportion later, so that the brokers of many queues get no more than about 160 commits a second.
 const PACE: Duration = Duration::from_millis(100);
 const QUEUES_AT_PACE: usize = 16;
 
-/// The messages of one queue that were pulled and are not resolved, shared by `rmq-pull`, workers and completions.
-#[derive(Debug)]
-pub(crate) struct Window {
-    pub(crate) queue: MessageQueue,
-    pub(crate) epoch: Epoch,
-    pub(crate) messages: Mutex<ProcessQueue>,
-    /// Messages that the next pull may ask for: fewer after a reply that was too long.
-    pub(crate) batch_limit: AtomicUsize,
-}
-
-impl Window {
-    fn new(queue: MessageQueue, epoch: Epoch, offset: i64) -> Arc<Self> {
-        let messages = Mutex::new(ProcessQueue::new(offset));
-        Arc::new(Self { queue, epoch, messages, batch_limit: AtomicUsize::new(usize::MAX) })
-    }
-}
-
 /// Windows and offsets of one consumer.
 pub(crate) struct OffsetDriver {
     core: Arc<Core>,
     group: Arc<str>,
-    windows: RwLock<HashMap<MessageQueue, Arc<Window>>>,
+    /// Where offsets are kept.
+    kept: BrokerOffsets,
+    windows: RwLock<HashMap<MessageQueue, Arc<PullWindow>>>,
     store: Mutex<OffsetStore>,
     /// A commit of progress is planned.
     is_planned: AtomicBool,
@@ -61,9 +47,11 @@ pub(crate) struct OffsetDriver {
 
 impl OffsetDriver {
     pub(crate) fn new(core: Arc<Core>, group: Arc<str>) -> Arc<Self> {
+        let kept = BrokerOffsets::new(Arc::clone(&core), Arc::clone(&group));
         Arc::new(Self {
             core,
             group,
+            kept,
             windows: RwLock::default(),
             store: Mutex::new(OffsetStore::new()),
             is_planned: AtomicBool::new(false),
@@ -73,11 +61,11 @@ impl OffsetDriver {
 
     // --- Windows ---
 
-    pub(crate) fn window(&self, queue: &MessageQueue) -> Option<Arc<Window>> {
+    pub(crate) fn window(&self, queue: &MessageQueue) -> Option<Arc<PullWindow>> {
         self.windows.read().get(queue).cloned()
     }
 
-    pub(crate) fn all_windows(&self) -> Vec<Arc<Window>> {
+    pub(crate) fn all_windows(&self) -> Vec<Arc<PullWindow>> {
         self.windows.read().values().cloned().collect()
     }
 
@@ -88,15 +76,22 @@ impl OffsetDriver {
         queues
     }
 
-    /// The group's offset in a queue that becomes ours, of which its broker has `stored` or nothing.
-    pub(crate) fn resumed(&self, queue: &MessageQueue, stored: Option<i64>) -> Option<i64> {
-        self.store.lock().resumed(queue, stored, Instant::now())
+    /// Reads the group's offset in a queue that becomes ours; `None` if it has none.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        queue: &MessageQueue,
+        then: impl FnOnce(Result<Option<i64>>) + Send + 'static,
+    ) {
+        let (driver, asked) = (Arc::clone(self), queue.clone());
+        self.kept.read(queue, move |stored| {
+            then(stored.map(|stored| driver.store.lock().resumed(&asked, stored, Instant::now())));
+        });
     }
 
     /// A queue is ours and is consumed from `offset`, which the broker has `stored` or which was chosen.
     pub(crate) fn open(self: &Arc<Self>, queue: MessageQueue, epoch: Epoch, offset: i64, stored: bool) {
         self.store.lock().begin(&queue, epoch, offset, stored);
-        self.windows.write().insert(queue.clone(), Window::new(queue, epoch, offset));
+        self.windows.write().insert(queue.clone(), PullWindow::new(queue, epoch, offset));
         self.send_hurried();
     }
 
@@ -115,7 +110,7 @@ impl OffsetDriver {
             window.messages.lock().close();
         }
         self.store.lock().overrule(&queue, epoch, offset);
-        self.windows.write().insert(queue.clone(), Window::new(queue, epoch, offset));
+        self.windows.write().insert(queue.clone(), PullWindow::new(queue, epoch, offset));
         self.send_hurried();
     }
 
@@ -123,8 +118,7 @@ impl OffsetDriver {
     pub(crate) fn close(self: &Arc<Self>, queue: &MessageQueue) {
         let Some(window) = self.windows.write().remove(queue) else { return };
         let offset = window.messages.lock().close();
-        let route = self.core.routes.known(&queue.topic);
-        let vanished = route.is_none_or(|route| !route.subscribe.contains(queue));
+        let vanished = self.kept.has_lost(queue);
         {
             let mut store = self.store.lock();
             store.update(queue, window.epoch, offset);
@@ -150,14 +144,14 @@ impl OffsetDriver {
     /// rides while messages are being consumed may be stored after the commit that follows them, when the broker is slow
     /// to look at this pull. Also 0, unlike in the Java client: what another member stored there late would stay for as
     /// long as nothing is consumed.
-    pub(crate) fn ride(&self, window: &Window, offset: i64) -> Option<i64> {
+    pub(crate) fn ride(&self, window: &PullWindow, offset: i64) -> Option<i64> {
         let committable = self.note(window);
         (committable == offset).then_some(committable)
     }
 
     /// A master has answered a pull of a window on which `offset` rode.
-    pub(crate) fn rode(&self, queue: &MessageQueue, epoch: Epoch, offset: i64) {
-        self.store.lock().rode(queue, epoch, offset);
+    pub(crate) fn rode(&self, window: &PullWindow, offset: i64) {
+        self.store.lock().rode(&window.queue, window.epoch, offset);
     }
 
     /// Messages were resolved: the offsets are sent soon.
@@ -223,7 +217,7 @@ impl OffsetDriver {
     }
 
     /// Takes how far a window is into the store. Two locks, one after the other: see the head of this file.
-    fn note(&self, window: &Window) -> i64 {
+    fn note(&self, window: &PullWindow) -> i64 {
         let offset = window.messages.lock().committable();
         self.store.lock().update(&window.queue, window.epoch, offset);
         offset
@@ -236,7 +230,7 @@ impl OffsetDriver {
     }
 
     /// Logs a commit that failed, together with those of the broker's other queues.
-    fn tell_of_failure(&self, queue: &MessageQueue, offset: i64, error: &Error) {
+    fn log_failure(&self, queue: &MessageQueue, offset: i64, error: &Error) {
         let cause = format!("commit {} {:?}", queue.broker_name, error.broker_code());
         let told = match error.broker_code() {
             Some(_) => self.repeats.note(&cause, Instant::now()),
@@ -245,26 +239,22 @@ impl OffsetDriver {
         if let Some(times) = told {
             let group = &self.group;
             warn!(
-                "offset {offset} of {queue} could not be stored for {group} ({times} failures at this broker): {error}"
+                "commit {group}: offset {offset} of {queue} failed ({times} times at this broker): {error}; sent again"
             );
         }
     }
 
+    /// Commits offsets. The one place from which they go out, but for those that ride on pulls ([`Self::ride`]).
     fn send(self: &Arc<Self>, commits: Vec<Commit>) {
         for Commit { queue, offset, ticket } in commits {
-            let Some(address) = self.core.routes.master_of(&queue) else {
-                self.store.lock().answered(&queue, ticket, false);
-                continue;
-            };
-            let driver = Arc::clone(self);
-            let asked = queue.clone();
-            self.core.update_consumer_offset(&address, &self.group, &asked, offset, move |answer| {
-                let failures = driver.store.lock().answered(&queue, ticket, answer.is_ok());
+            let (driver, committed) = (Arc::clone(self), queue.clone());
+            self.kept.commit(&queue, offset, move |answer| {
+                let failures = driver.store.lock().answered(&committed, ticket, answer.is_ok());
                 if let Err(error) = &answer {
-                    driver.tell_of_failure(&queue, offset, error);
+                    driver.log_failure(&committed, offset, error);
                 }
                 driver.send_hurried();
-                if failures == 0 && driver.store.lock().is_dirty(&queue) {
+                if failures == 0 && driver.store.lock().is_dirty(&committed) {
                     driver.progressed();
                 }
                 driver.core.changed();

@@ -3,10 +3,13 @@
 pub(crate) mod event;
 pub(crate) mod flow;
 pub(crate) mod process_queue;
-pub(crate) mod reply;
+pub(crate) mod pull_event;
+pub(crate) mod puller;
+mod reply;
 pub(crate) mod request;
 mod row;
 pub(crate) mod service;
 pub(crate) mod slot;
 pub(crate) mod stray;
 pub(crate) mod table;
+pub(crate) mod window;

@@ -1,7 +1,6 @@
-//! Replies to pulls: decoding, filtering, and what they put into their windows. Runs on `rmq-pull`.
+//! Replies to pulls: decoded, filtered, put into their windows. Runs on `rmq-pull`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::logging::warn;
@@ -11,89 +10,79 @@ use crate::wire::header::PullMessageResponse;
 use crate::wire::stored::message::stored_messages;
 use crate::wire::{self, RemotingCommand, ResponseCode};
 
-use crate::consumer::member::Consumer;
-use crate::consumer::offset::driver::Window;
-use crate::consumer::pull::event::{Answer, Epoch, Failure, PullStatus, Pulled, Ticket};
-use crate::consumer::pull::service::no_such_group;
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::pull::event::{Answer, Failure, PullStatus, Pulled};
+use crate::consumer::pull::pull_event::SentPull;
+use crate::consumer::pull::puller::Puller;
 use crate::consumer::pull::stray;
 
 /// Messages that are at most this part of their reply are copied out of it.
 const SMALL_PART: usize = 4;
 
-/// What is known of a pull that was sent.
-pub(crate) struct SentPull {
-    pub(super) queue: MessageQueue,
-    pub(super) ticket: Ticket,
-    pub(super) epoch: Epoch,
-    /// The first offset that it asks for.
-    pub(super) offset: i64,
-    pub(super) from_master: bool,
-    /// The offset that rode on it.
-    pub(super) committed: Option<i64>,
-}
-
-/// Puts what a pull brought into its window, and the window's work to the pool; returns what the table is told.
-pub(super) fn read_reply(consumer: &Arc<Consumer>, pull: &SentPull, response: &RemotingCommand) -> Answer {
-    match try_read_reply(consumer, pull, response) {
-        Ok(answer) => answer,
-        Err(error) => {
+impl Puller {
+    /// Puts what a pull brought into its window, and hands it to the delivery. Returns the answer for the table.
+    pub(super) fn read_reply(&self, pull: &SentPull, response: &RemotingCommand) -> Answer {
+        self.try_read_reply(pull, response).unwrap_or_else(|error| {
             Answer::Failed(Failure::new(None, format!("reading the reply from offset {} failed: {error}", pull.offset)))
-        }
+        })
     }
-}
 
-fn try_read_reply(
-    consumer: &Arc<Consumer>,
-    pull: &SentPull,
-    response: &RemotingCommand,
-) -> Result<Answer, wire::Error> {
-    let code = response.response_code();
-    let reset = response.remark.as_deref() == Some("OFFSET_RESET");
-    let status = match code {
-        ResponseCode::SUCCESS => PullStatus::Found,
-        ResponseCode::PULL_NOT_FOUND => PullStatus::NoNewMessage,
-        ResponseCode::PULL_RETRY_IMMEDIATELY => PullStatus::NoMatchedMessage,
-        ResponseCode::PULL_OFFSET_MOVED => PullStatus::OffsetIllegal { reset },
-        code => {
-            let remark = response.remark.as_deref().unwrap_or_default();
-            let first_line = remark.lines().next().unwrap_or_default();
-            let words = match code {
-                ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST => no_such_group(&consumer.group, &pull.queue),
-                code => format!("{code}: {first_line}"),
-            };
-            return Ok(Answer::Failed(Failure::new(Some(code), words)));
-        }
-    };
-    let header = PullMessageResponse::from_fields(&response.ext_fields)?;
-    if let Some(offset) = pull.committed {
-        consumer.offsets.rode(&pull.queue, pull.epoch, offset);
-    }
-    let mut next = header.next_begin_offset;
-    if let Some(window) = consumer.offsets.window(&pull.queue).filter(|window| window.epoch == pull.epoch) {
-        match status {
-            PullStatus::Found => {
-                let mut messages;
-                (messages, next) = read_messages(consumer, pull, response, &header)?;
-                grow_batch(consumer, &window, messages.len());
-                let held = let_go_of_reply(&mut messages, response.body.len());
-                let request = window.messages.lock().put_reply(messages, held, next, Instant::now());
-                if let Some(request) = request {
-                    consumer.pool.submit(consumer, &window, request);
-                }
+    fn try_read_reply(&self, pull: &SentPull, response: &RemotingCommand) -> Result<Answer, wire::Error> {
+        let group = &self.group;
+        let code = response.response_code();
+        let reset = response.remark.as_deref() == Some("OFFSET_RESET");
+        let status = match code {
+            ResponseCode::SUCCESS => PullStatus::Found,
+            ResponseCode::PULL_NOT_FOUND => PullStatus::NoNewMessage,
+            ResponseCode::PULL_RETRY_IMMEDIATELY => PullStatus::NoMatchedMessage,
+            ResponseCode::PULL_OFFSET_MOVED => PullStatus::OffsetIllegal { reset },
+            code => {
+                let remark = response.remark.as_deref().unwrap_or_default();
+                let first_line = remark.lines().next().unwrap_or_default();
+                let text = match code {
+                    ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST => group.missing_at(&pull.window.queue),
+                    code => format!("{code}: {first_line}"),
+                };
+                return Ok(Answer::Failed(Failure::new(Some(code), text)));
             }
+        };
+        let header = PullMessageResponse::from_fields(&response.ext_fields)?;
+        if let Some(offset) = pull.committed {
+            group.offsets.rode(&pull.window, offset);
+        }
+        let next = match status {
+            PullStatus::Found => self.put(pull, response, &header)?,
             PullStatus::NoNewMessage | PullStatus::NoMatchedMessage => {
-                next = credible_next(pull, &header, None);
-                window.messages.lock().advance(next);
+                let next = credible_next(pull, &header, None);
+                pull.window.messages.lock().advance(next);
+                next
             }
-            PullStatus::OffsetIllegal { .. } => {}
-        }
+            PullStatus::OffsetIllegal { .. } => header.next_begin_offset,
+        };
+        Ok(Answer::Pulled(Pulled {
+            status,
+            next_begin_offset: next,
+            suggested_broker_id: header.suggest_which_broker_id,
+            from_master: pull.from_master,
+        }))
     }
-    Ok(Answer::Pulled(Pulled {
-        status,
-        next_begin_offset: next,
-        suggested_broker_id: header.suggest_which_broker_id,
-        from_master: pull.from_master,
-    }))
+
+    /// Puts the messages of a reply into the window. Returns where the queue goes on behind them.
+    fn put(
+        &self,
+        pull: &SentPull,
+        response: &RemotingCommand,
+        header: &PullMessageResponse,
+    ) -> Result<i64, wire::Error> {
+        let (mut messages, next) = read_messages(&self.group, pull, response, header)?;
+        pull.window.grow_batch(self.group.options.pull_batch, messages.len());
+        let held = let_go_of_reply(&mut messages, response.body.len());
+        let request = pull.window.messages.lock().put_reply(messages, held, next, Instant::now());
+        if let Some(request) = request {
+            Arc::clone(&self.delivery).deliver(&pull.window, request);
+        }
+        Ok(next)
+    }
 }
 
 /// Copies messages that are a small part of their reply, most of which the filter left out: else each would keep all of
@@ -112,19 +101,6 @@ fn let_go_of_reply(messages: &mut [MessageExt], reply_bytes: usize) -> usize {
     0
 }
 
-/// Messages to ask for with one pull.
-pub(super) fn pull_batch(consumer: &Consumer, window: &Window) -> usize {
-    window.batch_limit.load(Ordering::Relaxed).min(consumer.options.pull_batch)
-}
-
-/// After a reply that was too long the batch grows by one with each full one that is not.
-fn grow_batch(consumer: &Consumer, window: &Window, pulled: usize) {
-    let batch = pull_batch(consumer, window);
-    if batch < consumer.options.pull_batch && pulled >= batch {
-        window.batch_limit.store(batch + 1, Ordering::Relaxed);
-    }
-}
-
 /// Where the queue goes on after a reply. A next offset beyond the end of the queue that the same reply claims, and beyond
 /// its last message, contradicts itself: to go on there would pass over what comes until the queue has got so far.
 fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64>) -> i64 {
@@ -134,7 +110,7 @@ fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64
         let next = header.next_begin_offset;
         warn!(
             "pulling {} from offset {}: the reply's next offset {next} is beyond its end {end}",
-            pull.queue, pull.offset
+            pull.window.queue, pull.offset
         );
     }
     header.next_begin_offset.min(end)
@@ -143,17 +119,17 @@ fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64
 /// The messages of a reply that the subscription wants, since brokers compare hashes of tags only; and where the queue
 /// goes on behind them.
 fn read_messages(
-    consumer: &Consumer,
+    group: &ConsumerGroup,
     pull: &SentPull,
     response: &RemotingCommand,
     header: &PullMessageResponse,
 ) -> Result<(Vec<MessageExt>, i64), wire::Error> {
-    let MessageQueue { topic, broker_name, queue_id } = &pull.queue;
-    let Some(subscription) = consumer.subscription(topic) else { return Ok((Vec::new(), pull.offset)) };
+    let MessageQueue { topic, broker_name, queue_id } = &pull.window.queue;
+    let Some(subscription) = group.subscription(topic) else { return Ok((Vec::new(), pull.offset)) };
     if response.body.is_empty() {
         return Err(wire::Error::UnexpectedEnd { what: "body of a reply with messages" });
     }
-    let mut messages = Vec::with_capacity(consumer.options.pull_batch);
+    let mut messages = Vec::with_capacity(group.options.pull_batch);
     for message in stored_messages(&response.body, topic, broker_name) {
         let mut message = message?;
         message.queue_id = *queue_id;
@@ -166,12 +142,12 @@ fn read_messages(
         return Err(wire::Error::UnknownValue { what: "nextBeginOffset of a reply with messages", value: asked.end });
     }
     if let Some(strays) = stray::settle(&mut messages, asked) {
-        warn!("pulling {} from offset {}: {strays}", pull.queue, pull.offset);
+        warn!("pulling {} from offset {}: {strays}", pull.window.queue, pull.offset);
     }
     messages.retain_mut(|message| {
         // The tag of a message that could not be decoded may be missing here.
         let is_wanted = message.defect.is_some() || subscription.data.wants(message.tag());
-        if is_wanted && *topic == consumer.retry_topic {
+        if is_wanted && *topic == group.retry_topic {
             restore_topic(message);
         }
         is_wanted

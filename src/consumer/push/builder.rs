@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::client::config::{ClientConfig, client_options, invalid};
 use crate::client::ending::Ending;
@@ -14,22 +11,21 @@ use crate::client::identity::wall_clock_millis;
 use crate::client::{Client, ClientChoice};
 use crate::error::Result;
 use crate::message::MessageExt;
-use crate::producer::send::Sender;
-use crate::repeats::Repeats;
 use crate::wire::body::SUBSCRIBE_ALL;
-use crate::wire::name::{
-    DEFAULT_CONSUMER_GROUP, INNER_PRODUCER_GROUP, check_consumer_group, check_topic, is_system_group, retry_topic,
-};
+use crate::wire::name::{DEFAULT_CONSUMER_GROUP, check_consumer_group, check_topic, is_system_group, retry_topic};
 
 use crate::consumer::assign::allocate::AllocateStrategy;
 use crate::consumer::assign::service::{RebalanceEvent, RebalanceThread};
+use crate::consumer::deliver::Delivery;
+use crate::consumer::deliver::concurrent::{ConcurrentDelivery, ConcurrentOptions};
 use crate::consumer::deliver::listener::{ConcurrentListener, Listener, each};
 use crate::consumer::deliver::pool::Pool;
 use crate::consumer::deliver::retry::RetryLimit;
-use crate::consumer::member::{Consumer, ConsumerMember, Options};
-use crate::consumer::offset::driver::OffsetDriver;
+use crate::consumer::group::{ConsumerGroup, GroupOptions};
+use crate::consumer::member::ConsumerMember;
 use crate::consumer::pull::flow::FlowLimits;
-use crate::consumer::pull::service::{PullEvent, PullThread};
+use crate::consumer::pull::pull_event::PullEvent;
+use crate::consumer::pull::service::PullThread;
 use crate::consumer::push::{ConsumerThreads, PushConsumer};
 use crate::consumer::start::ConsumeFromWhere;
 use crate::consumer::subscription::{FilterExpression, Subscription, subscription};
@@ -221,38 +217,24 @@ impl PushConsumerBuilder {
         let core = Arc::clone(client.core());
         let threads = core.consumer_threads(|| {
             let pull = PullThread::start(&core.threads)?;
-            let rebalance = RebalanceThread::start(&core.threads)?;
+            let rebalance = RebalanceThread::start(&core.threads, pull.events().clone())?;
             Ok(Arc::new(ConsumerThreads { rebalance, pull }))
         })?;
-        let group: Arc<str> = Arc::from(&*self.group);
-        let consumer = Arc::new(Consumer {
-            id: core.new_member_id(),
-            pool: Pool::start(&core.threads, self.threads)?,
-            publisher: Arc::new(Sender::new(
-                Arc::clone(&core),
-                Arc::from(INNER_PRODUCER_GROUP),
-                2,
-                crate::producer::RetryCodes::default(),
-            )),
-            pull: threads.pull.events().clone(),
-            rebalance: threads.rebalance.events().clone(),
-            retry_topic: Arc::from(retry_topic(&self.group)),
-            group: Arc::clone(&group),
-            subscriptions,
-            options: self.settings.options(),
-            listener,
-            offsets: OffsetDriver::new(Arc::clone(&core), group),
-            decided: Mutex::default(),
-            retry_search: Mutex::default(),
-            repeats: Repeats::default(),
-            stopping: AtomicBool::new(false),
-            core,
-        });
+        let pool = Pool::start(&core.threads, self.threads)?;
+        let group = ConsumerGroup::new(&core, &self.group, subscriptions, self.settings.group_options());
+        let (pull, rebalance) = (threads.pull.events(), threads.rebalance.events());
+        let delivery =
+            ConcurrentDelivery::new(&group, listener, self.settings.concurrent_options(), pool, pull.clone());
+        let shared: Arc<dyn Delivery> = Arc::clone(&delivery) as _;
         // From here on the group is taken; a consumer that cannot have it has told nobody of itself.
-        client.core().join(Arc::new(ConsumerMember(Arc::clone(&consumer))))?;
-        let started = PushConsumer { consumer, ending: Ending::new(), threads, client };
-        started.begin();
-        Ok(started)
+        core.join(ConsumerMember::new(Arc::clone(&group), Arc::clone(&shared), rebalance.clone()))?;
+        // The services take up the new consumer, and its routes are looked up.
+        let _ = pull.send(PullEvent::Begin { group: Arc::clone(&group), delivery: shared });
+        let _ = rebalance.send(RebalanceEvent::Begin(Arc::clone(&group)));
+        for topic in group.topics() {
+            core.refresh_route(&topic);
+        }
+        Ok(PushConsumer { group, delivery, ending: Ending::new(), threads, client })
     }
 
     fn check(&self) -> Result<(Vec<Subscription>, Listener)> {
@@ -303,15 +285,20 @@ impl Settings {
         Ok(())
     }
 
-    fn options(self) -> Options {
-        Options {
+    fn group_options(&self) -> GroupOptions {
+        GroupOptions {
             consume_from: self.consume_from,
             strategy: self.strategy,
             pull_batch: self.pull_batch,
-            consume_batch: if self.each_alone { 1 } else { self.consume_batch },
             flow: self.flow,
-            retry_limit: RetryLimit::new(self.max_reconsume_times),
+        }
+    }
+
+    fn concurrent_options(&self) -> ConcurrentOptions {
+        ConcurrentOptions {
+            consume_batch: if self.each_alone { 1 } else { self.consume_batch },
             consume_timeout: self.consume_timeout,
+            retry_limit: RetryLimit::new(self.max_reconsume_times),
             max_body: MAX_BODY,
         }
     }
@@ -322,18 +309,6 @@ fn check_range(name: &str, value: usize, range: std::ops::RangeInclusive<usize>)
         return Ok(());
     }
     Err(invalid(format!("{name} is {value}, it must lie in {range:?}")))
-}
-
-impl PushConsumer {
-    /// Hands the new consumer to the services, and asks for its routes.
-    fn begin(&self) {
-        let consumer = &self.consumer;
-        let _ = consumer.pull.send(PullEvent::Begin(Arc::clone(consumer)));
-        let _ = consumer.rebalance.send(RebalanceEvent::Begin(Arc::clone(consumer)));
-        for subscription in &consumer.subscriptions {
-            self.core().refresh_route(&subscription.topic);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -473,9 +448,9 @@ mod tests {
 
     #[test]
     fn a_listener_of_single_messages_gets_them_alone() {
-        assert_eq!(complete().consume_batch(8).settings.options().consume_batch, 1);
+        assert_eq!(complete().consume_batch(8).settings.concurrent_options().consume_batch, 1);
         let batches = |_: &[MessageExt], _: &mut ConsumeContext| ConsumeStatus::Success;
         let builder = PushConsumer::builder("G").consume_batch(8).concurrently(batches);
-        assert_eq!(builder.settings.options().consume_batch, 8);
+        assert_eq!(builder.settings.concurrent_options().consume_batch, 8);
     }
 }

@@ -18,9 +18,10 @@ use crate::wire::version::release_name;
 use crate::worker::check_may_wait;
 
 use crate::consumer::assign::service::RebalanceThread;
-use crate::consumer::member::Consumer;
-use crate::consumer::pull::service::{PullEvent, PullThread};
-use crate::consumer::subscription::Subscription;
+use crate::consumer::deliver::concurrent::ConcurrentDelivery;
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::pull::pull_event::PullEvent;
+use crate::consumer::pull::service::PullThread;
 
 pub use builder::PushConsumerBuilder;
 pub use shutdown::ConsumerReport;
@@ -52,7 +53,8 @@ pub use shutdown::ConsumerReport;
 /// # }
 /// ```
 pub struct PushConsumer {
-    consumer: Arc<Consumer>,
+    group: Arc<ConsumerGroup>,
+    delivery: Arc<ConcurrentDelivery>,
     ending: Ending<ConsumerReport>,
     threads: Arc<ConsumerThreads>,
     client: Client,
@@ -79,32 +81,20 @@ impl PushConsumer {
         self.core().check_usable()?;
         check_may_wait("wait_ready")?;
         let deadline = deadline_after(timeout);
-        if self.core().wait_for(deadline, || self.missing().is_empty()) {
+        if self.core().wait_for(deadline, || self.group.undecided().is_empty()) {
             return Ok(());
         }
         self.core().check_usable()?;
-        Err(Error::new(ErrorKind::Timeout, format!("{} is not ready: {}", self.group(), self.missing().join("; "))))
-    }
-
-    /// The topics whose queues have not been shared out yet, each with the reason. The group's retry topic is not
-    /// among them: it is empty until something fails.
-    fn missing(&self) -> Vec<String> {
-        let decided = self.consumer.decided.lock();
-        let subscribed =
-            self.consumer.subscriptions.iter().filter(|subscription| subscription.topic != self.consumer.retry_topic);
-        subscribed
-            .filter_map(|Subscription { topic, .. }| match decided.get(topic) {
-                Some(Ok(_)) => None,
-                Some(Err(trouble)) => Some(format!("{topic}: {trouble}")),
-                None => Some(format!("{topic}: not looked up yet")),
-            })
-            .collect()
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!("{} is not ready: {}", self.group.name, self.group.undecided().join("; ")),
+        ))
     }
 
     /// The queues that this consumer pulls from now; none in a forked child.
     #[must_use]
     pub fn queues(&self) -> Vec<MessageQueue> {
-        self.core().check_process().map_or_else(|_| Vec::new(), |()| self.consumer.offsets.queues())
+        self.core().check_process().map_or_else(|_| Vec::new(), |()| self.group.offsets.queues())
     }
 
     /// Why a queue is, or is not, consumed at this moment, and which release its broker runs: a sentence for people.
@@ -115,8 +105,8 @@ impl PushConsumer {
             return Some(forked.to_string());
         }
         let (words, said) = bounded(1);
-        let (consumer, asked) = (self.consumer.id, queue.clone());
-        self.consumer.pull.send(PullEvent::Explain { consumer, queue: asked, words }).ok()?;
+        let (consumer, asked) = (self.group.id, queue.clone());
+        self.threads.pull.events().send(PullEvent::Explain { consumer, queue: asked, words }).ok()?;
         let text = said.recv_timeout(Duration::from_secs(1)).ok().flatten()?;
         let master = self.core().routes.master_of(queue);
         Some(match master.and_then(|master| self.core().heartbeats.version(&master)) {
@@ -128,18 +118,18 @@ impl PushConsumer {
     /// Pulls nothing more until [`resume`](Self::resume). The queues stay this consumer's, and what was pulled already is
     /// still consumed. (Java: `suspend`)
     pub fn pause(&self) {
-        self.tell_table(PullEvent::Pause(self.consumer.id));
+        self.tell_table(PullEvent::Pause(self.group.id));
     }
 
     /// Pulls again after a [`pause`](Self::pause).
     pub fn resume(&self) {
-        self.tell_table(PullEvent::Resume(self.consumer.id));
+        self.tell_table(PullEvent::Resume(self.group.id));
     }
 
     /// In a forked child the channel may be locked for ever by a thread that only the parent has.
     fn tell_table(&self, event: PullEvent) {
         if self.core().check_process().is_ok() {
-            let _ = self.consumer.pull.send(event);
+            let _ = self.threads.pull.events().send(event);
         }
     }
 
@@ -152,16 +142,12 @@ impl PushConsumer {
     fn core(&self) -> &Arc<Core> {
         self.client.core()
     }
-
-    fn group(&self) -> &str {
-        &self.consumer.group
-    }
 }
 
 impl fmt::Debug for PushConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushConsumer")
-            .field("group", &self.consumer.group)
+            .field("group", &self.group.name)
             .field("client", &self.client)
             .field("queues", &self.queues().len())
             .finish_non_exhaustive()

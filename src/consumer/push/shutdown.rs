@@ -1,7 +1,6 @@
 //! The end of a push consumer: its steps, and the report of what was left undone.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -12,9 +11,10 @@ use crate::message::MessageQueue;
 use crate::worker::is_service_thread;
 
 use crate::consumer::assign::service::RebalanceEvent;
-use crate::consumer::offset::driver::Window;
+use crate::consumer::deliver::Delivery;
 use crate::consumer::pull::process_queue::WindowSummary;
-use crate::consumer::pull::service::PullEvent;
+use crate::consumer::pull::pull_event::PullEvent;
+use crate::consumer::pull::window::PullWindow;
 use crate::consumer::push::PushConsumer;
 
 /// How long a consumer that is dropped without `shutdown` waits for its listeners.
@@ -79,15 +79,15 @@ impl PushConsumer {
 
     /// True on threads that an end would wait for.
     fn is_own_thread(&self) -> bool {
-        self.consumer.pool.is_current() || self.core().callbacks.is_current() || is_service_thread()
+        self.delivery.pool().is_current() || self.core().callbacks.is_current() || is_service_thread()
     }
 
     /// Begins the end; what is returned ends when both services have let go of the consumer. Any number of times.
     fn begin_end(&self) -> Receiver<()> {
-        self.consumer.stopping.store(true, Ordering::Release);
+        self.group.stop();
         let done = self.stop_pulling();
         self.drain_windows();
-        self.consumer.pool.close();
+        self.delivery.close();
         done
     }
 
@@ -96,13 +96,13 @@ impl PushConsumer {
         // Both threads drop their end when they no longer know the consumer; no window is opened after that.
         let _ = done.recv_deadline(deadline);
         let windows = self.drain_windows();
-        let listeners_running = self.consumer.pool.join(deadline).max(self.consumer.pool.running());
+        let listeners_running = self.delivery.pool().join(deadline).max(self.delivery.pool().running());
         self.core()
             .wait_for(deadline, || windows.iter().all(|window| window.messages.lock().summary().sending_back == 0));
-        let offsets_not_stored = self.consumer.offsets.store_until(deadline);
+        let offsets_not_stored = self.group.offsets.store_until(deadline);
         let left: Vec<_> = windows.iter().map(|window| window.messages.lock().summary()).collect();
-        let brokers_not_told = self.core().part(self.consumer.id, deadline);
-        self.consumer.offsets.close_all();
+        let brokers_not_told = self.core().part(self.group.id, deadline);
+        self.group.offsets.close_all();
         let report = ConsumerReport {
             listeners_running,
             messages_left: left.iter().map(|summary| summary.unresolved).sum(),
@@ -112,13 +112,13 @@ impl PushConsumer {
             broken: self.core().broken(),
             ..ConsumerReport::default()
         };
-        info!("consumer {} has ended: {report:?}", self.group());
+        info!("consumer {} has ended: {report:?}", self.group.name);
         report
     }
 
     /// Lets nothing more begin in the windows there are.
-    fn drain_windows(&self) -> Vec<Arc<Window>> {
-        let windows = self.consumer.offsets.all_windows();
+    fn drain_windows(&self) -> Vec<Arc<PullWindow>> {
+        let windows = self.group.offsets.all_windows();
         for window in &windows {
             window.messages.lock().drain();
         }
@@ -128,9 +128,9 @@ impl PushConsumer {
     /// Takes the consumer out of both services; what is returned ends when both have let go of it.
     fn stop_pulling(&self) -> Receiver<()> {
         let (done, ended) = bounded(0);
-        let consumer = self.consumer.id;
-        let _ = self.consumer.rebalance.send(RebalanceEvent::End { consumer, done: done.clone() });
-        let _ = self.consumer.pull.send(PullEvent::End { consumer, done });
+        let consumer = self.group.id;
+        let _ = self.threads.rebalance.events().send(RebalanceEvent::End { consumer, done: done.clone() });
+        let _ = self.threads.pull.events().send(PullEvent::End { consumer, done });
         ended
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::consumer::assign::rebalance::{Members, TopicView};
 use crate::consumer::pull::event::PullStatus;
-use crate::consumer::pull::service::PULL_TIMEOUT;
+use crate::consumer::pull::puller::PULL_TIMEOUT;
 use crate::consumer::start::ConsumeFromWhere;
 use crate::message::MessageQueue;
 use crate::wire::ResponseCode;
