@@ -1,8 +1,8 @@
-//! What of a request is signed for brokers with access control, and the signature: the same for all versions, 4.4 to 5.x.
+//! Signature of a request for brokers with access control, the same for all versions from 4.4 to 5.x.
 //!
-//! Signed are the values of all fields, in the order of their names and without anything between them, and then the body;
-//! code, opaque, flags and remark are not. So a request is signed when all else of it is settled, and anew when a field
-//! changes. Pure functions; they keep no secret.
+//! Signed are the values of all fields, in the order of their names and without separators, followed by the body. Code,
+//! opaque, flags and remark are not signed. A request is signed after everything else of it is final, and again when a
+//! field changes. Pure functions; they keep no secret.
 
 use std::cmp::Ordering;
 
@@ -13,16 +13,16 @@ use hmac_sha1_compact::HMAC;
 use super::Error;
 use crate::wire::frame::ext_fields::{ExtFields, HeaderFields};
 
-/// Fields that do not count: the signature itself, and the one that brokers leave out for clients of this
+/// Fields left out of the signed content: the signature itself, and the one that brokers leave out for clients of this
 /// [version](super::command::PROTOCOL_VERSION).
 const NOT_SIGNED: [&str; 2] = ["Signature", "_UNIQUE_KEY_QUERY"];
 
-/// The signature of a request that has these fields, access key and security token among them, and this body: the value
-/// of its field `Signature`.
+/// Returns the signature of a request with these fields (access key and security token among them) and this body: the
+/// value of its field `Signature`.
 ///
 /// # Errors
 ///
-/// When the secret key is empty.
+/// Returns an error if the secret key is empty.
 pub fn signature(secret_key: &str, fields: &dyn HeaderFields, body: &[u8]) -> Result<String, Error> {
     if secret_key.is_empty() {
         return Err(Error::MissingField { field: "secret key" });
@@ -30,7 +30,7 @@ pub fn signature(secret_key: &str, fields: &dyn HeaderFields, body: &[u8]) -> Re
     Ok(STANDARD.encode(HMAC::mac(&signed_content(fields, body), secret_key.as_bytes())))
 }
 
-/// By the names of the fields; of doubles the last one counts.
+/// Orders values by the names of their fields; of duplicate fields the last one counts.
 fn signed_content(fields: &dyn HeaderFields, body: &[u8]) -> Vec<u8> {
     let mut collected = ExtFields::new();
     fields.write_to(&mut collected);
@@ -42,7 +42,7 @@ fn signed_content(fields: &dyn HeaderFields, body: &[u8]) -> Vec<u8> {
     values.chain([body]).collect::<Vec<&[u8]>>().concat()
 }
 
-/// `String.compareTo` of Java.
+/// Compares as Java's `String.compareTo`.
 fn java_order(a: &str, b: &str) -> Ordering {
     a.encode_utf16().cmp(b.encode_utf16())
 }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn names_are_sorted_by_utf16_code_units() {
-        // In UTF-8 it is the other way round.
+        // UTF-8 order is the opposite.
         assert_eq!(java_order("\u{1F600}", "\u{FF01}"), Ordering::Less);
         let names = [("a", "4"), ("\u{FF01}", "6"), ("_", "3"), ("\u{1F600}", "5"), ("Z", "2"), ("A", "1")];
         assert_eq!(signed_content(&fields(&names), b"7"), b"1234567");

@@ -1,6 +1,6 @@
-//! Request, response and language codes: newtypes over the number on the wire, with named constants.
-//! A number that has no name here survives and is printed; none is ever mapped to another.
-//! Names and numbers are those of the Java client's `RequestCode`, `ResponseCode` and `LanguageCode`.
+//! Request, response and language codes: newtypes over the number on the wire, with named constants. A number without a
+//! name here is kept and printed; it is never mapped to another. Names and numbers are those of the Java client's
+//! `RequestCode`, `ResponseCode` and `LanguageCode`.
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ macro_rules! codes {
                 pub const $name: Self = Self($value);
             )+
 
-            /// Every code that has a name here, in the order of their listing.
+            /// Every code that has a name here, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The name the Java client gives this number, if it has one.
+            /// Returns the Java client's name of this number, if it has one.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
@@ -28,7 +28,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The code of this name, if there is one.
+            /// Returns the code of this name, if there is one.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {
@@ -56,7 +56,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What a request asks for.
+    /// Operation of a request.
     RequestCode(i32) {
         SEND_MESSAGE = 10,
         PULL_MESSAGE = 11,
@@ -155,7 +155,7 @@ codes! {
 }
 
 codes! {
-    /// How a request was answered.
+    /// Result of a request.
     ResponseCode(i32) {
         SUCCESS = 0,
         SYSTEM_ERROR = 1,
@@ -206,7 +206,7 @@ codes! {
 }
 
 codes! {
-    /// The language a peer says it is written in. Servers before 4.9.4 do not know `RUST`.
+    /// Language of a peer. Servers before 4.9.4 have no entry for `RUST`.
     LanguageCode(u8) {
         JAVA = 0,
         CPP = 1,
@@ -242,7 +242,8 @@ mod tests {
         assert_eq!(LanguageCode::from_name("RUST"), Some(LanguageCode(12)));
     }
 
-    /// The constants of the Java client, 4.9 and 5.x; of a number that the two use for different things, 5.x counts.
+    /// Compares with the constants of the Java client, 4.9 and 5.x; where the two use a number for different things,
+    /// 5.x counts.
     #[test]
     fn every_code_has_the_number_of_the_java_client() {
         let known: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/codes.json")).unwrap();

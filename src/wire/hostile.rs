@@ -1,5 +1,5 @@
-//! Property tests of all decoders: what was written is read back, and bytes that are random, cut off or damaged give a
-//! value or an error, never a panic and never more output than their limit. Tests only; the environment variable
+//! Property tests of all decoders. Written values are read back unchanged. Random, truncated or damaged bytes give a
+//! value or an error, never a panic and never more output than the limit. Tests only; the environment variable
 //! `PROPTEST_CASES` (256) makes them longer.
 
 use std::collections::BTreeMap;
@@ -267,7 +267,7 @@ proptest! {
         let fields = |change: Option<usize>| {
             let mut fields = ExtFields::new();
             for (at, (name, value)) in entries.iter().enumerate() {
-                // What is not there at all cannot be mistaken for a part of a neighbour.
+                // An absent value cannot be mistaken for a part of its neighbour.
                 fields.text(name, if change == Some(at) { "\u{10FFFF}" } else { value });
             }
             fields
@@ -389,7 +389,7 @@ fn frames(commands: &[RemotingCommand]) -> Vec<u8> {
     bytes
 }
 
-/// The header of the one frame there is.
+/// Returns the header of the only frame.
 fn header_of(frame: &[u8]) -> &[u8] {
     let length = u32::from_be_bytes(frame[4..8].try_into().unwrap());
     &frame[8..8 + usize::try_from(length).unwrap()]
@@ -407,7 +407,7 @@ fn read_stored(bytes: &Bytes) -> Vec<Result<MessageExt, Error>> {
     stored_messages(bytes, &"T".into(), &"broker-a".into()).collect()
 }
 
-/// As each of the kinds there are; what was read can be written and read again.
+/// Reads as each kind of body; every value read can be written and read again.
 fn read_bodies(bytes: &[u8]) {
     let _ = TopicRouteData::decode(bytes).map(|route| route.read_queues(&Arc::from("T")).len());
     for (name, rewritten) in body::tests::BODIES {
@@ -435,7 +435,7 @@ fn signature_of(_fields: &ExtFields, _body: &[u8]) -> Option<String> {
     None
 }
 
-/// Bytes changed in places, then cut off.
+/// Damage to bytes: changes in places, then truncation.
 #[derive(Debug)]
 struct Damage {
     changes: Vec<(Index, u8)>,
@@ -459,7 +459,7 @@ impl Damage {
 }
 
 fn any_damage() -> impl Strategy<Value = Damage> {
-    // Single bits and whole bytes alike.
+    // Changes single bits as well as whole bytes.
     let mask = prop_oneof![(0..8_u32).prop_map(|bit| 1 << bit), any::<u8>()];
     let changes = vec((any::<Index>(), mask), 0..4);
     (changes, any::<Option<Index>>()).prop_map(|(changes, cut)| Damage { changes, cut })
@@ -489,7 +489,7 @@ fn any_command() -> impl Strategy<Value = RemotingCommand> {
     )
 }
 
-/// The names of all headers.
+/// Returns the names of all headers.
 fn field_name() -> impl Strategy<Value = String> {
     let known: Value = serde_json::from_str(include_str!("../../tests/data/header-fields.json")).unwrap();
     let headers = known.as_object().unwrap().values();
@@ -538,7 +538,7 @@ fn any_message() -> impl Strategy<Value = MessageExt> {
                 prepared_transaction_offset,
                 defect: None,
             };
-            // A refused property is remembered in the message, and is not on the wire.
+            // The message keeps a refused property, and the wire does not carry it.
             let properties = message.message.properties.clone();
             message.message = Message::from_parts(message.message.topic, message.message.body, flag, properties);
             message.store_size = u32::try_from(stored_size(&message)).unwrap();

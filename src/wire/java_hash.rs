@@ -1,6 +1,6 @@
-//! The hash that the Java client and the broker compute over texts. Pure functions.
+//! Hash functions that the Java client and the broker apply to texts. Pure functions.
 
-/// `String.hashCode` of Java: over the text's UTF-16 code units, wrapping at 32 bits.
+/// Computes Java's `String.hashCode`: over the text's UTF-16 code units, wrapping at 32 bits.
 ///
 /// ```
 /// assert_eq!(rocketmq_sync::unversioned::wire::java_hash::java_string_hash("TagA"), 2598919);
@@ -14,9 +14,9 @@ pub fn java_string_hash(text: &str) -> i32 {
     }
 }
 
-/// The number by which a broker filters a message's tag; 0 without a tag.
+/// Returns the hash code by which a broker filters a message's tag; 0 without a tag.
 ///
-/// Different tags can share a number, so that the receiver compares the tag itself too.
+/// Different tags can share a hash code, so the receiver compares the tag itself too.
 #[must_use]
 pub fn tags_code(tag: Option<&str>) -> i64 {
     tag.map_or(0, |tag| i64::from(java_string_hash(tag)))

@@ -1,8 +1,8 @@
 //! Layer 1: bytes <-> values of the Remoting protocol.
 //!
-//! No I/O, no clock, no thread, no lock, no log: whoever needs a time passes it in. Every length that a peer claims is
-//! checked against what is there *and* against a limit before it is used to allocate or slice; a wrong frame or message
-//! is an [`Error`], never a default and never a panic.
+//! No I/O, no clock, no thread, no lock, no log: callers pass times in. Every length claimed by a peer is checked
+//! against the available bytes *and* against a limit before it is used to allocate or slice. An invalid frame or
+//! message is an [`Error`], never a default and never a panic.
 //!
 //! Public as `unversioned::wire`, for tools, benches and test peers.
 
@@ -29,67 +29,67 @@ use std::fmt;
 pub use code::{LanguageCode, RequestCode, ResponseCode};
 pub use frame::{ExtFields, FieldSink, Frame, FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand};
 
-/// The largest frame that is sent, and accepted unless another limit is set, with its four bytes of length: 16 MiB, as in
-/// the Java client (`com.rocketmq.remoting.frameMaxLength`).
+/// Size of the largest frame that is sent, and that is accepted unless another limit is set, including its four bytes
+/// of length: 16 MiB, as in the Java client (`com.rocketmq.remoting.frameMaxLength`).
 pub const MAX_FRAME_LENGTH: usize = 16 * 1024 * 1024;
 
-/// What was wrong with bytes from a peer, or with a value that does not fit into the protocol.
+/// Error in bytes from a peer, or in a value that does not fit into the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// A value ended before its claimed or required length.
     UnexpectedEnd {
-        /// What was being read.
+        /// Name of the value that was read.
         what: &'static str,
     },
-    /// A length is negative, beyond its limit, or contradicts another one.
+    /// A length is negative, beyond its limit, or contradicts another length.
     BadLength {
-        /// What the length belongs to.
+        /// Name of the value that the length belongs to.
         what: &'static str,
-        /// The length that was claimed.
+        /// Claimed length.
         claimed: i64,
-        /// The largest length allowed here.
+        /// Largest length allowed here.
         limit: u64,
     },
     /// A value that must be one of a known set is not.
     UnknownValue {
-        /// What was being read.
+        /// Name of the value that was read.
         what: &'static str,
-        /// The number found.
+        /// Number that was found.
         value: i64,
     },
     /// Text that is not UTF-8, or a number that does not parse.
     BadText {
-        /// What was being read.
+        /// Name of the value that was read.
         what: &'static str,
     },
-    /// JSON that neither standard nor fastjson's dialect allows.
+    /// JSON that is valid neither in the standard nor in fastjson's dialect.
     BadJson {
-        /// What was being read.
+        /// Name of the value that was read.
         what: &'static str,
-        /// The parser's words.
+        /// Message of the parser.
         detail: String,
     },
-    /// A field that the protocol requires is not there.
+    /// A field required by the protocol is absent.
     MissingField {
-        /// The field's name on the wire.
+        /// Name of the field on the wire.
         field: &'static str,
     },
-    /// A stored message that could not be decoded, though its size is sound.
+    /// A stored message that could not be decoded, though its size is valid.
     Undecodable {
-        /// What was wrong with it.
+        /// Reason why decoding failed.
         detail: String,
     },
-    /// A compressed body that cannot be restored.
+    /// A compressed body that cannot be decompressed.
     BadCompression {
-        /// The codec.
+        /// Name of the codec.
         codec: &'static str,
-        /// What it said.
+        /// Message of the codec.
         detail: String,
     },
-    /// A codec that this build was made without (see the crate's features).
+    /// A codec that is not part of this build (see the crate's features).
     CodecNotBuilt {
-        /// The codec.
+        /// Name of the codec.
         codec: &'static str,
     },
 }
@@ -97,17 +97,19 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnexpectedEnd { what } => write!(f, "{what} ends too early"),
+            Self::UnexpectedEnd { what } => write!(f, "{what} is truncated"),
             Self::BadLength { what, claimed, limit } => {
                 write!(f, "{what} claims {claimed} bytes, the limit is {limit}")
             }
             Self::UnknownValue { what, value } => write!(f, "{what} has the unknown value {value}"),
-            Self::BadText { what } => write!(f, "{what} is not readable text"),
+            Self::BadText { what } => write!(f, "{what} is not valid text"),
             Self::BadJson { what, detail } => write!(f, "{what} is not JSON: {detail}"),
             Self::MissingField { field } => write!(f, "field {field} is missing"),
             Self::Undecodable { detail } => write!(f, "stored message cannot be decoded: {detail}"),
             Self::BadCompression { codec, detail } => write!(f, "{codec} body cannot be decompressed: {detail}"),
-            Self::CodecNotBuilt { codec } => write!(f, "body is compressed with {codec}, which this build lacks"),
+            Self::CodecNotBuilt { codec } => {
+                write!(f, "body is compressed with {codec}, which is not enabled in this build")
+            }
         }
     }
 }

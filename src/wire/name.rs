@@ -1,33 +1,32 @@
-//! Names of topics and groups: which are allowed, which belong to the system, and how one is derived from another.
-//! Pure functions.
+//! Names of topics and groups: validation, names reserved by the system, and derived names. Pure functions.
 
 use std::fmt;
 
-/// The topic whose settings a topic takes over that is created by a send.
+/// Topic whose settings a topic inherits that is created by a send.
 pub const CREATE_TOPIC_KEY: &str = "TBW102";
-/// What the topic of a group's retried messages begins with.
+/// Prefix of the retry topic of a group.
 pub const RETRY_PREFIX: &str = "%RETRY%";
-/// What the topic of a group's dead letters begins with.
+/// Prefix of the dead-letter topic of a group.
 pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
-/// The producer group in which clients send on their own account, such as messages to be retried.
+/// Producer group of the messages that a client sends itself, such as retries.
 pub const INNER_PRODUCER_GROUP: &str = "CLIENT_INNER_PRODUCER";
-/// The group that every Java producer has until it is given one; nothing can be told apart by it.
+/// Producer group of the Java client's default configuration; shared by unrelated applications.
 pub const DEFAULT_PRODUCER_GROUP: &str = "DEFAULT_PRODUCER";
-/// The group that every Java consumer has until it is given one; nothing can be told apart by it.
+/// Consumer group of the Java client's default configuration; shared by unrelated applications.
 pub const DEFAULT_CONSUMER_GROUP: &str = "DEFAULT_CONSUMER";
 
-/// Not allowed in the names of topics and groups.
+/// Separator that is not allowed in the names of topics and groups.
 const POP_RETRY_SEPARATOR: &str = "+";
 const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
 const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 const MAX_TOPIC_LENGTH: usize = 127;
-/// Topics of retries and dead letters carry a group's name, which may be longer than a topic's.
+/// Maximum length of retry and dead-letter topics; they contain a group's name, which may be longer than a topic's.
 const MAX_DERIVED_TOPIC_LENGTH: usize = 255;
 const MAX_GROUP_LENGTH: usize = 255;
-/// The topic of a consumer group's retried messages must be one that brokers make.
+/// Maximum length of a consumer group's name, derived from its retry topic: brokers must be able to create that topic.
 const MAX_CONSUMER_GROUP_LENGTH: usize = MAX_TOPIC_LENGTH - RETRY_PREFIX.len();
 
-/// Topics that a client must not send to; brokers refuse it too.
+/// Topics that a client must not send to; brokers refuse such sends too.
 const NOT_FOR_SENDING: [&str; 6] = [
     "SCHEDULE_TOPIC_XXXX",
     "RMQ_SYS_TRANS_HALF_TOPIC",
@@ -39,28 +38,28 @@ const NOT_FOR_SENDING: [&str; 6] = [
 
 const OTHER_SYSTEM_TOPICS: [&str; 4] = [CREATE_TOPIC_KEY, "BenchmarkTest", "RMQ_SYS_TRACE_TOPIC", "CHECKPOINT_TOPIC"];
 
-/// Why a name is not allowed.
+/// Reason why a name is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NameError {
-    /// There is nothing, or nothing but blanks.
+    /// The name is empty, or consists of blanks.
     Blank,
-    /// Too many bytes.
+    /// The name has too many bytes.
     TooLong {
-        /// As many as there may be.
+        /// Maximum number of bytes.
         limit: usize,
     },
-    /// Something other than a letter, a digit, `%`, `|`, `-` or `_`.
+    /// The name contains a character other than a letter, a digit, `%`, `|`, `-` or `_`.
     BadCharacter(char),
 }
 
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Blank => f.write_str("it is blank"),
-            Self::TooLong { limit } => write!(f, "it is longer than {limit} bytes"),
+            Self::Blank => f.write_str("is blank"),
+            Self::TooLong { limit } => write!(f, "is longer than {limit} bytes"),
             Self::BadCharacter(character) => {
-                write!(f, "it contains {character:?}; letters, digits, '%', '|', '-' and '_' are allowed")
+                write!(f, "contains {character:?}; allowed are letters, digits, '%', '|', '-' and '_'")
             }
         }
     }
@@ -68,84 +67,86 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// Whether a topic may be called so.
+/// Checks the name of a topic.
 ///
 /// # Errors
 ///
-/// What is wrong with the name.
+/// Returns the reason why the name is not allowed.
 pub fn check_topic(topic: &str) -> Result<(), NameError> {
     let is_derived = topic.starts_with(RETRY_PREFIX) || topic.starts_with(DEAD_LETTER_PREFIX);
     check(topic, if is_derived { MAX_DERIVED_TOPIC_LENGTH } else { MAX_TOPIC_LENGTH })
 }
 
-/// Whether a producer or consumer group may be called so. Brokers later than 5.3.3 take at most 120 bytes.
+/// Checks the name of a producer or consumer group. Brokers later than 5.3.3 accept at most 120 bytes.
 ///
 /// # Errors
 ///
-/// What is wrong with the name.
+/// Returns the reason why the name is not allowed.
 pub fn check_group(group: &str) -> Result<(), NameError> {
     check(group, MAX_GROUP_LENGTH)
 }
 
-/// Whether a consumer group may be called so: 5.5.0 hands a group with a longer name no messages, and 4.9.7 does not take
-/// its failed ones back, since neither makes a retry topic with a name of more than 127 bytes.
+/// Checks the name of a consumer group. Neither version creates a retry topic with a name of more than 127 bytes: 5.5.0
+/// delivers no messages to a group with a longer name, and 4.9.7 does not accept its failed messages.
 ///
 /// # Errors
 ///
-/// What is wrong with the name.
+/// Returns the reason why the name is not allowed.
 pub fn check_consumer_group(group: &str) -> Result<(), NameError> {
     check(group, MAX_CONSUMER_GROUP_LENGTH)
 }
 
-/// Whether the system uses the consumer group for itself: its members are not listed, its offsets not shown.
+/// True if the consumer group is reserved by the system: its members are not listed, its offsets not shown.
 #[must_use]
 pub fn is_system_group(group: &str) -> bool {
     group.starts_with(SYSTEM_GROUP_PREFIX)
 }
 
-/// Whether the system uses the topic for itself.
+/// True if the topic is reserved by the system.
 #[must_use]
 pub fn is_system_topic(topic: &str) -> bool {
     NOT_FOR_SENDING.contains(&topic) || OTHER_SYSTEM_TOPICS.contains(&topic) || topic.starts_with(SYSTEM_TOPIC_PREFIX)
 }
 
-/// Whether a client may send to the topic.
+/// True if a client may send to the topic.
 #[must_use]
 pub fn may_send_to(topic: &str) -> bool {
     !NOT_FOR_SENDING.contains(&topic)
 }
 
-/// The topic from which a consumer group gets its failed messages again.
+/// Returns the topic from which a consumer group receives its failed messages again.
 #[must_use]
 pub fn retry_topic(group: &str) -> String {
     [RETRY_PREFIX, group].concat()
 }
 
-/// The topic for messages that a consumer group has given up on.
+/// Returns the topic of a consumer group's dead letters: messages that exceeded the maximum of redeliveries.
 #[must_use]
 pub fn dead_letter_topic(group: &str) -> String {
     [DEAD_LETTER_PREFIX, group].concat()
 }
 
-/// Whether this is some group's retry topic.
+/// True if the topic is a group's retry topic.
 #[must_use]
 pub fn is_retry_topic(topic: &str) -> bool {
     topic.starts_with(RETRY_PREFIX)
 }
 
-/// The topic from which POP hands out a group's messages of a topic again; the first kind of name.
+/// Returns the topic from which POP redelivers a group's messages of a topic; first version of the name.
 #[must_use]
 pub fn pop_retry_topic_v1(topic: &str, group: &str) -> String {
     [RETRY_PREFIX, group, "_", topic].concat()
 }
 
-/// The same, as 5.2 and later name it when told so: what separates group and topic occurs in neither.
+/// Returns the same topic in the second version of the name, which 5.2 and later use if so configured. The separator of
+/// group and topic occurs in neither.
 #[must_use]
 pub fn pop_retry_topic_v2(topic: &str, group: &str) -> String {
     [RETRY_PREFIX, group, POP_RETRY_SEPARATOR, topic].concat()
 }
 
-/// Group and topic of a [retry topic of POP](pop_retry_topic_v2). The first kind of name does not tell them apart.
+/// Splits a [retry topic of POP](pop_retry_topic_v2) into group and topic. The first version of the name cannot be
+/// split.
 #[must_use]
 pub fn split_pop_retry_topic(retry_topic: &str) -> Option<(&str, &str)> {
     retry_topic.strip_prefix(RETRY_PREFIX)?.split_once(POP_RETRY_SEPARATOR)

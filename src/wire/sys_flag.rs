@@ -1,9 +1,9 @@
-//! The bits of a message's sysFlag and of a pull request's sysFlag; two different numbers that share a name on the
-//! wire. Constants only.
+//! Bits of a message's sysFlag and of a pull request's sysFlag: two different numbers with the same name on the wire.
+//! Constants only.
 
 /// Bits of a message.
 pub mod message {
-    /// The body is compressed, by the codec that [`COMPRESSION_MASK`] tells.
+    /// The body is compressed, by the codec of [`COMPRESSION_MASK`].
     pub const COMPRESSED: i32 = 0x1;
     /// The topic's filter type is `MULTI_TAG`; set by the broker.
     pub const MULTI_TAGS: i32 = 0x2;
@@ -21,9 +21,9 @@ pub mod message {
     pub const BORN_HOST_V6: i32 = 0x10;
     /// The broker's address has 16 bytes.
     pub const STORE_HOST_V6: i32 = 0x20;
-    /// The body is a batch to be taken apart by the receiver (5.x).
+    /// The body is a batch that the receiver splits (5.x).
     pub const NEED_UNWRAP: i32 = 0x40;
-    /// Stored as one inner batch (5.x).
+    /// The message is stored as one inner batch (5.x).
     pub const INNER_BATCH: i32 = 0x80;
     /// The three bits of the codec; none of them set means zlib.
     pub const COMPRESSION_MASK: i32 = 0x700;
@@ -37,11 +37,11 @@ pub mod message {
 
 /// Bits of a pull request.
 pub mod pull {
-    /// The request's `commitOffset` is to be stored; only a master does.
+    /// The broker stores the request's `commitOffset`; only a master does.
     pub const COMMIT_OFFSET: i32 = 0x1;
-    /// The broker may hold the request until a message is there: long polling.
+    /// The broker may hold the request until a message arrives: long polling.
     pub const SUSPEND: i32 = 0x2;
-    /// The request's own subscription counts instead of the heartbeat's.
+    /// The request's own subscription applies instead of the heartbeat's.
     pub const SUBSCRIPTION: i32 = 0x4;
     /// A filter class is used; legacy.
     pub const CLASS_FILTER: i32 = 0x8;

@@ -1,13 +1,13 @@
-//! The numbers by which servers and clients tell their version: places in a long list of the Java client (`MQVersion`), in
-//! which each release follows its snapshot.
+//! Version numbers of servers and clients: positions in a long list of the Java client (`MQVersion`), in which each
+//! release follows its snapshot.
 
-/// The number of the snapshot of 4.0.0, from which on the list is without a gap.
+/// Number of the snapshot of 4.0.0, from which the list has no gap.
 const FIRST: i32 = 212;
-/// How many follow, up to 5.9.9.
+/// Number of versions from there, up to 5.9.9.
 const COUNT: i32 = 400;
 
-/// The release that a version number stands for: `4.9.7`, or `4.1.0-SNAPSHOT`. Older and newer ones than the list has
-/// keep their number.
+/// Returns the release of a version number: `4.9.7`, or `4.1.0-SNAPSHOT`. Numbers outside of the list are returned as
+/// numbers.
 #[must_use]
 pub fn release_name(version: i32) -> String {
     let Some(place) = version.checked_sub(FIRST).filter(|place| (0..COUNT).contains(place)) else {

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// A topic's settings on one broker.
+/// Settings of a topic on one broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicConfig {
-    /// The topic.
+    /// Name of the topic.
     pub topic_name: String,
-    /// How many queues are read.
+    /// Number of readable queues.
     pub read_queue_nums: i32,
-    /// How many queues are written.
+    /// Number of writable queues.
     pub write_queue_nums: i32,
     /// Bits of [`permission`].
     pub perm: i32,
     /// `SINGLE_TAG` or `MULTI_TAG`.
     pub topic_filter_type: String,
-    /// Bits of the topic.
+    /// System flag bits of the topic.
     pub topic_sys_flag: i32,
-    /// Whether producers keep to the order configuration.
+    /// True if producers follow the order configuration.
     pub order: bool,
     /// Further settings, such as `message.type` (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,66 +42,67 @@ impl Default for TopicConfig {
     }
 }
 
-/// All topics of a broker: the answer to `GET_ALL_TOPIC_CONFIG`.
+/// All topics of a broker: the response body of `GET_ALL_TOPIC_CONFIG`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicConfigTable {
     /// Settings by topic.
     #[serde(deserialize_with = "null_as_default")]
     pub topic_config_table: BTreeMap<String, TopicConfig>,
-    /// The state of the table.
+    /// Version of the table.
     #[serde(deserialize_with = "null_as_default")]
     pub data_version: DataVersion,
 }
 
-/// The state of a table that brokers copy from each other.
+/// Version of a table that brokers replicate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DataVersion {
     /// Milliseconds since 1970.
     pub timestamp: i64,
-    /// Counts changes.
+    /// Number of changes.
     pub counter: i64,
-    /// Counts changes of roles (5.x).
+    /// Number of role changes (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_version: Option<i64>,
 }
 
-/// A consumer group's settings on one broker.
+/// Settings of a consumer group on one broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionGroupConfig {
-    /// The group.
+    /// Name of the group.
     pub group_name: String,
-    /// Whether it may consume.
+    /// True if the group may consume.
     pub consume_enable: bool,
-    /// Whether a group without an offset may begin at the first message.
+    /// True if a group without an offset may begin at the first message.
     pub consume_from_min_enable: bool,
-    /// Whether it may broadcast.
+    /// True if the group may broadcast.
     pub consume_broadcast_enable: bool,
-    /// Queues of its retry topic.
+    /// Number of queues of its retry topic.
     pub retry_queue_nums: i32,
-    /// Deliveries before a message becomes a dead letter.
+    /// Number of redeliveries before a message becomes a dead letter.
     pub retry_max_times: i32,
-    /// The broker to pull from.
+    /// Id of the broker to pull from.
     pub broker_id: i64,
-    /// The broker to pull from when far behind.
+    /// Id of the broker to pull from when far behind.
     pub which_broker_when_consume_slowly: i64,
-    /// Whether members are told of each other's coming and going.
+    /// True if the broker notifies members when another member joins or leaves.
     pub notify_consumer_ids_changed_enable: bool,
-    /// Whether it keeps the order (5.x).
+    /// True if the group consumes in order (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consume_message_orderly: Option<bool>,
-    /// Bits of the group (5.x).
+    /// System flag bits of the group (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_sys_flag: Option<i32>,
-    /// Minutes that a listener may take (5.x).
+    /// Maximum duration of a listener call, in minutes (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consume_timeout_minute: Option<i32>,
-    /// When a failed message comes again (5.x); its other members are those of Java's policies and kept as they are.
+    /// Delay policy for redelivering failed messages (5.x). Members other than the type belong to Java's policies and
+    /// are kept unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_retry_policy: Option<serde_json::Value>,
-    /// What it may subscribe to (5.x).
+    /// Subscriptions allowed for the group (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription_data_set: Option<Vec<SimpleSubscriptionData>>,
     /// Further settings (5.x).
@@ -131,43 +132,43 @@ impl Default for SubscriptionGroupConfig {
     }
 }
 
-/// What a group may subscribe to (5.x).
+/// Subscription allowed for a group (5.x).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SimpleSubscriptionData {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
     /// `TAG` or `SQL92`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expression_type: Option<String>,
-    /// The expression.
+    /// Filter expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expression: Option<String>,
-    /// When it was made or changed, in milliseconds since 1970.
+    /// Time of creation or last change, in milliseconds since 1970.
     #[serde(default)]
     pub version: i64,
 }
 
-/// All groups of a broker: the answer to `GET_ALL_SUBSCRIPTIONGROUP_CONFIG`.
+/// All groups of a broker: the response body of `GET_ALL_SUBSCRIPTIONGROUP_CONFIG`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionGroupTable {
     /// Settings by group.
     #[serde(deserialize_with = "null_as_default")]
     pub subscription_group_table: BTreeMap<String, SubscriptionGroupConfig>,
-    /// What groups may not do, by group and topic (5.x).
+    /// Forbidden operations by group and topic (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forbidden_table: Option<BTreeMap<String, BTreeMap<String, i32>>>,
-    /// The state of the table.
+    /// Version of the table.
     #[serde(deserialize_with = "null_as_default")]
     pub data_version: DataVersion,
 }
 
-/// The groups that consume a topic: the answer to `QUERY_TOPIC_CONSUME_BY_WHO`.
+/// Groups that consume a topic: the response body of `QUERY_TOPIC_CONSUME_BY_WHO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupList {
-    /// The groups.
+    /// Names of the groups.
     #[serde(deserialize_with = "null_as_default")]
     pub group_list: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! Queues in JSON, and tables by queue: Java writes whole objects in the place of keys, and 5.5 reads no other form of
-//! them, so that they are written like this here too.
+//! Queues in JSON, and tables by queue. Java writes whole objects as keys, and 5.5 reads no other form, so keys are
+//! written as objects here too.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,10 +13,10 @@ use serde_json::value::RawValue;
 use crate::message::MessageQueue;
 use crate::wire::body::java_json::from_json;
 
-/// A value for each queue.
+/// Value for each queue.
 ///
-/// Read in every form that servers and other clients write: keys that are objects or strings with an object's JSON, a
-/// list of pairs of queue and value, and a list of queues that hold their value under the name `offset`.
+/// Read in every form that servers and other clients write: keys that are objects, or strings with an object's JSON; a
+/// list of pairs of queue and value; a list of queues that hold their value under the name `offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByQueue<V>(pub BTreeMap<MessageQueue, V>);
 
@@ -76,7 +76,7 @@ fn entries_of_list<'de, V: Deserialize<'de>>(json: &'de str) -> serde_json::Resu
     entries.into_iter().map(read).collect()
 }
 
-/// What a key begins with that is an object's JSON; no other key does.
+/// First character of a key that is an object's JSON; no other key begins with it.
 const OBJECT_KEY: char = '\0';
 
 /// Writes keys that are marked with [`OBJECT_KEY`] as the objects they hold.
@@ -85,19 +85,19 @@ pub(super) struct ObjectKeys {
     key: Key,
 }
 
-/// Where the writing of a key is.
+/// State of writing a key.
 #[derive(Default, PartialEq, Eq)]
 enum Key {
     #[default]
     None,
-    /// Nothing is written yet: its first letter decides.
+    /// Key of which nothing is written yet; the first character decides the form.
     Begun,
     Text,
     Object,
 }
 
 impl ObjectKeys {
-    /// Any key is text unless its first letter is the mark.
+    /// Treats a key as text unless its first character is the mark.
     fn settle<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
         if self.key == Key::Begun {
             self.key = Key::Text;
@@ -107,7 +107,7 @@ impl ObjectKeys {
     }
 }
 
-/// Numbers and truth values as keys are text too.
+/// Writes numbers and booleans in the place of keys as text too.
 macro_rules! settled {
     ($($write:ident($type:ty);)+) => {
         $(
@@ -176,18 +176,18 @@ impl Formatter for ObjectKeys {
     }
 }
 
-/// The way of everything else.
+/// Default formatting of everything but keys.
 struct Plain;
 
 impl Formatter for Plain {}
 
-/// What else stands in an entry of a list of queues.
+/// Other members of an entry in a list of queues.
 #[derive(Deserialize)]
 struct Flat<V> {
     offset: V,
 }
 
-/// A queue as Java writes it.
+/// Queue in the JSON form of Java.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct QueueJson {

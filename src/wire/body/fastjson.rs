@@ -1,27 +1,29 @@
-//! The normaliser of fastjson's dialect: the Java servers write map keys that are no strings as they stand, integers
-//! without quotes and whole objects in the place of a key. Here such keys become strings, and JSON is JSON again.
+//! Normaliser of fastjson's dialect. Java servers write map keys that are not strings without conversion: integers
+//! without quotes, and whole objects as keys. The normaliser turns such keys into strings, so that the result is
+//! standard JSON.
 //!
-//! One pass over the bytes, without recursion. It finds keys and leaves the rest to the JSON parser behind it.
+//! One pass over the bytes, without recursion. It finds keys and leaves the rest to the JSON parser that runs after it.
 
 use std::borrow::Cow;
 
 use crate::wire::Error;
 
-/// As deep as `serde_json` follows.
+/// Maximum nesting depth, equal to the limit of `serde_json`.
 const MAX_DEPTH: usize = 128;
 
-/// So many members and elements a body has at most: 131,000 topics with their settings, or a route of 40,000 brokers. In
-/// memory a value is much larger than its text may be.
+/// Maximum number of members and elements in a body: 131,000 topics with their settings, or a route of 40,000 brokers.
+/// A value takes much more memory than its text may take.
 pub const MAX_VALUES: usize = 1024 * 1024;
 
-/// Gives JSON in fastjson's dialect as standard JSON; what is standard already comes back unchanged and uncopied.
+/// Converts JSON in fastjson's dialect to standard JSON; standard JSON is returned unchanged and uncopied.
 ///
-/// An integer key becomes its digits in quotes, an object key a string that contains the object's JSON.
+/// An integer key becomes its digits in quotes. An object key becomes a string that contains the object's JSON.
 ///
 /// # Errors
 ///
-/// When brackets do not match, a string has no end, nesting is deeper than 128 levels, there are more than [`MAX_VALUES`]
-/// values, or a key's object has an object as a key itself. Other mistakes are left for the parser to find.
+/// Returns an error if brackets do not match, a string is not terminated, nesting is deeper than 128 levels, there are
+/// more than [`MAX_VALUES`] values, or an object key contains another object key. Other syntax errors are left to the
+/// parser.
 pub fn normalise(json: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     let mut normaliser = Normaliser {
         json,
@@ -48,16 +50,16 @@ enum Container {
 struct Normaliser<'a> {
     json: &'a [u8],
     at: usize,
-    /// What is before this has been written to `out`. As long as it is 0, nothing had to be changed.
+    /// End of the input that has been written to `out`; 0 while nothing had to be changed.
     copied: usize,
     out: Vec<u8>,
     open: Vec<Container>,
-    /// Whether a key may come next.
+    /// True if a key may come next.
     key_next: bool,
-    /// How many containers are around the object that stands in the place of a key, while inside it: all that is
-    /// written there becomes part of a string.
+    /// Number of containers around the current object key, while inside it; everything written there becomes part of a
+    /// string.
     key_depth: Option<usize>,
-    /// How many values have begun, more or less: each has a comma or a bracket before it.
+    /// Approximate number of values begun: each follows a comma or an opening bracket.
     values: usize,
 }
 
@@ -86,7 +88,7 @@ impl<'a> Normaliser<'a> {
 
     fn open(&mut self, container: Container) -> Result<(), Error> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(bad("it is nested too deep"));
+            return Err(bad("nested too deep"));
         }
         self.count_value()?;
         self.open.push(container);
@@ -97,12 +99,12 @@ impl<'a> Normaliser<'a> {
 
     fn count_value(&mut self) -> Result<(), Error> {
         self.values += 1;
-        if self.values > MAX_VALUES { Err(bad("it has too many values")) } else { Ok(()) }
+        if self.values > MAX_VALUES { Err(bad("too many values")) } else { Ok(()) }
     }
 
     fn open_key(&mut self) -> Result<(), Error> {
         if self.key_depth.is_some() {
-            return Err(bad("an object is a key inside of a key"));
+            return Err(bad("an object key contains another object key"));
         }
         self.copy_up_to_here();
         self.out.push(b'"');
@@ -112,7 +114,7 @@ impl<'a> Normaliser<'a> {
 
     fn close(&mut self, container: Container) -> Result<(), Error> {
         if self.open.pop() != Some(container) {
-            return Err(bad("its brackets do not match"));
+            return Err(bad("brackets do not match"));
         }
         self.at += 1;
         self.key_next = false;
@@ -135,7 +137,7 @@ impl<'a> Normaliser<'a> {
         self.key_next = false;
     }
 
-    /// The position behind the string that begins here.
+    /// Returns the position after the string that begins here.
     fn end_of_string(&self) -> Result<usize, Error> {
         let mut at = self.at + 1;
         loop {
@@ -144,7 +146,7 @@ impl<'a> Normaliser<'a> {
             match special.and_then(|special| Some((at + special, *rest.get(special)?))) {
                 Some((quote, b'"')) => return Ok(quote + 1),
                 Some((backslash, _)) => at = backslash + 2,
-                None => return Err(bad("a string has no end")),
+                None => return Err(bad("a string is not terminated")),
             }
         }
     }
@@ -164,7 +166,7 @@ impl<'a> Normaliser<'a> {
         for &byte in bytes {
             match byte {
                 b'"' | b'\\' => self.out.extend_from_slice(&[b'\\', byte]),
-                // A line break between two tokens would not be allowed in a string.
+                // Line breaks are allowed between tokens, but not in a string.
                 0..b' ' => self.out.push(b' '),
                 _ => self.out.push(byte),
             }
@@ -173,7 +175,7 @@ impl<'a> Normaliser<'a> {
 
     fn finish(mut self) -> Result<Cow<'a, [u8]>, Error> {
         if !self.open.is_empty() {
-            return Err(bad("its brackets do not match"));
+            return Err(bad("brackets do not match"));
         }
         if self.out.is_empty() {
             return Ok(Cow::Borrowed(self.json));

@@ -1,62 +1,62 @@
-//! Bodies about the members of groups: what clients tell brokers, and what groups subscribe to.
+//! Bodies about group members: heartbeats of clients, and subscriptions of groups.
 
 use super::*;
 use crate::wire::Error;
 use crate::wire::java_hash::java_string_hash;
 
-/// What a client tells every broker: the body of `HEART_BEAT`.
+/// Heartbeat of a client to every broker: the body of `HEART_BEAT`.
 ///
-/// The fingerprint of the second heartbeat version is left out on purpose: it depends on the order in which Java writes
-/// its sets, so that groups shared with Java clients would seem to change with every beat.
+/// The fingerprint of the second heartbeat version is left out on purpose. It depends on the order in which Java writes
+/// its sets, so groups shared with Java clients would appear to change with every heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HeartbeatData {
-    /// The client's id, unique among all clients.
+    /// Id of the client, unique among all clients.
     #[serde(rename = "clientID")]
     pub client_id: String,
-    /// Its producer groups.
+    /// Producer groups of the client.
     #[serde(deserialize_with = "null_as_default")]
     pub producer_data_set: Vec<ProducerData>,
-    /// Its consumer groups.
+    /// Consumer groups of the client.
     #[serde(deserialize_with = "null_as_default")]
     pub consumer_data_set: Vec<ConsumerData>,
 }
 
-/// A producer group in a heartbeat.
+/// Producer group in a heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProducerData {
-    /// The group.
+    /// Name of the group.
     pub group_name: String,
 }
 
-/// A consumer group in a heartbeat.
+/// Consumer group in a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerData {
-    /// The group.
+    /// Name of the group.
     pub group_name: String,
-    /// Who starts a delivery.
+    /// Initiator of a delivery.
     pub consume_type: ConsumeType,
-    /// Who gets which message.
+    /// Distribution of messages among the members.
     pub message_model: MessageModel,
-    /// Where a group without an offset begins.
+    /// Start position of a group without an offset.
     pub consume_from_where: ConsumeFromWhere,
-    /// What it subscribes to, its retry topic included.
+    /// Subscriptions of the group, including its retry topic.
     #[serde(default, deserialize_with = "null_as_default")]
     pub subscription_data_set: Vec<SubscriptionData>,
-    /// Legacy.
+    /// Unit mode; legacy.
     #[serde(default)]
     pub unit_mode: bool,
 }
 
-/// Who starts a delivery.
+/// Initiator of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ConsumeType {
-    /// The application pulls.
+    /// The application pulls messages.
     #[serde(rename = "CONSUME_ACTIVELY")]
     Actively,
-    /// A listener is called.
+    /// The client calls a listener.
     #[serde(rename = "CONSUME_PASSIVELY")]
     Passively,
     /// The broker hands out single messages (5.x).
@@ -64,10 +64,10 @@ pub enum ConsumeType {
     Pop,
 }
 
-/// Who gets which message of a group.
+/// Distribution of a group's messages among its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MessageModel {
-    /// Each member gets every message.
+    /// Each member receives every message.
     #[serde(rename = "BROADCASTING")]
     Broadcasting,
     /// The members share the messages.
@@ -75,10 +75,10 @@ pub enum MessageModel {
     Clustering,
 }
 
-/// Where a group without an offset begins.
+/// Start position of a group without an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ConsumeFromWhere {
-    /// At the end of each queue. The deprecated names mean the same to brokers, which only keep the word.
+    /// End of each queue. The deprecated names have the same meaning for brokers, which only store the word.
     #[serde(
         rename = "CONSUME_FROM_LAST_OFFSET",
         alias = "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST",
@@ -86,52 +86,54 @@ pub enum ConsumeFromWhere {
         alias = "CONSUME_FROM_MAX_OFFSET"
     )]
     LastOffset,
-    /// At the beginning of each queue.
+    /// Beginning of each queue.
     #[serde(rename = "CONSUME_FROM_FIRST_OFFSET")]
     FirstOffset,
-    /// At a time.
+    /// Position by timestamp.
     #[serde(rename = "CONSUME_FROM_TIMESTAMP")]
     Timestamp,
 }
 
-/// Stands for all messages of a topic.
+/// Expression that matches all messages of a topic.
 pub const SUBSCRIBE_ALL: &str = "*";
-/// The expression type of tags.
+/// Expression type of tags.
 pub const EXPRESSION_TYPE_TAG: &str = "TAG";
 
-/// What a group wants of one topic.
+/// Subscription of a group to one topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubscriptionData {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// The expression as it was given, or `*`.
+    /// Expression as given by the application, or `*`.
     #[serde(default)]
     pub sub_string: String,
-    /// The tags of the expression; none for all.
+    /// Tags of the expression; empty for all messages.
     #[serde(default, deserialize_with = "null_as_default")]
     pub tags_set: Vec<String>,
-    /// Their hashes, by which the broker filters.
+    /// Hash codes of the tags, by which the broker filters.
     #[serde(default, deserialize_with = "null_as_default")]
     pub code_set: Vec<i32>,
-    /// When it was made or changed, in milliseconds since 1970: the broker keeps the newest.
+    /// Time of creation or last change, in milliseconds since 1970; the broker keeps the newest.
     #[serde(default)]
     pub sub_version: i64,
     /// `TAG` or `SQL92`; absent means `TAG`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expression_type: Option<String>,
-    /// Legacy.
+    /// Class filter mode; legacy.
     #[serde(default)]
     pub class_filter_mode: bool,
 }
 
 impl SubscriptionData {
-    /// A subscription by tags: `A || B`; nothing or `*` for all messages.
+    /// Creates a subscription by tags: `A
+    ///
+    /// B`; an empty expression or `*` for all messages.
     ///
     /// # Errors
     ///
-    /// When the expression names no tag at all. Java's `FilterAPI` lets blanks between the bars pass, for a
-    /// subscription that never matches; here they are an error too.
+    /// Returns an error if the expression contains no tag at all. Java's `FilterAPI` accepts blanks between the bars,
+    /// for a subscription that never matches; here this is an error too.
     pub fn of_tags(topic: &str, expression: &str, version: i64) -> Result<Self, Error> {
         let is_all = expression.is_empty() || java_trim(expression) == SUBSCRIBE_ALL;
         let mut tags: Vec<String> = Vec::new();
@@ -154,15 +156,15 @@ impl SubscriptionData {
         })
     }
 
-    /// Whether a message with this tag is wanted. The broker compares hashes, which different tags can share, so that
-    /// the receiver asks again.
+    /// True if a message with this tag matches the subscription. The broker compares hash codes, which different tags
+    /// can share, so the receiver checks again.
     #[must_use]
     pub fn wants(&self, tag: Option<&str>) -> bool {
         self.tags_set.is_empty() || tag.is_some_and(|tag| self.tags_set.iter().any(|wanted| wanted == tag))
     }
 }
 
-/// A set in Java: tags with the same hash give one code.
+/// Returns a set, as Java does: tags with the same hash give one code.
 fn codes(tags: &[String]) -> Vec<i32> {
     let mut codes: Vec<i32> = Vec::with_capacity(tags.len());
     for code in tags.iter().map(|tag| java_string_hash(tag)) {
@@ -173,32 +175,32 @@ fn codes(tags: &[String]) -> Vec<i32> {
     codes
 }
 
-/// `String.trim` of Java: everything up to the blank is white space, nothing beyond it is.
+/// Trims as Java's `String.trim`: characters up to and including U+0020 are white space, all others are not.
 fn java_trim(text: &str) -> &str {
     text.trim_matches(|c| c <= ' ')
 }
 
-/// The members of a consumer group: the answer to `GET_CONSUMER_LIST_BY_GROUP`.
+/// Members of a consumer group: the response body of `GET_CONSUMER_LIST_BY_GROUP`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsumerList {
-    /// Client ids, in no particular order, and after a reconnection possibly twice.
+    /// Client ids, in no particular order; an id can appear twice after a reconnection.
     #[serde(deserialize_with = "null_as_default")]
     pub consumer_id_list: Vec<String>,
 }
 
-/// The body of `CHECK_CLIENT_CONFIG`: asks a broker whether it takes a subscription.
+/// Body of `CHECK_CLIENT_CONFIG`, which asks a broker if it accepts a subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CheckClientRequest {
-    /// Who asks.
+    /// Id of the requesting client.
     pub client_id: String,
-    /// Its group.
+    /// Name of the group.
     pub group: String,
-    /// The subscription.
+    /// Subscription to check.
     #[serde(deserialize_with = "null_as_default")]
     pub subscription_data: SubscriptionData,
-    /// Its namespace (5.x).
+    /// Namespace of the group (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }

@@ -1,9 +1,10 @@
-//! Values from JSON as fastjson reads them into Java's classes: servers and clients of all ages write for it.
+//! Reads values from JSON as fastjson does for Java's classes; servers and clients of all versions write for that
+//! reader.
 //!
-//! A wrapper around the parser of `serde_json`, for every type that can be deserialized. Of a member that comes twice the
-//! last one counts. A member that is null is absent. Names are compared without regard to case, `_` and `-`, and a renamed
-//! field is found under both names. Numbers, truth values and texts stand for each other where one can be read as the
-//! other. Pure functions; what is parsed stays text until its type is known, so that nothing is kept twice.
+//! A wrapper around the parser of `serde_json`, for every type that can be deserialized. Of duplicate members the last
+//! one counts. A null member is treated as absent. Names are compared ignoring case, `_` and `-`, and a renamed field
+//! is found under both names. Numbers, booleans and strings are converted to each other where possible. Pure functions.
+//! Parsed values stay text until their type is known, so that nothing is stored twice.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,18 +17,18 @@ use serde::forward_to_deserialize_any;
 use serde_json::Error;
 use serde_json::value::RawValue;
 
-/// Fields that had another name in some version, each with the name that they have here.
+/// Fields that had another name in some version, each with the name used here.
 const RENAMED: [(&str, &str); 2] = [("topicSynFlag", "topicSysFlag"), ("dropped", "droped")];
 
-/// Under this name the parser hands out a value's text.
+/// Name under which the parser hands out a value's text.
 const RAW: &str = "$serde_json::private::RawValue";
 
-/// Reads a value from JSON without a lie in its syntax, as the [normaliser](crate::wire::body::fastjson) leaves it.
+/// Reads a value from syntactically valid JSON, as the [normaliser](crate::wire::body::fastjson) returns it.
 pub(crate) fn from_json<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Error> {
     T::deserialize(Java(serde_json::from_str::<&RawValue>(json)?.get()))
 }
 
-/// The JSON of one value, without blanks around it.
+/// JSON text of one value, without surrounding blanks.
 #[derive(Clone, Copy)]
 struct Java<'de>(&'de str);
 
@@ -36,7 +37,7 @@ impl<'de> Java<'de> {
         self.0 == "null"
     }
 
-    /// The text of a text, nothing for null, and the JSON of anything else.
+    /// Returns the content of a string, an empty text for null, and the JSON of any other value.
     fn text(self) -> Result<String, Error> {
         match self.0.as_bytes() {
             [b'"', ..] => serde_json::from_str(self.0),
@@ -45,12 +46,12 @@ impl<'de> Java<'de> {
         }
     }
 
-    /// The same, where null stands for an object or a list without anything.
+    /// Returns the same value, or an empty object or list for null.
     fn or_empty(self, empty: &'static str) -> Self {
         if self.is_null() { Self(empty) } else { self }
     }
 
-    /// A number of any form, whose fraction is cut off.
+    /// Reads a number of any form; its fraction is cut off.
     fn integer(self) -> Result<i64, Error> {
         integer_of(&self.text()?)
     }
@@ -87,11 +88,11 @@ fn boolean_of(text: &str) -> Result<bool, Error> {
     match () {
         () if is(&["true", "1", "y", "yes", "t", "on"]) => Ok(true),
         () if is(&["false", "0", "n", "no", "f", "off", "", "null"]) => Ok(false),
-        () => Err(wrong("a truth value", text)),
+        () => Err(wrong("a boolean", text)),
     }
 }
 
-/// The number that a text in JSON's form is.
+/// Parses a number from JSON text.
 fn finite(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     text.parse().ok().filter(|number: &f64| is_plain && number.is_finite())
@@ -106,7 +107,7 @@ fn whole(number: f64) -> Option<i64> {
 fn wrong(expected: &str, found: &str) -> Error {
     const SHOWN: usize = 40;
     let shown: String = found.chars().take(SHOWN).collect();
-    Error::custom(format_args!("{expected} is expected, {shown:?} was found"))
+    Error::custom(format_args!("expected {expected}, found {shown:?}"))
 }
 
 macro_rules! integers {
@@ -125,7 +126,7 @@ impl<'de> Deserializer<'de> for Java<'de> {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
-    /// For types that take what comes.
+    /// For types that accept any value.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.parser().deserialize_any(visitor)
     }
@@ -199,7 +200,7 @@ impl<'de> Deserializer<'de> for Java<'de> {
     forward_to_deserialize_any! { i128 u128 char bytes byte_buf unit unit_struct tuple_struct identifier }
 }
 
-/// Hands each element of a list on as Java's. Those that are null are passed over, unless their place counts.
+/// Passes each element of a list on as [`Java`]. Null elements are skipped, except where positions count.
 struct Elements<V> {
     visitor: V,
     keep_null: bool,
@@ -236,7 +237,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for JavaList<A> {
     }
 }
 
-/// Hands each entry of a map on as Java's.
+/// Passes each entry of a map on as [`Java`].
 struct Entries<V>(V);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Entries<V> {
@@ -271,7 +272,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for JavaMap<'de, A> {
     }
 }
 
-/// A key of a map: a text, or a number in one.
+/// Key of a map: a string, or a number in a string.
 struct Key(String);
 
 macro_rules! integer_keys {
@@ -342,7 +343,7 @@ impl<'de> Visitor<'de> for Members<'de> {
     }
 }
 
-/// The field that a member's name means.
+/// Returns the field that a member's name refers to.
 fn field_of(name: &str, fields: &'static [&'static str]) -> Option<&'static str> {
     let known = |name: &str| fields.iter().copied().find(|field| *field == name);
     let renamed = RENAMED.iter().find(|(other, _)| *other == name).and_then(|(_, field)| known(field));

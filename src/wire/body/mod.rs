@@ -1,8 +1,8 @@
 //! JSON bodies of requests and responses <-> structs.
 //!
-//! What is written here is standard JSON but for tables by queue, whose keys are objects as in Java; what is read goes
-//! through the [normaliser](fastjson) first, since brokers write fastjson's dialect, and then as Java reads it
-//! (`java_json.rs`). Unknown members are passed over, absent ones have the default of the Java class, as there.
+//! Bodies are written as standard JSON, except tables by queue: their keys are objects, as in Java. Brokers write
+//! fastjson's dialect, so bodies are read through the [normaliser](fastjson) first and then as Java reads them
+//! (`java_json.rs`). Unknown members are ignored; absent members have the default of the Java class.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -29,21 +29,21 @@ pub use pop::*;
 pub use route::*;
 pub use running::*;
 
-/// Reads a body, in standard JSON or in fastjson's dialect.
+/// Reads a body in standard JSON or in fastjson's dialect.
 ///
 /// # Errors
 ///
-/// When the body is neither, or does not fit the type.
+/// Returns an error if the body is neither, or does not fit the type.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
     let json = fastjson::normalise(bytes)?;
     java_json::from_json(&lossy(&json)).map_err(|error| Error::BadJson { what, detail: error.to_string() })
 }
 
-/// Writes a body as standard JSON, but for the keys of a [`ByQueue`]: they are objects, as Java wants them.
+/// Writes a body as standard JSON, except that the keys of a [`ByQueue`] are objects, as Java requires.
 ///
 /// # Errors
 ///
-/// When the type cannot be told in JSON; none of this module's is such a type.
+/// Returns an error if JSON cannot represent the type; it can represent every type of this module.
 pub fn encode<T: Serialize>(what: &'static str, body: &T) -> Result<Vec<u8>, Error> {
     let mut json = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut json, by_queue::ObjectKeys::default());
@@ -51,7 +51,7 @@ pub fn encode<T: Serialize>(what: &'static str, body: &T) -> Result<Vec<u8>, Err
     Ok(json)
 }
 
-/// A member that is null is an absent one.
+/// Reads a null member as an absent one.
 fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -75,7 +75,7 @@ pub(super) mod tests {
 
     macro_rules! bodies {
         ($($body:ident)+) => {
-            /// Every body by its name, and what reads it and writes it again.
+            /// All bodies by name, each with a function that reads and rewrites it.
             pub(crate) const BODIES: &[(&str, fn(&[u8]) -> Result<Vec<u8>, Error>)] =
                 &[$((stringify!($body), |json| encode("body", &decode::<$body>("body", json)?))),+];
         };
@@ -89,7 +89,7 @@ pub(super) mod tests {
         TopicRouteData TopicStatsTable
     }
 
-    /// What the classes of 4.9.7 and 5.5.0 write when each of their fields has a value.
+    /// JSON written by the classes of 4.9.7 and 5.5.0 when each of their fields has a value.
     #[derive(Deserialize)]
     pub(crate) struct Sample {
         java: String,
@@ -102,7 +102,7 @@ pub(super) mod tests {
         serde_json::from_str(include_str!("../../../tests/data/bodies.json")).unwrap()
     }
 
-    /// The JSON of a body, with queues in the place of keys as texts whose members are sorted.
+    /// JSON of a body, with queue keys as texts whose members are sorted.
     fn comparable(json: &[u8]) -> Value {
         fn sorted(value: Value) -> Value {
             match value {
@@ -129,13 +129,13 @@ pub(super) mod tests {
             let mut expected = comparable(json.as_bytes());
             let mut found = comparable(&written);
             if java == "HeartbeatData" {
-                // The second version of heartbeats, which is not ours.
+                // The second version of heartbeats is not supported.
                 for left_out in ["heartbeatFingerprint", "withoutSub"] {
                     expected.as_object_mut().unwrap().remove(left_out);
                 }
             }
             if java == "ResetOffsetBodyForC" {
-                // Written as a table, whatever it was read from.
+                // Written as a table, regardless of the form that was read.
                 let of_java = samples().into_iter().find(|other| other.java == "ResetOffsetBody").unwrap();
                 expected = comparable(of_java.json.as_bytes());
             }
@@ -170,7 +170,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Each form in which fastjson takes the same value for the same.
+    /// Returns the other forms that fastjson accepts for the same value.
     fn other_forms(json: &Value) -> Vec<Value> {
         let text = |value: &Value| Value::from(value.to_string());
         match json {
@@ -180,7 +180,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The JSON of an object with its members in this order, doubles included.
+    /// Returns the JSON of an object with its members in this order, duplicates included.
     fn object(members: &[(String, Value)]) -> String {
         let members: Vec<_> = members.iter().map(|(name, value)| format!("{}:{value}", Value::from(&**name))).collect();
         format!("{{{}}}", members.join(","))
@@ -201,10 +201,10 @@ pub(super) mod tests {
         name.ends_with("Table") || name == "table" || TABLES.contains(&name) || of_tables
     }
 
-    /// Every way to change one member of an object, or of one within it, that changes nothing for Java.
+    /// Returns every change to one member of an object, or of one within it, that has no effect for Java.
     fn variations(json: &Value, name: &str, parent: &str) -> Vec<String> {
         match json {
-            // Kept as it is.
+            // Kept unchanged.
             _ if name == "groupRetryPolicy" => Vec::new(),
             Value::Object(members) => {
                 let members: Vec<_> = members.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -235,7 +235,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The object with other JSON in the place of one member's value.
+    /// Returns the object with other JSON in place of one member's value.
     fn with(members: &[(String, Value)], at: usize, other: &str) -> String {
         let member = |(place, (name, value)): (usize, &(String, Value))| {
             let value = if place == at { other.to_owned() } else { value.to_string() };

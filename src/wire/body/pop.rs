@@ -7,121 +7,121 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 
-/// The body of `QUERY_ASSIGNMENT`; answered by a [`QueryAssignmentResponse`].
+/// Body of `QUERY_ASSIGNMENT`, answered by a [`QueryAssignmentResponse`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueryAssignmentRequest {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// The group.
+    /// Name of the group.
     pub consumer_group: String,
-    /// Who asks.
+    /// Id of the requesting client.
     pub client_id: String,
-    /// `AVG` or `AVG_BY_CIRCLE`.
+    /// Allocation strategy, `AVG` or `AVG_BY_CIRCLE`.
     pub strategy_name: String,
-    /// Who gets which message.
+    /// Distribution of messages among the members.
     pub message_model: MessageModel,
 }
 
-/// The answer to `QUERY_ASSIGNMENT`.
+/// Response body of `QUERY_ASSIGNMENT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct QueryAssignmentResponse {
-    /// The queues of the one who asked.
+    /// Queues assigned to the requesting client.
     #[serde(deserialize_with = "null_as_default")]
     pub message_queue_assignments: Vec<QueueAssignment>,
 }
 
-/// A queue that a client is to read.
+/// Queue assigned to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueAssignment {
-    /// The queue; number -1 means all of the broker's, to be popped.
+    /// Queue to read; number -1 means all queues of the broker, for POP.
     #[serde(with = "by_queue::one")]
     pub message_queue: MessageQueue,
-    /// How to read it.
+    /// Mode of reading the queue.
     #[serde(default)]
     pub mode: MessageRequestMode,
-    /// Whatever else.
+    /// Additional properties.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<BTreeMap<String, String>>,
 }
 
-/// How queues are read.
+/// Mode of reading queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum MessageRequestMode {
-    /// Queue by queue, each by one client.
+    /// Queue by queue, each read by one client.
     #[default]
     Pull,
     /// Message by message.
     Pop,
 }
 
-/// The body of `SET_MESSAGE_REQUEST_MODE`.
+/// Body of `SET_MESSAGE_REQUEST_MODE`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SetMessageRequestMode {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// The group.
+    /// Name of the group.
     pub consumer_group: String,
-    /// How it reads the topic from now on.
+    /// New mode of reading the topic.
     pub mode: MessageRequestMode,
-    /// How many clients share a queue; 0 for all.
+    /// Number of clients that share a queue; 0 for all.
     #[serde(default)]
     pub pop_share_queue_num: i32,
 }
 
-/// The body of `BATCH_ACK_MESSAGE`: acknowledges popped messages of several pops.
+/// Body of `BATCH_ACK_MESSAGE`: acknowledges messages of several pops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchAckRequest {
-    /// The broker they came from.
+    /// Name of the broker that delivered the messages.
     pub broker_name: String,
-    /// One for each pop and queue.
+    /// Acknowledgements, one for each pop and queue.
     #[serde(default, deserialize_with = "null_as_default")]
     pub acks: Vec<BatchAck>,
 }
 
-/// Acknowledges messages of one pop of one queue; the parts of a [`Receipt`](crate::wire::pop::Receipt).
+/// Acknowledges messages of one pop of one queue; holds the parts of a [`Receipt`](crate::wire::pop::Receipt).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchAck {
-    /// The group.
+    /// Name of the group.
     #[serde(rename = "c")]
     pub consumer_group: String,
-    /// The topic that was asked for.
+    /// Name of the requested topic.
     #[serde(rename = "t")]
     pub topic: String,
-    /// Which of the group's topics they came from: a [`PopTopic`](crate::wire::pop::PopTopic) as text.
+    /// Topic of the group that the messages came from: a [`PopTopic`](crate::wire::pop::PopTopic) as text.
     #[serde(rename = "r")]
     pub retry: String,
-    /// The offset that the first bit means.
+    /// Offset of the first bit.
     #[serde(rename = "so")]
     pub start_offset: i64,
-    /// The queue.
+    /// Number of the queue.
     #[serde(rename = "q")]
     pub queue_id: i32,
-    /// Where the broker keeps its books.
+    /// Number of the revive queue, in which the broker keeps its records.
     #[serde(rename = "rq")]
     pub revive_queue_id: i32,
-    /// Milliseconds since 1970.
+    /// Time of the pop, in milliseconds since 1970.
     #[serde(rename = "pt")]
     pub pop_time: i64,
-    /// Milliseconds.
+    /// Invisible time in milliseconds.
     #[serde(rename = "it")]
     pub invisible_time: i64,
-    /// Which offsets behind the first one are acknowledged.
+    /// Acknowledged offsets, relative to the first one.
     #[serde(rename = "b")]
     pub acked: BitSet,
 }
 
-/// A set of small numbers: `java.util.BitSet`, in JSON Base64 of its bytes, the lowest bit first.
+/// Set of small numbers: `java.util.BitSet`; in JSON, Base64 of its bytes, the lowest bit first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BitSet(Vec<u8>);
 
 impl BitSet {
-    /// Whether `number` is in it.
+    /// True if the set contains `number`.
     #[must_use]
     pub fn contains(&self, number: u16) -> bool {
         self.0.get(usize::from(number / 8)).is_some_and(|byte| byte >> (number % 8) & 1 == 1)

@@ -1,41 +1,41 @@
-//! Bodies about where things are: brokers, queues, topics.
+//! Bodies about the locations of brokers, queues and topics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
 
-/// What a topic's queues on a broker may be used for.
+/// Permission bits of a topic's queues on a broker.
 pub mod permission {
-    /// Topics that are created automatically take over these settings.
+    /// Automatically created topics inherit these settings.
     pub const INHERIT: i32 = 1;
-    /// Messages may be sent to it.
+    /// Messages may be sent to the topic.
     pub const WRITE: i32 = 2;
-    /// Messages may be read from it.
+    /// Messages may be read from the topic.
     pub const READ: i32 = 4;
 }
 
-/// The broker id of a master.
+/// Broker id of a master.
 pub const MASTER_ID: i64 = 0;
 
-/// More queues than this of one topic on one broker are a broken route rather than a topic: without a limit a single
-/// wrong number would make a client fill its memory with queues.
+/// Maximum number of queues of one topic on one broker; a route with more is invalid. Without a limit, a single wrong
+/// number would make a client fill its memory with queues.
 pub const MAX_QUEUES_PER_BROKER: i32 = 65_536;
 
-/// Where a topic's queues are: the answer to `GET_ROUTEINFO_BY_TOPIC`.
+/// Route of a topic: the response body of `GET_ROUTEINFO_BY_TOPIC`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicRouteData {
-    /// The brokers and their addresses.
+    /// Brokers and their addresses.
     #[serde(deserialize_with = "null_as_default")]
     pub broker_datas: Vec<BrokerData>,
     /// Filter servers by broker address; legacy.
     #[serde(deserialize_with = "null_as_default")]
     pub filter_server_table: BTreeMap<String, Vec<String>>,
-    /// `broker name:number of queues` joined by `;`, for topics with a global order.
+    /// Order configuration: `broker name:number of queues` joined by `;`, for topics with a global order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_topic_conf: Option<String>,
-    /// How many queues each broker has.
+    /// Number of queues of each broker.
     #[serde(deserialize_with = "null_as_default")]
     pub queue_datas: Vec<QueueData>,
     /// Queues of static topics by broker name (5.x).
@@ -43,68 +43,68 @@ pub struct TopicRouteData {
     pub topic_queue_mapping_by_broker: Option<BTreeMap<String, QueueMapping>>,
 }
 
-/// A broker: a master and its slaves under one name.
+/// Master and its slaves under one broker name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerData {
-    /// Its cluster.
+    /// Name of the cluster.
     #[serde(default, deserialize_with = "null_as_default")]
     pub cluster: String,
-    /// Its name.
+    /// Name of the broker.
     pub broker_name: String,
     /// Addresses (`host:port`) by broker id.
     #[serde(default, deserialize_with = "null_as_default")]
     pub broker_addrs: BTreeMap<i64, String>,
-    /// Whether a slave stands in for a lost master (5.x).
+    /// True if a slave may act as a lost master (5.x).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_acting_master: Option<bool>,
-    /// Where it stands (5.x).
+    /// Name of the broker's zone (5.x).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone_name: Option<String>,
 }
 
-/// A topic's queues on one broker.
+/// Queues of a topic on one broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueData {
-    /// The broker's name.
+    /// Name of the broker.
     pub broker_name: String,
-    /// How many queues are read.
+    /// Number of readable queues.
     #[serde(default)]
     pub read_queue_nums: i32,
-    /// How many queues are written.
+    /// Number of writable queues.
     #[serde(default)]
     pub write_queue_nums: i32,
     /// Bits of [`permission`].
     #[serde(default)]
     pub perm: i32,
-    /// Bits of the topic; spelled `topicSynFlag` up to 4.8.0.
+    /// System flag bits of the topic; spelled `topicSynFlag` up to 4.8.0.
     #[serde(default, alias = "topicSynFlag")]
     pub topic_sys_flag: i32,
 }
 
-/// The queues of a static topic on one broker (5.x).
+/// Queues of a static topic on one broker (5.x).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueMapping {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// Where the topic's queues are numbered through.
+    /// Scope of the topic's queue numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// How many queues the topic has.
+    /// Total number of queues of the topic.
     #[serde(default)]
     pub total_queues: i32,
-    /// The broker's name.
+    /// Name of the broker.
     #[serde(default, deserialize_with = "null_as_default")]
     pub bname: String,
-    /// Counts changes.
+    /// Number of changes.
     #[serde(default)]
     pub epoch: i64,
-    /// Not to be trusted.
+    /// True if the mapping is not reliable.
     #[serde(default)]
     pub dirty: bool,
-    /// The broker's queue by that of the topic.
+    /// Number of the broker's queue, by number of the topic's queue.
     #[serde(default, deserialize_with = "null_as_default")]
     pub curr_id_map: BTreeMap<i32, i32>,
 }
@@ -114,7 +114,7 @@ impl TopicRouteData {
     ///
     /// # Errors
     ///
-    /// When the body is no route, or a broker claims a number of queues that cannot be.
+    /// Returns an error if the body is not a route, or a broker's number of queues is out of range.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let route: Self = decode("topic route", bytes)?;
         let numbers = route.queue_datas.iter().flat_map(|queues| [queues.read_queue_nums, queues.write_queue_nums]);
@@ -124,7 +124,8 @@ impl TopicRouteData {
         }
     }
 
-    /// The queues that messages can be sent to: the writable ones of brokers that have a master, by broker name.
+    /// Returns the queues that messages can be sent to, by broker name: the writable ones of brokers that have a
+    /// master.
     #[must_use]
     pub fn write_queues(&self, topic: &Arc<str>) -> Vec<MessageQueue> {
         let writable =
@@ -132,7 +133,7 @@ impl TopicRouteData {
         self.queues(topic, writable, |queues| queues.write_queue_nums)
     }
 
-    /// The queues that messages can be read from, by broker name; slaves serve them too.
+    /// Returns the queues that messages can be read from, by broker name; slaves serve them too.
     #[must_use]
     pub fn read_queues(&self, topic: &Arc<str>) -> Vec<MessageQueue> {
         self.queues(topic, |queues| queues.perm & permission::READ != 0, |queues| queues.read_queue_nums)
@@ -162,7 +163,7 @@ impl TopicRouteData {
     }
 }
 
-/// All clusters with their brokers: the answer to `GET_BROKER_CLUSTER_INFO`.
+/// All clusters with their brokers: the response body of `GET_BROKER_CLUSTER_INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterInfo {
@@ -174,24 +175,24 @@ pub struct ClusterInfo {
     pub cluster_addr_table: BTreeMap<String, Vec<String>>,
 }
 
-/// Topics: the answer to `GET_ALL_TOPIC_LIST_FROM_NAMESERVER`, `GET_SYSTEM_TOPIC_LIST_FROM_NS` and
+/// Names of topics: the response body of `GET_ALL_TOPIC_LIST_FROM_NAMESERVER`, `GET_SYSTEM_TOPIC_LIST_FROM_NS` and
 /// `GET_TOPICS_BY_CLUSTER`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicList {
-    /// The topics.
+    /// Names of the topics.
     #[serde(deserialize_with = "null_as_default")]
     pub topic_list: Vec<String>,
-    /// A broker that has the system's topics.
+    /// Address of a broker that has the system topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker_addr: Option<String>,
 }
 
-/// Texts by name: the answer to `GET_BROKER_RUNTIME_INFO` and `GET_KVLIST_BY_NAMESPACE`.
+/// Key-value pairs: the response body of `GET_BROKER_RUNTIME_INFO` and `GET_KVLIST_BY_NAMESPACE`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KvTable {
-    /// The texts.
+    /// Values by key.
     #[serde(deserialize_with = "null_as_default")]
     pub table: BTreeMap<String, String>,
 }

@@ -1,55 +1,56 @@
-//! Bodies about clients as they run: what brokers and tools ask of them, and how a broker knows them.
+//! Bodies about running clients: the responses to brokers and tools, and a broker's view of its clients.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// The inside of a consumer: the answer to `GET_CONSUMER_RUNNING_INFO`.
+/// Internal state of a consumer: the response body of `GET_CONSUMER_RUNNING_INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsumerRunningInfo {
-    /// Options and facts by name; tools ask for those in [`running_info`].
+    /// Options and figures by name; tools query those in [`running_info`].
     #[serde(deserialize_with = "null_as_default")]
     pub properties: BTreeMap<String, String>,
-    /// What it subscribes to.
+    /// Subscriptions of the consumer.
     #[serde(deserialize_with = "null_as_default")]
     pub subscription_set: Vec<SubscriptionData>,
-    /// Its queues.
+    /// Assigned queues of the consumer.
     pub mq_table: ByQueue<ProcessQueueInfo>,
-    /// Its queues of POP (5.x).
+    /// Assigned queues of POP (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mq_pop_table: Option<ByQueue<PopProcessQueueInfo>>,
-    /// How it does, by topic.
+    /// Consumption statistics by topic.
     #[serde(deserialize_with = "null_as_default")]
     pub status_table: BTreeMap<String, ConsumeStatus>,
-    /// Whatever the application tells of itself (5.x).
+    /// Values reported by the application (5.x).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_consumer_info: Option<BTreeMap<String, String>>,
-    /// The stacks of all threads, where they were asked for.
+    /// Stacks of all threads, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jstack: Option<String>,
 }
 
 /// Names of properties in a [`ConsumerRunningInfo`].
 pub mod running_info {
-    /// The name servers.
+    /// Addresses of the name servers.
     pub const NAME_SERVER_ADDRESS: &str = "PROP_NAMESERVER_ADDR";
-    /// A [`ConsumeType`](super::ConsumeType) by its name.
+    /// Name of a [`ConsumeType`](super::ConsumeType).
     pub const CONSUME_TYPE: &str = "PROP_CONSUME_TYPE";
     /// `true` or `false`.
     pub const CONSUME_ORDERLY: &str = "PROP_CONSUMEORDERLY";
-    /// The number of threads.
+    /// Number of threads.
     pub const THREAD_POOL_CORE_SIZE: &str = "PROP_THREADPOOL_CORE_SIZE";
-    /// Milliseconds since 1970.
+    /// Start time, in milliseconds since 1970.
     pub const CONSUMER_START_TIMESTAMP: &str = "PROP_CONSUMER_START_TIMESTAMP";
-    /// Such as `V4_9_8`.
+    /// Client version, such as `V4_9_8`.
     pub const CLIENT_VERSION: &str = "PROP_CLIENT_VERSION";
 }
 
-/// A queue of a consumer. Offsets are the first and last of what is cached; times are milliseconds since 1970.
+/// State of a consumer's queue. Offsets are the first and last of the cached messages; times are milliseconds since
+/// 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the names say what there is to say")]
+#[expect(missing_docs, reason = "the names are self-explanatory")]
 pub struct ProcessQueueInfo {
     pub commit_offset: i64,
     pub cached_msg_min_offset: i64,
@@ -63,30 +64,30 @@ pub struct ProcessQueueInfo {
     pub locked: bool,
     pub try_unlock_times: i64,
     pub last_lock_timestamp: i64,
-    /// Spelled like this by Java; the Go client spells it right.
+    /// True if the queue was revoked. Spelled like this by Java; the Go client spells it correctly.
     #[serde(rename = "droped", alias = "dropped")]
     pub dropped: bool,
     pub last_pull_timestamp: i64,
     pub last_consume_timestamp: i64,
 }
 
-/// A queue that a consumer pops from (5.x).
+/// State of a queue that a consumer pops from (5.x).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PopProcessQueueInfo {
-    /// Messages that are not acknowledged.
+    /// Number of messages that are not acknowledged.
     pub wait_ack_count: i32,
-    /// Spelled like this by Java.
+    /// True if the queue was revoked. Spelled like this by Java.
     #[serde(rename = "droped", alias = "dropped")]
     pub dropped: bool,
-    /// Milliseconds since 1970.
+    /// Time of the last pop, in milliseconds since 1970.
     pub last_pop_timestamp: i64,
 }
 
-/// How consumption of a topic goes: times in milliseconds, rates per second.
+/// Consumption statistics of a topic: times in milliseconds, rates per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the names say what there is to say")]
+#[expect(missing_docs, reason = "the names are self-explanatory")]
 pub struct ConsumeStatus {
     #[serde(rename = "pullRT")]
     pub pull_rt: f64,
@@ -102,89 +103,89 @@ pub struct ConsumeStatus {
     pub consume_failed_msgs: i64,
 }
 
-/// What became of a message that was handed to a consumer by hand: the answer to `CONSUME_MESSAGE_DIRECTLY`.
+/// Result of a message that a tool sent to a consumer directly: the response body of `CONSUME_MESSAGE_DIRECTLY`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumeMessageDirectlyResult {
-    /// Whether the consumer keeps the order.
+    /// True if the consumer consumes in order.
     #[serde(default)]
     pub order: bool,
-    /// Whether it commits by itself.
+    /// True if the consumer commits automatically.
     #[serde(default)]
     pub auto_commit: bool,
-    /// What the listener said.
+    /// Result of the listener.
     pub consume_result: DirectConsumeResult,
-    /// Why it failed.
+    /// Reason of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remark: Option<String>,
-    /// How long it took, in milliseconds.
+    /// Duration of the listener call, in milliseconds.
     #[serde(default)]
     pub spent_time_mills: i64,
 }
 
-/// What a listener said of a message that was handed to it by hand.
+/// Result of the listener for a message that a tool sent directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DirectConsumeResult {
-    /// It is consumed.
+    /// The message is consumed.
     #[serde(rename = "CR_SUCCESS")]
     Success,
-    /// It is to come again.
+    /// The message is to be redelivered.
     #[serde(rename = "CR_LATER")]
     Later,
-    /// An orderly listener took it back.
+    /// An orderly listener rolled the message back.
     #[serde(rename = "CR_ROLLBACK")]
     Rollback,
-    /// An orderly listener committed it.
+    /// An orderly listener committed the message.
     #[serde(rename = "CR_COMMIT")]
     Commit,
-    /// It failed.
+    /// The listener failed.
     #[serde(rename = "CR_THROW_EXCEPTION")]
     ThrowException,
-    /// It said nothing.
+    /// The listener returned nothing.
     #[serde(rename = "CR_RETURN_NULL")]
     ReturnNull,
 }
 
-/// The members of a consumer group as a broker knows them: the answer to `GET_CONSUMER_CONNECTION_LIST`.
+/// Members of a consumer group as registered at a broker: the response body of `GET_CONSUMER_CONNECTION_LIST`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsumerConnection {
-    /// The members.
+    /// Members of the group.
     #[serde(deserialize_with = "null_as_default")]
     pub connection_set: Vec<Connection>,
-    /// What the group subscribes to, by topic.
+    /// Subscriptions of the group, by topic.
     #[serde(deserialize_with = "null_as_default")]
     pub subscription_table: BTreeMap<String, SubscriptionData>,
-    /// Who starts a delivery.
+    /// Initiator of a delivery.
     pub consume_type: Option<ConsumeType>,
-    /// Who gets which message.
+    /// Distribution of messages among the members.
     pub message_model: Option<MessageModel>,
-    /// Where a group without an offset begins.
+    /// Start position of a group without an offset.
     pub consume_from_where: Option<ConsumeFromWhere>,
 }
 
-/// The members of a producer group as a broker knows them: the answer to `GET_PRODUCER_CONNECTION_LIST`.
+/// Members of a producer group as registered at a broker: the response body of `GET_PRODUCER_CONNECTION_LIST`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProducerConnection {
-    /// The members.
+    /// Members of the group.
     #[serde(deserialize_with = "null_as_default")]
     pub connection_set: Vec<Connection>,
 }
 
-/// A client as a broker knows it.
+/// Client as registered at a broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
-    /// Its id.
+    /// Id of the client.
     pub client_id: String,
-    /// Where it connects from.
+    /// Address the client connects from.
     #[serde(default, deserialize_with = "null_as_default")]
     pub client_addr: String,
-    /// What it is written in, by name; a server that does not know the language leaves it out.
+    /// Language of the client, by name; a server without a name for the language omits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Its protocol version.
+    /// Protocol version of the client.
     #[serde(default)]
     pub version: i32,
 }

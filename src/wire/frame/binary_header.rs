@@ -1,5 +1,5 @@
-//! The header of a frame in RocketMQ's binary layout: code, language, version, opaque, flag, remark, fields.
-//! Pure functions; `command.rs` puts the frame around it.
+//! Header of a frame in RocketMQ's binary layout: code, language, version, opaque, flag, remark, fields. Pure
+//! functions; `command.rs` writes the frame around it.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::wire::frame::command::{FrameHead, HeaderEncoding, RemotingCommand};
 use crate::wire::frame::ext_fields::{ExtFields, FieldSink, HeaderFields};
 use crate::wire::{Error, bad_length};
 
-/// Writes the header behind what is in `out`. Codes above 32767 do not fit into this layout.
+/// Appends the header to `out`. Codes above 32767 do not fit into this layout.
 pub(crate) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) -> Result<(), Error> {
     out.put_i16(fit("code for a binary header", head.code)?);
     out.put_u8(head.language.0);
@@ -36,7 +36,7 @@ pub(crate) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
     Ok(())
 }
 
-/// Reads a whole header; the body is the caller's.
+/// Reads a whole header; the caller adds the body.
 pub(crate) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
     let mut reader = Reader(header);
     let code = i32::from(reader.i16("code")?);
@@ -61,7 +61,7 @@ pub(crate) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
     })
 }
 
-/// A zero-length key or value cannot be told from an absent one in this layout, so it is left out.
+/// Omits keys and values of length zero: in this layout they cannot be distinguished from absent ones.
 struct BinarySink<'a> {
     out: &'a mut Vec<u8>,
     error: Option<Error>,
@@ -98,7 +98,7 @@ fn read_fields(mut reader: Reader<'_>) -> Result<ExtFields, Error> {
     Ok(fields)
 }
 
-/// Hands out checked parts of a header.
+/// Reads checked parts of a header.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// Bytes that are not UTF-8 become U+FFFD, as for the Java client.
+    /// Replaces bytes that are not UTF-8 by U+FFFD, as the Java client does.
     fn text(&mut self, what: &'static str, length: i64) -> Result<Cow<'a, str>, Error> {
         self.take(what, length).map(lossy)
     }

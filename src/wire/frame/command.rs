@@ -1,7 +1,7 @@
-//! One Remoting command: its frame, and its header in both encodings.
+//! Remoting command: its frame, and its header in both encodings.
 //!
-//! A frame is `length (4) | encoding (1) + header length (3) | header | body`; the length does not count itself. A
-//! receiver looks at the encoding byte of *every* frame, since peers mix them on one connection.
+//! A frame is `length (4) | encoding (1) + header length (3) | header | body`; the length does not include itself. A
+//! receiver reads the encoding byte of *every* frame, since peers mix encodings on one connection.
 
 use std::fmt;
 
@@ -16,30 +16,30 @@ use crate::wire::{Error, MAX_FRAME_LENGTH, bad_length};
 const FLAG_RESPONSE: i32 = 1;
 const FLAG_ONEWAY: i32 = 2;
 
-/// Bytes before the header: length, encoding and header length.
+/// Number of bytes before the header: length, encoding and header length.
 const PREFIX_LENGTH: usize = 8;
 const LENGTH_OF_LENGTH: usize = 4;
-/// After a frame larger than this, a decoder begins with a new buffer.
+/// Size of a frame after which a decoder begins with a new buffer.
 const KEPT_BUFFER: usize = 1024 * 1024;
-/// A frame beyond the limit is passed over up to this length; a longer one is no frame.
+/// Largest frame beyond the limit that is skipped; a longer length is treated as invalid.
 const LONGEST_PASSED_OVER: usize = 256 * 1024 * 1024;
-/// A header's length has three bytes.
+/// Largest header length; the field has three bytes.
 const MAX_HEADER_LENGTH: usize = 0x00FF_FFFF;
 
 const USUAL_HEADER_LENGTH: usize = 1024;
 
-/// The protocol version this library states in its commands: `V4_9_3` of the Java client's `MQVersion`.
+/// Protocol version that this library sends in its commands: `V4_9_3` of the Java client's `MQVersion`.
 ///
 /// The newest number for which every broker, 4.9 and 5.x alike, checks ACL signatures by the same rule.
 pub const PROTOCOL_VERSION: i32 = 399;
 
-/// How the header of a frame is written; its number is the frame's encoding byte.
+/// Encoding of a frame's header; its number is the frame's encoding byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HeaderEncoding {
-    /// A JSON object; understood by everybody, and needed for request codes above 32767.
+    /// JSON object; understood by all peers, and required for request codes above 32767.
     #[default]
     Json,
-    /// RocketMQ's binary layout.
+    /// Binary layout of RocketMQ.
     RocketMq,
 }
 
@@ -60,31 +60,31 @@ impl HeaderEncoding {
     }
 }
 
-/// A request or a response.
+/// Request or response.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemotingCommand {
-    /// A [`RequestCode`] or a [`ResponseCode`], by the direction.
+    /// [`RequestCode`] or [`ResponseCode`], depending on the direction.
     pub code: i32,
-    /// What the sender is written in.
+    /// Language of the sender.
     pub language: LanguageCode,
-    /// The sender's protocol version.
+    /// Protocol version of the sender.
     pub version: i32,
-    /// Matches a response to its request, per connection and direction.
+    /// Number that matches a response to its request, per connection and direction.
     pub opaque: i32,
-    /// Bit 0: response; bit 1: one-way.
+    /// Flag bits. Bit 0: response; bit 1: one-way.
     pub flag: i32,
     /// Free text; in a response usually the reason of a failure.
     pub remark: Option<String>,
-    /// The header's own fields.
+    /// Fields of the header.
     pub ext_fields: ExtFields,
-    /// What follows the header; absent and empty are the same.
+    /// Bytes after the header; absent and empty are the same.
     pub body: Bytes,
-    /// The encoding the header came in, or is to be written in.
+    /// Encoding in which the header was read, or is to be written.
     pub encoding: HeaderEncoding,
 }
 
 impl RemotingCommand {
-    /// A two-way request; its opaque is set when it is sent.
+    /// Creates a two-way request; its opaque is set when it is sent.
     #[must_use]
     pub fn request(code: RequestCode, header: &dyn HeaderFields) -> Self {
         let mut ext_fields = ExtFields::new();
@@ -102,7 +102,7 @@ impl RemotingCommand {
         }
     }
 
-    /// The answer to `request`, in the encoding of the request.
+    /// Creates the response to `request`, in the encoding of the request.
     #[must_use]
     pub fn response_to(request: &Self, code: ResponseCode, remark: Option<String>) -> Self {
         Self {
@@ -115,56 +115,57 @@ impl RemotingCommand {
         }
     }
 
-    /// The same command with a body.
+    /// Returns the command with a body.
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// The same command with the fields of `header` behind its own.
+    /// Returns the command with the fields of `header` appended to its own.
     #[must_use]
     pub fn with_fields(mut self, header: &dyn HeaderFields) -> Self {
         header.write_to(&mut self.ext_fields);
         self
     }
 
-    /// The same command, marked so that the peer sends no response.
+    /// Returns the command marked so that the peer sends no response.
     #[must_use]
     pub fn oneway(mut self) -> Self {
         self.flag |= FLAG_ONEWAY;
         self
     }
 
-    /// Whether this answers a request.
+    /// True if the command is a response.
     #[must_use]
     pub fn is_response(&self) -> bool {
         self.flag & FLAG_RESPONSE != 0
     }
 
-    /// Whether the sender expects no response.
+    /// True if the sender expects no response.
     #[must_use]
     pub fn is_oneway(&self) -> bool {
         self.flag & FLAG_ONEWAY != 0
     }
 
-    /// The code of a request.
+    /// Returns the code as a request code.
     #[must_use]
     pub fn request_code(&self) -> RequestCode {
         RequestCode(self.code)
     }
 
-    /// The code of a response.
+    /// Returns the code as a response code.
     #[must_use]
     pub fn response_code(&self) -> ResponseCode {
         ResponseCode(self.code)
     }
 
-    /// Writes the whole frame behind what is in `out`.
+    /// Appends the whole frame to `out`.
     ///
     /// # Errors
     ///
-    /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
+    /// Returns an error if the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is
+    /// then unchanged.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         let head = FrameHead {
             encoding: self.encoding,
@@ -200,19 +201,19 @@ impl fmt::Debug for RemotingCommand {
     }
 }
 
-/// What a frame says before its body, without owning any of it: the way of requests on the hot path, whose header
-/// goes straight from its struct into the bytes to send.
+/// Parts of a frame before its body, borrowed. Used for requests on the hot path, whose header is written from its
+/// struct directly into the bytes to send.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameHead<'a> {
-    /// The header's encoding.
+    /// Encoding of the header.
     pub encoding: HeaderEncoding,
     /// Request or response code.
     pub code: i32,
-    /// The sender's language.
+    /// Language of the sender.
     pub language: LanguageCode,
-    /// The sender's protocol version.
+    /// Protocol version of the sender.
     pub version: i32,
-    /// Matches response and request.
+    /// Number that matches a response to its request.
     pub opaque: i32,
     /// Response and one-way bits.
     pub flag: i32,
@@ -221,7 +222,7 @@ pub struct FrameHead<'a> {
 }
 
 impl FrameHead<'_> {
-    /// The head of a request of this library.
+    /// Creates the head of a request of this library.
     #[must_use]
     pub fn request(encoding: HeaderEncoding, code: RequestCode, opaque: i32, oneway: bool) -> Self {
         FrameHead {
@@ -235,11 +236,12 @@ impl FrameHead<'_> {
         }
     }
 
-    /// Writes everything of the frame but its body, of which only the length is needed, behind what is in `out`.
+    /// Appends everything of the frame except its body, of which only the length is needed, to `out`.
     ///
     /// # Errors
     ///
-    /// When the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is as before then.
+    /// Returns an error if the frame is longer than [`MAX_FRAME_LENGTH`] or a value does not fit its field; `out` is
+    /// then unchanged.
     pub fn encode(&self, fields: &dyn HeaderFields, body_length: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = out.len();
         let written = self.write(fields, body_length, out);
@@ -258,14 +260,14 @@ impl FrameHead<'_> {
             HeaderEncoding::RocketMq => binary_header::write(self, fields, out)?,
         }
         let prefix = self.prefix(out.len() - start - PREFIX_LENGTH, body_length)?;
-        // What the header's length is, is known only now.
+        // The header's length is known only now.
         if let Some(place) = out.get_mut(start..start + PREFIX_LENGTH) {
             BigEndian::write_u32_into(&prefix, place);
         }
         Ok(())
     }
 
-    /// The two words before the header: the frame's length, and encoding with the header's length.
+    /// Returns the two words before the header: the frame's length, and the encoding with the header's length.
     fn prefix(&self, header_length: usize, body_length: usize) -> Result<[u32; 2], Error> {
         let frame_length = PREFIX_LENGTH.saturating_add(header_length).saturating_add(body_length);
         let words = u32::try_from(frame_length - LENGTH_OF_LENGTH).ok().zip(u32::try_from(header_length).ok());
@@ -278,28 +280,28 @@ impl FrameHead<'_> {
     }
 }
 
-/// One frame of a stream.
+/// Frame of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A frame that was read.
+    /// Frame within the limit.
     Whole(RemotingCommand),
-    /// A frame beyond the limit. Its header came first and was read; the rest is passed over as it comes.
+    /// Frame beyond the limit. Its header was read; the rest is skipped as it arrives.
     TooLong {
-        /// The command without its body.
+        /// Command without its body.
         head: RemotingCommand,
-        /// The length of the frame, with its four bytes of length.
+        /// Length of the frame, including its four bytes of length.
         length: usize,
     },
 }
 
-/// Turns a stream of bytes into commands. It neither reads nor waits: bytes are pushed in, commands come out.
+/// Decodes a stream of bytes into commands. It does no I/O: the caller pushes bytes in and takes commands out.
 ///
-/// After an error the stream has no known position any more: the connection is to be closed.
+/// After an error the position in the stream is unknown, and the connection must be closed.
 #[derive(Debug)]
 pub struct FrameDecoder {
     buffer: BytesMut,
     limit: usize,
-    /// Bytes to come of a frame beyond the limit.
+    /// Number of bytes still to skip of a frame beyond the limit.
     passed_over: usize,
 }
 
@@ -310,46 +312,47 @@ impl Default for FrameDecoder {
 }
 
 impl FrameDecoder {
-    /// A decoder that accepts frames of up to [`MAX_FRAME_LENGTH`] bytes.
+    /// Creates a decoder that accepts frames of up to [`MAX_FRAME_LENGTH`] bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::with_limit(MAX_FRAME_LENGTH)
     }
 
-    /// A decoder that accepts frames of up to `limit` bytes, their length field included.
+    /// Creates a decoder that accepts frames of up to `limit` bytes, including their length field.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self { buffer: BytesMut::new(), limit, passed_over: 0 }
     }
 
-    /// Takes more of the stream.
+    /// Appends bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         let passed_over = self.passed_over.min(bytes.len());
         self.passed_over -= passed_over;
         self.buffer.extend_from_slice(bytes.get(passed_over..).unwrap_or_default());
     }
 
-    /// How many bytes wait for the rest of their frame.
+    /// Number of bytes that belong to an incomplete frame.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The next whole command, or `None` when more bytes are needed.
+    /// Returns the next whole command, or `None` if more bytes are needed.
     ///
     /// # Errors
     ///
-    /// When the bytes are no frame, or the frame is beyond the limit: the stream cannot be read further.
+    /// Returns an error if the bytes are not a frame, or the frame is beyond the limit; the stream cannot be read
+    /// further.
     pub fn next_command(&mut self) -> Result<Option<RemotingCommand>, Error> {
         let Some(frame_length) = self.frame_length(self.limit)? else { return Ok(None) };
         self.read_whole(frame_length)
     }
 
-    /// The next frame, or `None` when more bytes are needed.
+    /// Returns the next frame, or `None` if more bytes are needed.
     ///
     /// # Errors
     ///
-    /// When the bytes are no frame: the stream cannot be read further.
+    /// Returns an error if the bytes are not a frame; the stream cannot be read further.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Error> {
         match self.frame_length(self.limit.max(LONGEST_PASSED_OVER))? {
             Some(length) if length > self.limit => self.pass_over(length),
@@ -395,13 +398,14 @@ impl FrameDecoder {
             self.buffer.advance(frame_length);
         }
         if frame_length > KEPT_BUFFER {
-            // The room that a huge frame needed is not kept for the small ones that follow.
+            // Memory of a huge frame is not kept for the small ones that follow.
             self.buffer = BytesMut::from(&*self.buffer);
         }
         Ok(Some(command))
     }
 
-    /// The length that the next frame claims, with its four bytes of length; `None` when they are not there yet.
+    /// Returns the length claimed by the next frame, including its four bytes of length; `None` if they have not
+    /// arrived.
     fn frame_length(&self, limit: usize) -> Result<Option<usize>, Error> {
         let Some(length) = self.buffer.get(..LENGTH_OF_LENGTH).map(BigEndian::read_u32) else { return Ok(None) };
         let claimed = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(LENGTH_OF_LENGTH);
@@ -545,7 +549,7 @@ mod tests {
 
     #[test]
     fn the_room_that_a_huge_frame_needed_is_not_kept() {
-        // Its buffer grows to four of these, so that two are free behind it.
+        // The buffer grows to four of these, so that two are free behind it.
         let huge = 2 * KEPT_BUFFER + 65_536;
         let mut bytes = Vec::new();
         sample(HeaderEncoding::Json).with_body(vec![b'b'; huge]).encode(&mut bytes).unwrap();
@@ -557,7 +561,7 @@ mod tests {
         assert_eq!(decoder.next_command().unwrap().as_ref(), Some(&sample(HeaderEncoding::Json)));
     }
 
-    /// Its length, 0, is what others take for "there is none".
+    /// A length of 0 means "absent" to other implementations.
     #[test]
     fn a_binary_header_leaves_out_what_is_empty() {
         let bytes = |entries: &[(&str, &str)]| {

@@ -1,33 +1,32 @@
-//! The header fields of a command beside its own: how a header hands them out, and how they are kept.
+//! Ext fields of a command: the interface by which a header writes them, and their storage.
 //!
-//! Names and values are texts; what they mean is told by the headers in `header.rs`. Plain values, without I/O, clock
-//! or lock.
+//! Names and values are texts; the headers in `header/` define their meaning. Plain values, without I/O, clock or lock.
 
 use std::fmt;
 use std::ops::Range;
 
-/// What replies to sends and pulls have, at most.
+/// Maximum number of fields in the responses to sends and pulls.
 pub(crate) const USUAL_FIELDS: usize = 8;
 
-/// Takes a header's fields one after the other, as text. Absent fields are not mentioned.
+/// Receives the fields of a header one after the other, as text. Absent fields are skipped.
 pub trait FieldSink {
-    /// A field with a text value.
+    /// Adds a field with a text value.
     fn text(&mut self, key: &str, value: &str);
 
-    /// A field with a number, written in decimal.
+    /// Adds a field with a number, written in decimal.
     fn number(&mut self, key: &str, value: i64) {
         self.text(key, itoa::Buffer::new().format(value));
     }
 
-    /// A field that is `true` or `false`.
+    /// Adds a field that is `true` or `false`.
     fn boolean(&mut self, key: &str, value: bool) {
         self.text(key, if value { "true" } else { "false" });
     }
 }
 
-/// A header: named fields beside the command's own.
+/// Header: named fields besides the command's own.
 pub trait HeaderFields {
-    /// Hands every present field to `sink`.
+    /// Passes every present field to `sink`.
     fn write_to(&self, sink: &mut dyn FieldSink);
 }
 
@@ -36,17 +35,17 @@ impl HeaderFields for () {
     fn write_to(&self, _sink: &mut dyn FieldSink) {}
 }
 
-/// The flat header fields of one command, in the order in which they were written; of doubles the last one counts.
+/// Flat header fields of one command, in the order in which they were written; of duplicate names the last one counts.
 ///
-/// All text lies in one string, in which names and values are marked: reading a command costs two allocations for its
-/// fields, however many there are.
+/// All text is stored in one string, and spans mark the names and values: reading a command costs two allocations for
+/// its fields, for any number of fields.
 #[derive(Clone, Default)]
 pub struct ExtFields {
     text: String,
     spans: Vec<FieldSpan>,
 }
 
-/// Where a field lies.
+/// Position of a field in the text.
 #[derive(Clone, Debug)]
 pub(crate) struct FieldSpan {
     pub(crate) key: Range<usize>,
@@ -54,42 +53,42 @@ pub(crate) struct FieldSpan {
 }
 
 impl ExtFields {
-    /// No field yet.
+    /// Creates an empty set of fields.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// No field yet, and room for usual ones that take as many bytes.
+    /// Creates an empty set of fields with room for `length` bytes of text.
     pub(crate) fn with_room_for(length: usize) -> Self {
         Self { text: String::with_capacity(length), spans: Vec::with_capacity(USUAL_FIELDS) }
     }
 
-    /// Fields that were found in `text`.
+    /// Creates the fields that were found in `text`.
     pub(crate) fn found(text: &str, spans: Vec<FieldSpan>) -> Self {
         let text = if spans.is_empty() { String::new() } else { text.to_owned() };
         Self { text, spans }
     }
 
-    /// The last value written under `key`.
+    /// Returns the last value written under `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         let field = self.spans.iter().rev().find(|field| self.slice(&field.key) == key)?;
         Some(self.slice(&field.value))
     }
 
-    /// All fields in their order.
+    /// Iterates over all fields in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.spans.iter().map(|field| (self.slice(&field.key), self.slice(&field.value)))
     }
 
-    /// How many fields there are.
+    /// Number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there is no field.
+    /// True if there is no field.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
@@ -106,7 +105,7 @@ impl ExtFields {
     }
 }
 
-/// By what they say, wherever it lies.
+/// Compares the fields by content, independent of their position in the text.
 impl PartialEq for ExtFields {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
@@ -138,7 +137,7 @@ impl fmt::Debug for ExtFields {
     }
 }
 
-/// Credentials never reach a log.
+/// Keeps credentials out of logs.
 fn is_secret(key: &str) -> bool {
     matches!(key, "Signature" | "SecurityToken" | "AccessKey")
 }

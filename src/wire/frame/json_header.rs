@@ -1,8 +1,8 @@
-//! The header of a frame as a JSON object, the way of nearly every request and response.
+//! Header of a frame as a JSON object, used by nearly every request and response.
 //!
-//! One is written and read for each message, so that both are done by hand: writing always, reading in the plain form in
-//! which servers write. Whatever else JSON allows (white space, escapes, values that are no texts) goes to `serde_json`.
-//! Pure functions; `command.rs` puts the frame around it.
+//! One is written and read for each message, so both are coded by hand: writing always, reading for the plain form in
+//! which servers write. Everything else that JSON allows (white space, escapes, values that are not strings) goes to
+//! `serde_json`. Pure functions; `command.rs` writes the frame around it.
 
 use std::fmt;
 
@@ -17,11 +17,11 @@ use crate::wire::code::LanguageCode;
 use crate::wire::frame::command::{FrameHead, HeaderEncoding, RemotingCommand};
 use crate::wire::frame::ext_fields::{ExtFields, FieldSink, FieldSpan, HeaderFields, USUAL_FIELDS};
 
-/// Writes the header behind what is in `out`.
+/// Appends the header to `out`.
 pub(crate) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"code\":");
     put_decimal(out, head.code);
-    // Written even when empty: several of the brokers' handlers take it for granted.
+    // Written even when empty: several handlers of the brokers require it.
     out.extend_from_slice(b",\"extFields\":{");
     fields.write_to(&mut JsonSink { out, first: true });
     out.extend_from_slice(b"},\"flag\":");
@@ -40,10 +40,10 @@ pub(crate) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
     out.push(b'}');
 }
 
-/// Reads a whole header; the body is the caller's.
+/// Reads a whole header; the caller adds the body.
 ///
-/// Unknown members are passed over, `serializeTypeCurrentRPC` among them, since the frame's encoding byte decides. Of
-/// doubles the last one counts, and bytes that are not UTF-8 become U+FFFD, as for the Java client.
+/// Unknown members are ignored, `serializeTypeCurrentRPC` among them, since the frame's encoding byte decides. Of
+/// duplicates the last one counts. Bytes that are not UTF-8 become U+FFFD, as in the Java client.
 pub(crate) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
     let text = lossy(header);
     read_plain(&text).map_or_else(|| read_any(&text), Ok)
@@ -57,7 +57,7 @@ struct JsonSink<'a> {
 }
 
 impl JsonSink<'_> {
-    /// The key, and the quote that begins its value.
+    /// Writes the key, and the opening quote of its value.
     #[inline]
     fn key(&mut self, key: &str) {
         let first = std::mem::take(&mut self.first);
@@ -73,7 +73,7 @@ impl JsonSink<'_> {
     }
 }
 
-/// Every value is a text, numbers included.
+/// Writes every value as a string, numbers included.
 impl FieldSink for JsonSink<'_> {
     fn text(&mut self, key: &str, value: &str) {
         self.key(key);
@@ -102,8 +102,8 @@ fn put_decimal(out: &mut Vec<u8>, value: i32) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// What stands between the quotes of a string. Eight bytes are copied and looked at together; the separators of the
-/// properties are what is usually special among them.
+/// Writes the content of a string, escaped. Eight bytes are copied and checked together; the most frequent special
+/// characters are the separators of the properties.
 fn put_text(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
     while let Some((word, behind)) = rest.split_first_chunk() {
@@ -131,8 +131,8 @@ fn put_escaped(out: &mut Vec<u8>, special: u8) {
     out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(special >> 4), digit(special & 15)]);
 }
 
-/// Where the first byte is that cannot stand in a JSON string as it is: a quote, a backslash or a control character. The
-/// length when there is none.
+/// Returns the position of the first byte that needs an escape in a JSON string: a quote, a backslash or a control
+/// character. Returns the length if there is none.
 #[inline]
 fn end_of_plain(bytes: &[u8]) -> usize {
     let mut rest = bytes;
@@ -149,11 +149,11 @@ fn is_special(byte: u8) -> bool {
     matches!(byte, b'"' | b'\\' | ..b' ')
 }
 
-/// Which of eight bytes is the first special one; 8 when none is.
+/// Returns the index of the first special byte among eight; 8 if there is none.
 ///
-/// In the differences a byte's top bit tells that it is special: flipping the second bit puts the quote right behind the
-/// control characters and leaves these where they are. (A subtraction can borrow from the byte above a special one, so
-/// that only the lowest mark means something. Characters that are not ASCII have a top bit of their own, and no mark.)
+/// In the differences, the top bit of a byte marks it as special. Flipping the second bit puts the quote right after
+/// the control characters and leaves these where they are. A subtraction can borrow from the byte above a special one,
+/// so only the lowest mark is valid. Characters that are not ASCII have a top bit of their own, and no mark.
 #[inline]
 fn first_special(word: [u8; 8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -166,8 +166,7 @@ fn first_special(word: [u8; 8]) -> usize {
     marks.trailing_zeros() as usize / 8
 }
 
-/// A header without white space, escapes, unknown members or values of another kind than servers write; `None` for any
-/// other text.
+/// Reads a header without white space, escapes, unknown members or unusual types of values; `None` for any other text.
 fn read_plain(text: &str) -> Option<RemotingCommand> {
     let (mut code, mut flag, mut opaque, mut version) = (None, None, None, None);
     let (mut language, mut remark, mut fields) = (LanguageCode::OTHER, None, Vec::new());
@@ -211,14 +210,15 @@ fn read_plain(text: &str) -> Option<RemotingCommand> {
     })
 }
 
-/// Where the header's own fields lie in the text, which is `length` bytes long, and what follows them.
+/// Returns the positions of the header's own fields in the text, which is `length` bytes long, and the rest of the
+/// text.
 fn plain_fields(object: &[u8], length: usize) -> Option<(Vec<FieldSpan>, &[u8])> {
     let mut rest = object.strip_prefix(b"{")?;
     let mut fields = Vec::with_capacity(USUAL_FIELDS);
     if let [b'}', behind @ ..] = rest {
         return Some((fields, behind));
     }
-    // Up to the quote behind a string.
+    // Spans up to the quote after a string.
     let span = |string: &[u8], behind: &[u8]| {
         let end = length - behind.len() - 1;
         end - string.len()..end
@@ -235,7 +235,7 @@ fn plain_fields(object: &[u8], length: usize) -> Option<(Vec<FieldSpan>, &[u8])>
     }
 }
 
-/// What stands between two quotes, and what behind them.
+/// Splits off the string between two quotes, and returns it with the rest.
 #[inline(always)]
 fn plain_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.strip_prefix(b"\"")?;
@@ -243,7 +243,7 @@ fn plain_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((string, behind.strip_prefix(b"\"")?))
 }
 
-/// A number, as a member that there is, and what stands behind it.
+/// Splits off a number, and returns it with the rest. The number is an option because members can be absent.
 fn plain_number(text: &[u8]) -> Option<(Option<i32>, &[u8])> {
     let (is_negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -261,7 +261,7 @@ fn plain_number(text: &[u8]) -> Option<(Option<i32>, &[u8])> {
     Some((Some(i32::try_from(value).ok().filter(|_| starts_well)?), behind))
 }
 
-/// A header in any form that JSON allows.
+/// Reads a header in any form that JSON allows.
 fn read_any(text: &str) -> Result<RemotingCommand, Error> {
     let mut command = RemotingCommand {
         code: 0,
@@ -296,18 +296,18 @@ fn read_any(text: &str) -> Result<RemotingCommand, Error> {
     }
 }
 
-/// Reads a number, which may stand in a text. Returns false and changes nothing for null.
+/// Reads a number, which may be inside a string. Returns false and changes nothing for null.
 fn read_number(value: &RawValue, number: &mut i32) -> serde_json::Result<bool> {
     let json = value.get();
     let is_there = json != "null";
     if is_there {
         let text: String = if json.starts_with('"') { from_str(json)? } else { json.to_owned() };
-        *number = text.parse().map_err(|_| de::Error::custom("a number is expected"))?;
+        *number = text.parse().map_err(|_| de::Error::custom("expected a number"))?;
     }
     Ok(is_there)
 }
 
-/// The header's own fields; null is as good as none.
+/// Reads the header's own fields; null means none.
 fn any_fields(object: &RawValue) -> serde_json::Result<ExtFields> {
     let mut fields = ExtFields::new();
     if object.get() != "null" {
@@ -321,24 +321,24 @@ fn any_fields(object: &RawValue) -> serde_json::Result<ExtFields> {
     Ok(fields)
 }
 
-/// A text, or a number or truth value as its text, the way fastjson coerces them; `None` for null.
+/// Returns a string, or a number or boolean as text, converted as fastjson does; `None` for null.
 fn text_of(value: &RawValue) -> serde_json::Result<Option<String>> {
     let json = value.get();
     match json.as_bytes() {
-        [b'{' | b'[', ..] => Err(de::Error::custom("a text is expected")),
+        [b'{' | b'[', ..] => Err(de::Error::custom("expected a string")),
         [b'"', ..] => from_str(json).map(Some),
         b"null" => Ok(None),
         _ => Ok(Some(json.to_owned())),
     }
 }
 
-/// A language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
+/// Returns a language by its name, or by its number as fastjson allows; an unknown one is `OTHER`.
 fn language(name: &str) -> LanguageCode {
     let by_number = || name.parse().ok().map(LanguageCode);
     LanguageCode::from_name(name).or_else(by_number).unwrap_or(LanguageCode::OTHER)
 }
 
-/// Hands each member of an object to `take`, in their order, doubles included. A hostile header has millions of them.
+/// Passes each member of an object to `take`, in order, duplicates included. A hostile header has millions of them.
 fn each_member<T>(json: &str, take: T) -> serde_json::Result<()>
 where
     T: FnMut(&str, &RawValue) -> serde_json::Result<()>,
@@ -373,7 +373,7 @@ mod tests {
     use super::*;
     use crate::wire::code::RequestCode;
 
-    /// Both ways of reading agree.
+    /// Reads the header by both methods and checks that they agree.
     fn read_text(header: &str) -> Result<RemotingCommand, Error> {
         let any = read_any(header);
         if let Some(plain) = read_plain(header) {

@@ -1,4 +1,4 @@
-//! Frames: one command each, its header in one of two encodings, and the ext fields in it.
+//! Frames: one command each, with a header in one of two encodings and the ext fields in it.
 
 pub mod command;
 

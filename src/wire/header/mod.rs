@@ -1,8 +1,8 @@
 //! One struct for each request and response header <-> the flat fields of a command.
 //!
-//! A header reads as its field table: Rust name, type, name on the wire; each file of this folder holds a theme. Texts are
-//! borrowed in both directions, so that a header is written without an allocation. `Option` marks fields that may be
-//! absent. A number that does not parse is an error, never a default.
+//! A header is declared as a table of its fields: Rust name, type, name on the wire. Each file of this folder covers a
+//! subject. Texts are borrowed in both directions, so a header is written without an allocation. `Option` marks fields
+//! that may be absent. A number that does not parse is an error, never a default.
 
 use super::Error;
 use crate::wire::frame::ext_fields::{ExtFields, FieldSink, HeaderFields};
@@ -31,7 +31,7 @@ macro_rules! headers {
             ///
             /// # Errors
             ///
-            /// When a required field is missing, or a number or truth value does not parse.
+            /// Returns an error if a required field is missing, or a number or boolean does not parse.
             pub fn from_fields(fields: &$($life)? ExtFields) -> Result<Self, Error> {
                 $( let mut $field: Option<$type> = None; )+
                 for (key, text) in fields.iter() {
@@ -45,7 +45,7 @@ macro_rules! headers {
         }
     )+
 
-        /// Every header of this file by its name.
+        /// All headers of this file, by name.
         #[cfg(test)]
         pub(super) const $table: &[tests::Entry] = &[$( tests::Entry {
             name: stringify!($name),
@@ -72,7 +72,7 @@ pub use pop::*;
 pub use pull::*;
 pub use send::*;
 
-/// A field of a header, present or possibly absent.
+/// Field of a header, required or optional.
 trait Field<'a>: Sized {
     fn write(&self, key: &str, sink: &mut dyn FieldSink);
     fn read(key: &'static str, text: &'a str) -> Result<Self, Error>;
@@ -109,7 +109,7 @@ impl<'a, T: Value<'a>> Field<'a> for Option<T> {
     }
 }
 
-/// A field's value <-> its text.
+/// Value of a field <-> its text.
 trait Value<'a>: Sized {
     fn put(&self, key: &str, sink: &mut dyn FieldSink);
     fn parse(key: &'static str, text: &'a str) -> Result<Self, Error>;
@@ -150,7 +150,7 @@ impl Value<'_> for bool {
         sink.boolean(key, *self);
     }
 
-    /// In any case of letters, as Java reads it.
+    /// Ignores the case of letters, as Java does.
     fn parse(key: &'static str, text: &str) -> Result<Self, Error> {
         if text.eq_ignore_ascii_case("true") {
             Ok(true)
@@ -170,24 +170,24 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A header that can be tested without knowing it.
+    /// Header in a form that one test covers for all headers.
     pub(crate) struct Entry {
         pub(crate) name: &'static str,
-        /// Reads it and writes it again.
+        /// Reads the header and writes it again.
         pub(crate) rewritten: fn(&ExtFields) -> Result<ExtFields, Error>,
     }
 
     pub(crate) const TABLES: [&[Entry]; 6] = [ADMIN, GROUP, INHERITED, POP, PULL, SEND];
 
-    /// What the classes of the Java client, 4.9.7 and 5.5.0, say of a header.
+    /// Header as the classes of the Java client, 4.9.7 and 5.5.0, declare it.
     #[derive(Deserialize)]
     struct Known {
-        /// Kind of value by name; `!` marks fields that both versions want.
+        /// Kind of value by field name; `!` marks fields that both versions require.
         fields: BTreeMap<String, String>,
-        /// Fields of capabilities that this crate leaves out, each with the reason.
+        /// Fields of capabilities that this crate does not have, each with the reason.
         #[serde(default)]
         not_ours: BTreeMap<String, String>,
-        /// Wanted fields that are not missed here.
+        /// Required fields whose absence is accepted here.
         #[serde(default)]
         lenient: BTreeSet<String>,
     }
@@ -212,7 +212,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Every header with what is known of it.
+    /// Returns every header with its declaration in Java.
     fn headers() -> Vec<(&'static Entry, Known)> {
         let mut known: BTreeMap<String, Known> =
             serde_json::from_str(include_str!("../../../tests/data/header-fields.json")).unwrap();
@@ -230,13 +230,13 @@ pub(super) mod tests {
     fn wire_04_every_header_has_the_names_of_the_java_client() {
         for (header, known) in headers() {
             let mut given = known.without(None);
-            for other in known.not_ours.keys().map(String::as_str).chain(["a field that nobody knows"]) {
-                given.text(other, "passed over");
+            for other in known.not_ours.keys().map(String::as_str).chain(["an unknown field"]) {
+                given.text(other, "ignored");
             }
             let written = (header.rewritten)(&given).expect(header.name);
             let mut expected: BTreeSet<&str> = known.fields.keys().map(String::as_str).collect();
             let mut found = names(&written);
-            // Java's headers inherit the broker's name or lack it without regard to who reads it.
+            // Java's headers inherit or lack the broker's name regardless of its reader.
             expected.remove("bname");
             found.remove("bname");
             assert_eq!(found, expected, "{}", header.name);

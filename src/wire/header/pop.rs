@@ -1,26 +1,26 @@
-//! Headers of POP, where a 5.x broker hands out single messages. Their codes need [JSON headers](crate::wire::HeaderEncoding).
-//! What stands inside of their longer texts is told by [`crate::wire::pop`].
+//! Headers of POP, in which a 5.x broker hands out single messages. Their codes need [JSON
+//! headers](crate::wire::HeaderEncoding). [`crate::wire::pop`] defines the content of their longer texts.
 
 use super::*;
 
 headers! {
     POP;
 
-    /// `POP_MESSAGE`; answered by stored messages and a [`PopMessageResponse`].
+    /// Header of `POP_MESSAGE`, answered by stored messages and a [`PopMessageResponse`].
     PopMessageRequest<'a> {
         consumer_group: &'a str = "consumerGroup",
         topic: &'a str = "topic",
-        /// -1 for any of the broker's.
+        /// Number of the queue; -1 for any queue of the broker.
         queue_id: i32 = "queueId",
-        /// At most 32.
+        /// Maximum number of messages, at most 32.
         max_msg_nums: i32 = "maxMsgNums",
-        /// Milliseconds.
+        /// Invisible time in milliseconds.
         invisible_time: i64 = "invisibleTime",
-        /// How long the broker may hold the request, in milliseconds.
+        /// Time for which the broker may hold the request, in milliseconds.
         poll_time: i64 = "pollTime",
-        /// When the request was made, in milliseconds since 1970.
+        /// Time of the request, in milliseconds since 1970.
         born_time: i64 = "bornTime",
-        /// Where a new group begins: 0 at the first message, 1 behind the last.
+        /// Start position of a new group: 0 at the first message, 1 after the last.
         init_mode: i32 = "initMode",
         expression_type: Option<&'a str> = "expType",
         expression: Option<&'a str> = "exp",
@@ -29,11 +29,11 @@ headers! {
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// The answer to `POP_MESSAGE`.
+    /// Response header of `POP_MESSAGE`.
     PopMessageResponse<'a> {
-        /// Milliseconds since 1970.
+        /// Time of the pop, in milliseconds since 1970.
         pop_time: i64 = "popTime",
-        /// Milliseconds.
+        /// Invisible time in milliseconds.
         invisible_time: i64 = "invisibleTime",
         revive_queue_id: i32 = "reviveQid",
         rest_num: i64 = "restNum",
@@ -42,39 +42,39 @@ headers! {
         order_count_info: Option<&'a str> = "orderCountInfo",
     }
 
-    /// `ACK_MESSAGE`. `BATCH_ACK_MESSAGE` has a [body](crate::wire::body::BatchAckRequest) instead.
+    /// Header of `ACK_MESSAGE`. `BATCH_ACK_MESSAGE` has a [body](crate::wire::body::BatchAckRequest) instead.
     AckMessageRequest<'a> {
         consumer_group: &'a str = "consumerGroup",
-        /// The topic the message really came from, which may be a retry topic.
+        /// Topic that the message came from, which may be a retry topic.
         topic: &'a str = "topic",
         queue_id: i32 = "queueId",
-        /// The message's [receipt](crate::wire::pop::Receipt).
+        /// [Receipt](crate::wire::pop::Receipt) of the message.
         extra_info: &'a str = "extraInfo",
         offset: i64 = "offset",
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// `CHANGE_MESSAGE_INVISIBLETIME`.
+    /// Header of `CHANGE_MESSAGE_INVISIBLETIME`.
     ChangeInvisibleTimeRequest<'a> {
         consumer_group: &'a str = "consumerGroup",
         topic: &'a str = "topic",
         queue_id: i32 = "queueId",
-        /// The message's [receipt](crate::wire::pop::Receipt).
+        /// [Receipt](crate::wire::pop::Receipt) of the message.
         extra_info: &'a str = "extraInfo",
         offset: i64 = "offset",
-        /// Milliseconds from now on.
+        /// Invisible time in milliseconds, from now on.
         invisible_time: i64 = "invisibleTime",
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// The answer to `CHANGE_MESSAGE_INVISIBLETIME`: parts of the new receipt.
+    /// Response header of `CHANGE_MESSAGE_INVISIBLETIME`: parts of the new receipt.
     ChangeInvisibleTimeResponse {
         pop_time: i64 = "popTime",
         invisible_time: i64 = "invisibleTime",
         revive_queue_id: i32 = "reviveQid",
     }
 
-    /// `PEEK_MESSAGE`.
+    /// Header of `PEEK_MESSAGE`.
     PeekMessageRequest<'a> {
         consumer_group: &'a str = "consumerGroup",
         topic: &'a str = "topic",
@@ -83,30 +83,30 @@ headers! {
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// `NOTIFICATION`: asks to be told when there is something.
+    /// Header of `NOTIFICATION`, which waits until a message is available.
     NotificationRequest<'a> {
         consumer_group: &'a str = "consumerGroup",
         topic: &'a str = "topic",
         queue_id: i32 = "queueId",
-        /// Milliseconds.
+        /// Time for which the broker may hold the request, in milliseconds.
         poll_time: i64 = "pollTime",
-        /// Milliseconds since 1970.
+        /// Time of the request, in milliseconds since 1970.
         born_time: i64 = "bornTime",
         order: Option<bool> = "order",
         attempt_id: Option<&'a str> = "attemptId",
-        /// Since 5.4.
+        /// Expression type; since 5.4.
         expression_type: Option<&'a str> = "expType",
         expression: Option<&'a str> = "exp",
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// The answer to `NOTIFICATION`.
+    /// Response header of `NOTIFICATION`.
     NotificationResponse {
         has_msg: bool = "hasMsg",
         polling_full: Option<bool> = "pollingFull",
     }
 
-    /// `POLLING_INFO`.
+    /// Header of `POLLING_INFO`.
     PollingInfoRequest<'a> {
         consumer_group: &'a str = "consumerGroup",
         topic: &'a str = "topic",
@@ -114,9 +114,9 @@ headers! {
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// The answer to `POLLING_INFO`.
+    /// Response header of `POLLING_INFO`.
     PollingInfoResponse {
-        /// Requests that the broker holds.
+        /// Number of requests that the broker holds.
         polling_num: i32 = "pollingNum",
     }
 }

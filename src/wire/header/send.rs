@@ -1,11 +1,11 @@
-//! Headers of sending: messages, messages handed back, transactions, replies and the recall of delayed messages.
+//! Headers of sending: messages, send-back, transactions, replies and the recall of delayed messages.
 
 use super::*;
 
 headers! {
     SEND;
 
-    /// `SEND_MESSAGE` and `SEND_REPLY_MESSAGE`: the long names.
+    /// Header of `SEND_MESSAGE` and `SEND_REPLY_MESSAGE`, with the long names.
     SendMessageRequest<'a> {
         producer_group: &'a str = "producerGroup",
         topic: &'a str = "topic",
@@ -23,55 +23,57 @@ headers! {
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// `SEND_MESSAGE_V2`, `SEND_BATCH_MESSAGE` and `SEND_REPLY_MESSAGE_V2`: the same in one letter each.
+    /// Header of `SEND_MESSAGE_V2`, `SEND_BATCH_MESSAGE` and `SEND_REPLY_MESSAGE_V2`: the same fields with names of one
+    /// letter.
     SendMessageRequestV2<'a> {
         producer_group: &'a str = "a",
         topic: &'a str = "b",
-        /// The topic whose settings an automatically created one takes over, usually `TBW102`.
+        /// Topic whose settings an automatically created topic inherits, usually `TBW102`.
         default_topic: &'a str = "c",
-        /// How many queues an automatically created topic gets at most.
+        /// Maximum number of queues of an automatically created topic.
         default_topic_queue_nums: i32 = "d",
-        /// A negative number lets the broker choose.
+        /// Number of the queue; with a negative number the broker chooses.
         queue_id: i32 = "e",
         /// Bits of [`sys_flag::message`](crate::wire::sys_flag::message).
         sys_flag: i32 = "f",
-        /// Milliseconds since 1970.
+        /// Time of the message's creation, in milliseconds since 1970.
         born_timestamp: i64 = "g",
         flag: i32 = "h",
-        /// The properties as they are stored.
+        /// Properties in the stored form.
         properties: Option<&'a str> = "i",
-        /// Only for messages to a retry topic.
+        /// Number of redeliveries; only for messages to a retry topic.
         reconsume_times: Option<i32> = "j",
         unit_mode: Option<bool> = "k",
-        /// Only for messages to a retry topic.
+        /// Maximum number of redeliveries; only for messages to a retry topic.
         max_reconsume_times: Option<i32> = "l",
-        /// The body is a batch.
+        /// True if the body is a batch.
         batch: Option<bool> = "m",
-        /// What the 5.x proxy routes by.
+        /// Name of the broker, by which the 5.x proxy routes.
         broker_name: Option<&'a str> = "n",
     }
 
-    /// The answer to a send that was stored.
+    /// Response header of a send that was stored.
     SendMessageResponse<'a> {
-        /// The [offset message id](crate::wire::stored::message_id::OffsetMessageId); of a batch several, joined by commas.
+        /// [Offset message id](crate::wire::stored::message_id::OffsetMessageId); of a batch several, joined by commas.
         msg_id: &'a str = "msgId",
         queue_id: i32 = "queueId",
         queue_offset: i64 = "queueOffset",
         transaction_id: Option<&'a str> = "transactionId",
-        /// The id of the whole batch when it is stored as one message (5.x).
+        /// Id of the whole batch if it is stored as one message (5.x).
         batch_unique_id: Option<&'a str> = "batchUniqId",
-        /// What takes a delayed message back (5.3.2): a [`RecallHandle`](crate::wire::pop::recall::RecallHandle).
+        /// Handle to recall a delayed message (5.3.2): a [`RecallHandle`](crate::wire::pop::recall::RecallHandle).
         recall_handle: Option<&'a str> = "recallHandle",
         region_id: Option<&'a str> = "MSG_REGION",
         trace_on: Option<bool> = "TRACE_ON",
     }
 
-    /// `CONSUMER_SEND_MSG_BACK`: hands a message that could not be consumed back for a later delivery.
+    /// Header of `CONSUMER_SEND_MSG_BACK`, which returns a message that could not be consumed, for redelivery.
     ConsumerSendMsgBackRequest<'a> {
-        /// The position in the commit log.
+        /// Position in the commit log.
         offset: i64 = "offset",
         group: &'a str = "group",
-        /// 0 lets the broker choose by the number of deliveries; negative sends to the dead-letter queue.
+        /// Delay level. With 0 the broker chooses by the number of deliveries; a negative level sends to the
+        /// dead-letter queue.
         delay_level: i32 = "delayLevel",
         origin_msg_id: Option<&'a str> = "originMsgId",
         origin_topic: Option<&'a str> = "originTopic",
@@ -80,37 +82,37 @@ headers! {
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// `END_TRANSACTION`.
+    /// Header of `END_TRANSACTION`.
     EndTransactionRequest<'a> {
         producer_group: &'a str = "producerGroup",
-        /// The half message's queue offset.
+        /// Queue offset of the half message.
         tran_state_table_offset: i64 = "tranStateTableOffset",
-        /// The half message's position in the commit log.
+        /// Position of the half message in the commit log.
         commit_log_offset: i64 = "commitLogOffset",
-        /// The state as it stands in a message's sysFlag; 0 when it is not known.
+        /// Transaction state, with the bits of a message's sysFlag; 0 if it is unknown.
         commit_or_rollback: i32 = "commitOrRollback",
-        /// Whether the broker asked.
+        /// True if the broker asked for the state.
         from_transaction_check: Option<bool> = "fromTransactionCheck",
         msg_id: &'a str = "msgId",
         transaction_id: Option<&'a str> = "transactionId",
-        /// The topic the message is for (5.x).
+        /// Topic of the message (5.x).
         topic: Option<&'a str> = "topic",
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// `CHECK_TRANSACTION_STATE`, from the broker to a producer of the group; its body is the half message.
+    /// Header of `CHECK_TRANSACTION_STATE`, from the broker to a producer of the group; its body is the half message.
     CheckTransactionStateRequest<'a> {
         tran_state_table_offset: i64 = "tranStateTableOffset",
         commit_log_offset: i64 = "commitLogOffset",
         msg_id: Option<&'a str> = "msgId",
         transaction_id: Option<&'a str> = "transactionId",
         offset_msg_id: Option<&'a str> = "offsetMsgId",
-        /// The topic of half messages (5.x).
+        /// Topic of half messages (5.x).
         topic: Option<&'a str> = "topic",
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// `PUSH_REPLY_MESSAGE_TO_CLIENT`, from the broker to the client that asked; its body is the reply's.
+    /// Header of `PUSH_REPLY_MESSAGE_TO_CLIENT`, from the broker to the requesting client; its body is the reply's.
     PushReplyMessageRequest<'a> {
         producer_group: &'a str = "producerGroup",
         topic: &'a str = "topic",
@@ -123,25 +125,25 @@ headers! {
         properties: Option<&'a str> = "properties",
         reconsume_times: Option<i32> = "reconsumeTimes",
         unit_mode: Option<bool> = "unitMode",
-        /// `address:port`.
+        /// Address of the sender, `address:port`.
         born_host: &'a str = "bornHost",
-        /// `address:port`.
+        /// Address of the broker, `address:port`.
         store_host: &'a str = "storeHost",
         store_timestamp: i64 = "storeTimestamp",
     }
 
-    /// `RECALL_MESSAGE`: takes a delayed message back (5.3.2).
+    /// Header of `RECALL_MESSAGE`, which recalls a delayed message (5.3.2).
     RecallMessageRequest<'a> {
         producer_group: Option<&'a str> = "producerGroup",
         topic: &'a str = "topic",
-        /// As the answer to the send told it.
+        /// Recall handle from the response to the send.
         recall_handle: &'a str = "recallHandle",
         broker_name: Option<&'a str> = "bname",
     }
 
-    /// The answer to `RECALL_MESSAGE`.
+    /// Response header of `RECALL_MESSAGE`.
     RecallMessageResponse<'a> {
-        /// The id of the message that will not come.
+        /// Id of the recalled message.
         msg_id: &'a str = "msgId",
     }
 }

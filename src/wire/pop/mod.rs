@@ -1,5 +1,5 @@
-//! What stands inside of the longer texts of POP (5.x): receipts, and the offsets and counts beside popped messages.
-//! Pure functions over text.
+//! Content of the longer texts of POP (5.x): receipts, and the offsets and counts that accompany popped messages. Pure
+//! functions over text.
 
 pub mod recall;
 
@@ -8,17 +8,17 @@ use std::str::FromStr;
 
 use super::Error;
 
-/// The queue for receipts of an orderly pop.
+/// Number of the revive queue for receipts of an orderly pop.
 pub const REVIVE_QUEUE_OF_ORDER: i32 = 999;
 
-/// Which topic of a group a popped message came from.
+/// Topic of a group that a popped message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PopTopic {
-    /// The topic that was asked for.
+    /// Requested topic.
     Normal,
-    /// Its [retry topic](super::name::pop_retry_topic_v1) of the first kind.
+    /// [Retry topic](super::name::pop_retry_topic_v1) with the first version of the name.
     RetryV1,
-    /// Its [retry topic](super::name::pop_retry_topic_v2) of the second kind (5.2).
+    /// [Retry topic](super::name::pop_retry_topic_v2) with the second version of the name (5.2).
     RetryV2,
 }
 
@@ -51,26 +51,27 @@ impl fmt::Display for PopTopic {
     }
 }
 
-/// What acknowledges one popped message: its property `POP_CK`, and `extraInfo` of the requests about it.
+/// Receipt that acknowledges one popped message: its property `POP_CK`, and `extraInfo` of the requests about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// The offset of the first message of the pop.
+    /// Offset of the first message of the pop.
     pub start_offset: i64,
-    /// Milliseconds since 1970.
+    /// Time of the pop, in milliseconds since 1970.
     pub pop_time: i64,
-    /// Milliseconds.
+    /// Invisible time in milliseconds.
     pub invisible_time: i64,
-    /// Where the broker keeps its books; [`REVIVE_QUEUE_OF_ORDER`] marks an orderly pop.
+    /// Number of the revive queue, in which the broker keeps its records; [`REVIVE_QUEUE_OF_ORDER`] marks an orderly
+    /// pop.
     pub revive_queue_id: i32,
-    /// Where the message came from.
+    /// Topic that the message came from.
     pub topic: PopTopic,
-    /// The broker's name.
+    /// Name of the broker.
     pub broker_name: String,
-    /// The queue.
+    /// Number of the queue.
     pub queue_id: i32,
-    /// The message's offset there.
+    /// Offset of the message in the queue.
     pub queue_offset: i64,
-    /// Its position in the commit log; 5.x proxies add it.
+    /// Position in the commit log; 5.x proxies add it.
     pub commit_log_offset: Option<i64>,
 }
 
@@ -104,12 +105,12 @@ impl FromStr for Receipt {
     }
 }
 
-/// A queue of what was popped.
+/// Queue of a popped message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PopQueue {
-    /// Of which topic.
+    /// Topic of the queue.
     pub topic: PopTopic,
-    /// Its number.
+    /// Number of the queue.
     pub queue_id: i32,
 }
 
@@ -117,7 +118,7 @@ pub struct PopQueue {
 ///
 /// # Errors
 ///
-/// When an entry is none.
+/// Returns an error if an entry is invalid.
 pub fn start_offsets(text: &str) -> Result<Vec<(PopQueue, i64)>, Error> {
     const WHAT: &str = "start offsets";
     entries(WHAT, text, |[topic, queue, offset]| Ok((pop_queue(WHAT, topic, queue)?, number(WHAT, Some(offset))?)))
@@ -127,7 +128,7 @@ pub fn start_offsets(text: &str) -> Result<Vec<(PopQueue, i64)>, Error> {
 ///
 /// # Errors
 ///
-/// When an entry is none.
+/// Returns an error if an entry is invalid.
 pub fn message_offsets(text: &str) -> Result<Vec<(PopQueue, Vec<i64>)>, Error> {
     const WHAT: &str = "message offsets";
     entries(WHAT, text, |[topic, queue, offsets]| {
@@ -136,11 +137,11 @@ pub fn message_offsets(text: &str) -> Result<Vec<(PopQueue, Vec<i64>)>, Error> {
     })
 }
 
-/// Reads `orderCountInfo`: how often messages were delivered before, by queue or, with an offset, by message.
+/// Reads `orderCountInfo`: the number of earlier deliveries, by queue or, with an offset, by message.
 ///
 /// # Errors
 ///
-/// When an entry is none.
+/// Returns an error if an entry is invalid.
 pub fn order_counts(text: &str) -> Result<Vec<(PopQueue, Option<i64>, i32)>, Error> {
     const WHAT: &str = "order counts";
     entries(WHAT, text, |[topic, place, count]| {
@@ -152,7 +153,7 @@ pub fn order_counts(text: &str) -> Result<Vec<(PopQueue, Option<i64>, i32)>, Err
     })
 }
 
-/// Entries of three words, with `;` between them; nothing is no entry.
+/// Reads entries of three words, separated by `;`; an empty text has no entries.
 fn entries<T>(what: &'static str, text: &str, read: impl Fn([&str; 3]) -> Result<T, Error>) -> Result<Vec<T>, Error> {
     let entry = |entry: &str| {
         let mut words = entry.split(' ');

@@ -1,4 +1,4 @@
-//! The handle by which a delayed message can be taken back (5.3.2): text <-> its parts. Pure functions.
+//! Handle to recall a delayed message (5.3.2): text <-> its parts. Pure functions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,22 +9,22 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::wire::Error;
 
 const VERSION: &str = "v1";
-/// Padded when written, as Java does, and read without regard to it.
+/// Padding is written, as in Java, and optional when read.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Which message on which broker is meant; as text Base64 of five words.
+/// Message to recall and its broker; as text, Base64 of five words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecallHandle {
-    /// The message's topic.
+    /// Topic of the message.
     pub topic: String,
-    /// The broker that has it.
+    /// Name of the broker that stores the message.
     pub broker_name: String,
-    /// When it would come, in milliseconds since 1970.
+    /// Scheduled delivery time, in milliseconds since 1970.
     pub deliver_timestamp: i64,
-    /// Its unique id.
+    /// Unique id of the message.
     pub message_id: String,
 }
 

@@ -1,6 +1,6 @@
-//! The layout in which several messages travel as the body of one send (`SEND_BATCH_MESSAGE`, or a send whose header
-//! says `batch`), and in which a 5.x broker may store and hand out several as one (*inner batch*). Pure functions over
-//! bytes; bodies and properties are slices of the given ones.
+//! Layout of several messages as the body of one send (`SEND_BATCH_MESSAGE`, or a send whose header has `batch`). A 5.x
+//! broker may store and deliver several messages as one in this layout (*inner batch*). Pure functions over bytes;
+//! bodies and properties are slices of the input.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -10,26 +10,26 @@ use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::sys_flag::message as bits;
 use crate::wire::{Error, MAX_FRAME_LENGTH, bad_length};
 
-/// Sizes, magic, CRC, flag and the lengths of body and properties.
+/// Size of an empty message: sizes, magic, CRC, flag and the lengths of body and properties.
 const SHORTEST: usize = 22;
 
-/// One message of a batch; topic and queue are the batch's.
+/// Message of a batch; topic and queue are the batch's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchMessage {
-    /// The application's own number.
+    /// Flag set by the application.
     pub flag: i32,
-    /// The body.
+    /// Body of the message.
     pub body: Bytes,
-    /// The message's own properties.
+    /// Properties of the message itself.
     pub properties: Properties,
 }
 
 impl BatchMessage {
-    /// Writes the message behind those that are in `out`.
+    /// Appends the message to `out`.
     ///
     /// # Errors
     ///
-    /// When body or properties are too long for their length fields; `out` is as before then.
+    /// Returns an error if body or properties are too long for their length fields; `out` is then unchanged.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), Error> {
         let (body, properties) = (&self.body, self.properties.encoded());
         let size = self.size();
@@ -39,7 +39,7 @@ impl BatchMessage {
             .map_err(|_| bad_length("properties", properties.len(), MAX_PROPERTIES_LENGTH))?;
         out.reserve(size);
         out.put_i32(total_size);
-        // Brokers read neither magic nor CRC.
+        // Brokers ignore magic and CRC.
         out.put_i64(0);
         out.put_i32(self.flag);
         out.put_i32(body_length);
@@ -54,16 +54,17 @@ impl BatchMessage {
     }
 }
 
-/// Takes a batch apart. Each message's size tells where the next one begins; its magic and CRC say nothing.
+/// Splits a batch into its messages. Each message's size gives the begin of the next one; its magic and CRC are
+/// ignored.
 ///
 /// # Errors
 ///
-/// When a length contradicts the bytes.
+/// Returns an error if a length contradicts the bytes.
 pub fn messages_of_batch(body: &Bytes) -> Result<Vec<BatchMessage>, Error> {
     parts_of_batch(body)?.into_iter().map(read_one).collect()
 }
 
-/// Parts a batch by the sizes of its messages.
+/// Splits a batch by the sizes of its messages.
 fn parts_of_batch(body: &Bytes) -> Result<Vec<Bytes>, Error> {
     let mut rest = body.clone();
     let mut parts = Vec::new();
@@ -78,17 +79,17 @@ fn parts_of_batch(body: &Bytes) -> Result<Vec<Bytes>, Error> {
     Ok(parts)
 }
 
-/// Whether this is an inner batch: several messages that were stored as one.
+/// True if the message is an inner batch: several messages that were stored as one.
 pub(crate) fn is_inner_batch(message: &MessageExt) -> bool {
     const BOTH: i32 = bits::NEED_UNWRAP | bits::INNER_BATCH;
     message.sys_flag & BOTH == BOTH
 }
 
-/// The messages of an inner batch, made one by one: flag, body and properties are their own, their offsets follow each
-/// other from the batch's on, and all else is the batch's. One that cannot be decoded has a defect of its own.
+/// Iterates over the messages of an inner batch. Flag, body and properties are their own, their offsets count up from
+/// the batch's offset, and all else is the batch's. A message that cannot be decoded has a defect of its own.
 #[derive(Debug)]
 pub(crate) struct InnerBatch {
-    /// What the next message has of the batch.
+    /// Template of the next message, with the values of the batch.
     outer: MessageExt,
     parts: std::vec::IntoIter<Bytes>,
 }
@@ -96,8 +97,8 @@ pub(crate) struct InnerBatch {
 impl InnerBatch {
     /// # Errors
     ///
-    /// When the batch's body is no batch, or is compressed: no client compresses batches, and one that is restored to the
-    /// smallest messages would take hundreds of megabytes.
+    /// Returns an error if the batch's body is not a batch, or is compressed. No client compresses batches, and
+    /// decompressing one into the smallest messages would take hundreds of megabytes.
     pub(crate) fn open(outer: &MessageExt) -> Result<Self, Error> {
         if outer.sys_flag & bits::COMPRESSED != 0 {
             return Err(Error::UnknownValue { what: "sysFlag of a batch", value: outer.sys_flag.into() });
@@ -153,7 +154,7 @@ fn split(bytes: &mut Bytes, what: &'static str, length: i32) -> Result<Bytes, Er
 mod tests {
     use super::*;
 
-    /// `A` with `WAIT=true`, and `BC` with `TAGS=t`.
+    /// Two messages: `A` with `WAIT=true`, and `BC` with `TAGS=t`.
     const TWO: &str = "00000021000000000000000000000000000000014100\
                        0a574149540174727565020000001f000000000000000000000000000000024243000754414753017402";
 

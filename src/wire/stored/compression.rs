@@ -1,7 +1,7 @@
-//! The three codecs of message bodies: zlib, LZ4 (frame format) and Zstandard, each a feature of the crate.
+//! Codecs of message bodies: zlib, LZ4 (frame format) and Zstandard, each a feature of the crate.
 //!
-//! Restoring stops at an output limit *while* it restores, so that a small body cannot fill the memory. Pure functions;
-//! they take long for large bodies and belong on the thread that sends or consumes, never on the selector.
+//! Decompression stops at an output limit *while* it runs, so a small body cannot fill the memory. Pure functions; they
+//! take long for large bodies and belong on the thread that sends or consumes, never on the selector.
 
 #[cfg(any(feature = "zlib", feature = "lz4", feature = "zstd"))]
 use std::io::Read;
@@ -12,28 +12,28 @@ use crate::message::MessageExt;
 use crate::wire::Error;
 use crate::wire::sys_flag::message as bits;
 
-/// The level that the Java client compresses with unless told otherwise.
+/// Default compression level of the Java client.
 pub const DEFAULT_LEVEL: u32 = 5;
 
-/// How a body is compressed.
+/// Codec of a compressed body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {
-    /// zlib; what every consumer understands.
+    /// zlib; supported by every consumer.
     #[default]
     Zlib,
-    /// LZ4 in its frame format; consumers since 4.9.4.
+    /// LZ4 in its frame format; supported by consumers since 4.9.4.
     Lz4,
-    /// Zstandard; consumers since 4.9.4.
+    /// Zstandard; supported by consumers since 4.9.4.
     Zstd,
 }
 
 impl Codec {
-    /// The codec that a message's sysFlag tells; `None` when the body is not compressed.
+    /// Returns the codec from a message's sysFlag; `None` if the body is not compressed.
     ///
     /// # Errors
     ///
-    /// When the body is compressed with a codec that no version knows.
+    /// Returns an error if the codec bits are unknown to every version.
     pub fn of_sys_flag(sys_flag: i32) -> Result<Option<Self>, Error> {
         if sys_flag & bits::COMPRESSED == 0 {
             return Ok(None);
@@ -46,7 +46,7 @@ impl Codec {
         }
     }
 
-    /// The bits that a message compressed with this codec has in its sysFlag.
+    /// Returns the sysFlag bits of a message compressed with this codec.
     #[must_use]
     pub const fn sys_flag(self) -> i32 {
         bits::COMPRESSED
@@ -57,7 +57,7 @@ impl Codec {
             }
     }
 
-    /// Whether this build has the codec.
+    /// True if this build has the codec.
     #[must_use]
     pub const fn is_built(self) -> bool {
         match self {
@@ -67,7 +67,7 @@ impl Codec {
         }
     }
 
-    /// Its name.
+    /// Returns the codec's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,11 +78,11 @@ impl Codec {
     }
 }
 
-/// Compresses a body. The level, 0 to 9, counts for zlib only: the other two have one speed here.
+/// Compresses a body. The level, 0 to 9, applies to zlib only: the other two codecs have one level here.
 ///
 /// # Errors
 ///
-/// When this build is made without the codec.
+/// Returns an error if this build does not have the codec.
 pub fn compress(codec: Codec, level: u32, body: &[u8]) -> Result<Vec<u8>, Error> {
     match codec {
         Codec::Zlib => zlib::compress(body, level),
@@ -91,12 +91,12 @@ pub fn compress(codec: Codec, level: u32, body: &[u8]) -> Result<Vec<u8>, Error>
     }
 }
 
-/// Restores a body of at most `limit` bytes.
+/// Decompresses a body to at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// When the bytes are not of this codec or end early, when they restore to more than `limit` bytes, or when this build
-/// is made without the codec.
+/// Returns an error if the bytes are not of this codec or are truncated, if the output exceeds `limit` bytes, or if
+/// this build does not have the codec.
 pub fn decompress(codec: Codec, body: &[u8], limit: usize) -> Result<Bytes, Error> {
     match codec {
         Codec::Zlib => zlib::decompress(body, limit),
@@ -106,13 +106,13 @@ pub fn decompress(codec: Codec, body: &[u8], limit: usize) -> Result<Bytes, Erro
 }
 
 impl MessageExt {
-    /// True if a listener can have the message as it is: it was decoded, and its body is not compressed.
+    /// True if a listener can have the message unchanged: it was decoded, and its body is not compressed.
     pub(crate) fn is_restored(&self) -> bool {
         self.sys_flag & bits::COMPRESSED == 0 && self.defect.is_none()
     }
 
-    /// Restores the body if it is compressed, and clears the bit that says so. At an error, that of a message that could
-    /// not be decoded among them, the message is as before.
+    /// Decompresses the body if it is compressed, and clears the compression bit. After an error the message is
+    /// unchanged; a message that could not be decoded is such an error.
     pub(crate) fn decompress_body(&mut self, limit: usize) -> Result<(), Error> {
         if let Some(defect) = &self.defect {
             return Err(Error::Undecodable { detail: defect.as_ref().to_owned() });
@@ -171,7 +171,8 @@ mod zlib {
         }
     }
 
-    /// RFC 1950: the method in the low half of the first byte is 8, and both bytes together are a multiple of 31.
+    /// Checks RFC 1950: the method in the low half of the first byte is 8, and both bytes together are a multiple of
+    /// 31.
     fn has_zlib_header(body: &[u8]) -> bool {
         let [method, flags, ..] = body else { return false };
         method & 0x0F == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0
@@ -186,7 +187,7 @@ mod lz4 {
 
     use super::*;
 
-    /// Read as the length of a block, four of these are beyond the largest block.
+    /// Byte that is not a block: as a block length, four of these exceed the largest block.
     const NO_LENGTH: u8 = 0xFF;
 
     pub(crate) fn compress(body: &[u8]) -> Result<Vec<u8>, Error> {
@@ -195,8 +196,9 @@ mod lz4 {
         encoder.finish().map_err(|error| bad(Codec::Lz4, error))
     }
 
-    /// The decoder takes the end of its input between two blocks for the end of the frame. With bytes behind the body
-    /// that cannot be a block, only the frame's own end mark ends it, and a body that was cut off is an error.
+    /// Appends bytes that cannot be a block, so that a truncated body is an error. The decoder would accept the end of
+    /// its input between two blocks as the end of the frame. With the appended bytes, only the frame's own end mark
+    /// ends it.
     pub(crate) fn decompress(body: &[u8], limit: usize) -> Result<Bytes, Error> {
         read_limited(Codec::Lz4, body, limit, FrameDecoder::new(body.chain(repeat(NO_LENGTH))))
     }
@@ -209,8 +211,8 @@ mod zstd {
 
     use super::*;
 
-    /// Senders state the window their level uses, not the one their body needs; 8 MiB is what every decoder is asked
-    /// to support.
+    /// Minimum window limit. Senders write the window size of their level, not of their body; every decoder is expected
+    /// to support 8 MiB.
     const LEAST_WINDOW_LIMIT: usize = 8 * 1024 * 1024;
 
     pub(crate) fn compress(body: &[u8]) -> Result<Vec<u8>, Error> {
@@ -225,14 +227,14 @@ mod zstd {
         let decoder = decoder.into_frame_decoder();
         match decoder.get_checksum_from_data() {
             Some(checksum) if decoder.get_calculated_checksum() != Some(checksum) => {
-                Err(bad(Codec::Zstd, "its checksum is wrong"))
+                Err(bad(Codec::Zstd, "checksum mismatch"))
             }
             _ => Ok(restored),
         }
     }
 }
 
-/// Stand in for the codecs that this build is made without.
+/// Replaces a codec that is not part of this build.
 macro_rules! not_built {
     ($($feature:literal $codec:ident $name:ident($($level:ty)?);)+) => {$(
         #[cfg(not(feature = $feature))]

@@ -1,7 +1,7 @@
-//! The layout in which brokers store messages and hand them out: a pull reply's body is a row of them.
+//! Layout in which brokers store messages and deliver them: a pull reply's body is a sequence of them.
 //!
-//! Reading copies nothing: bodies and properties are slices of the reply. Pure functions over bytes; whoever consumes
-//! restores a compressed body (`compression.rs`), not this module.
+//! Reading copies nothing: bodies and properties are slices of the reply. Pure functions over bytes. The consumer
+//! decompresses bodies (`compression.rs`), not this module.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,48 +15,48 @@ use crate::wire::stored::batch::{InnerBatch, is_inner_batch};
 use crate::wire::sys_flag::message::{BORN_HOST_V6, STORE_HOST_V6};
 use crate::wire::{Error, bad_length};
 
-/// The usual layout: one byte for the topic's length.
+/// Magic of the usual layout: one byte for the topic's length.
 const MAGIC_V1: i32 = 0xDAA3_20A7_u32.cast_signed();
-/// Since 5.1.0 for long topics: two bytes for the topic's length.
+/// Magic of the layout for long topics, since 5.1.0: two bytes for the topic's length.
 const MAGIC_V2: i32 = 0xDAA3_20AB_u32.cast_signed();
-/// Brokers store longer topics, those of retries, in the second layout.
+/// Maximum topic length of the first layout; brokers store longer topics, those of retries, in the second.
 const MAX_TOPIC_LENGTH_V1: usize = 127;
 
-/// A message with two IPv4 addresses and nothing of variable length, in the first layout.
+/// Size of a message with two IPv4 addresses and nothing of variable length, in the first layout.
 const SHORTEST: usize = 91;
 const V6_SURPLUS: usize = 12;
 
-/// Properties as long as their signed 16-bit length can say.
+/// Maximum length of the properties; their length field has 16 bits and a sign.
 pub const MAX_PROPERTIES_LENGTH: usize = 32_767;
 
-/// Reads a row of stored messages, such as the body of a pull reply.
+/// Reads a sequence of stored messages, such as the body of a pull reply.
 ///
-/// Topic and broker name are those of the queue that was read: every message shares them instead of having its own.
+/// Topic and broker name are those of the queue that was read: all messages share them instead of having copies.
 ///
-/// What 5.x brokers store as one message comes as the messages it holds.
+/// An inner batch, which 5.x brokers store as one message, is returned as its messages.
 ///
-/// A message of sound size always comes, since its size says where the next one begins. One that cannot be decoded (an
-/// unknown magic, a length that contradicts its size, a port beyond 16 bits, a batch that cannot be taken apart) holds
-/// what could be read, its offsets among it, and its defect: it is a bad message, not a bad row. Where its body could not
-/// be read, all its bytes take the body's place.
+/// A message of valid size is always returned, since its size gives the begin of the next one. A message that cannot be
+/// decoded (an unknown magic, a length that contradicts its size, a port beyond 16 bits, a batch that cannot be split)
+/// holds the fields that could be read, its offsets among them, and its defect. The messages after it are not affected.
+/// If its body could not be read, all its bytes replace the body.
 ///
-/// Text that is not UTF-8 and a negative length of properties are no defects. They are read as the Java client reads them:
-/// as U+FFFD, and as none.
+/// Text that is not UTF-8 and a negative length of properties are not defects. They are read as in the Java client: as
+/// U+FFFD, and as no properties.
 ///
-/// The iterator ends behind an error: what follows a message of a wrong size has no known beginning.
+/// The iterator ends after an error: the begin of the next message is unknown if a size is wrong.
 #[must_use]
 pub fn stored_messages<'a>(bytes: &'a Bytes, topic: &'a Arc<str>, broker_name: &'a Arc<str>) -> StoredMessages<'a> {
     StoredMessages { bytes, at: 0, topic, broker_name, unwrapped: None }
 }
 
-/// The iterator of [`stored_messages`].
+/// Iterator of [`stored_messages`].
 #[derive(Debug)]
 pub struct StoredMessages<'a> {
     bytes: &'a Bytes,
     at: usize,
     topic: &'a Arc<str>,
     broker_name: &'a Arc<str>,
-    /// The rest of an inner batch.
+    /// Rest of an inner batch.
     unwrapped: Option<InnerBatch>,
 }
 
@@ -94,8 +94,8 @@ impl StoredMessages<'_> {
         Some(message)
     }
 
-    /// Where the next message begins: the total size of this one tells, since later versions may write more behind the
-    /// properties.
+    /// Returns the begin of the next message. It follows from the total size of this one, since later versions may add
+    /// data after the properties.
     fn end_of_next(&self) -> Result<usize, Error> {
         let left = self.bytes.get(self.at..).unwrap_or_default();
         let total_size = Reader { bytes: left, at: 0, defect: None }.i32("message size")?;
@@ -128,7 +128,7 @@ impl StoredMessages<'_> {
         let defect = self.read_fields(&mut reader, &mut message).err().or(reader.defect);
         if let Some(error) = defect {
             message.defect = Some(error.to_string().into());
-            // Brokers take no message without a body, and somebody may want to see what this one was.
+            // Brokers accept no message without a body, so an empty body is free to hold the raw bytes for inspection.
             if message.body().is_empty() {
                 message.message.body = self.bytes.slice(self.at..end);
             }
@@ -136,7 +136,7 @@ impl StoredMessages<'_> {
         message
     }
 
-    /// Fills in one field after the other, so that a message with a defect has those before it.
+    /// Fills in the fields one after the other, so that a message with a defect has those before it.
     fn read_fields(&self, reader: &mut Reader<'_>, message: &mut MessageExt) -> Result<(), Error> {
         message.store_size = u32::from_be_bytes(reader.array("message size")?);
         let magic = reader.i32("magic")?;
@@ -182,7 +182,7 @@ pub fn defect_of(message: &MessageExt) -> Option<&str> {
     message.defect.as_deref()
 }
 
-/// How many bytes [`encode_stored`] will write: the step from one commit log offset to the next.
+/// Returns the number of bytes that [`encode_stored`] writes: the distance from one commit log offset to the next.
 #[must_use]
 pub fn stored_size(message: &MessageExt) -> usize {
     let topic = message.message.topic.len();
@@ -196,13 +196,14 @@ pub fn stored_size(message: &MessageExt) -> usize {
         + message.message.properties.encoded().len()
 }
 
-/// Writes `message` as a broker stores it, behind what is in `out`.
+/// Appends `message` to `out` as a broker stores it.
 ///
-/// Its size, the layout and the address bits of its sysFlag follow from the message; all else is written as it stands.
+/// Its size, the layout and the address bits of its sysFlag follow from the message; all other values are written
+/// unchanged.
 ///
 /// # Errors
 ///
-/// When body, topic or properties are too long for their length fields; `out` is as before then.
+/// Returns an error if body, topic or properties are too long for their length fields; `out` is then unchanged.
 pub fn encode_stored(message: &MessageExt, out: &mut BytesMut) -> Result<(), Error> {
     let (body, topic) = (message.body(), message.topic());
     let properties = message.message.properties.encoded();
@@ -241,7 +242,7 @@ pub fn encode_stored(message: &MessageExt, out: &mut BytesMut) -> Result<(), Err
     Ok(())
 }
 
-/// The checksum that stands in a stored message: CRC-32 of the body as it is stored, without its top bit.
+/// Returns the checksum field of a stored message: CRC-32 of the body as stored, without its top bit.
 #[must_use]
 pub fn body_crc(body: &[u8]) -> u32 {
     crc32fast::hash(body) & 0x7FFF_FFFF
@@ -262,11 +263,11 @@ fn put_host(out: &mut BytesMut, host: SocketAddr) {
     out.put_i32(host.port().into());
 }
 
-/// Hands out checked parts of one message.
+/// Reads checked parts of one message.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The first wrong value that does not hide what follows it.
+    /// First wrong value that does not hide the values after it.
     defect: Option<Error>,
 }
 
@@ -351,7 +352,7 @@ mod tests {
         out.freeze()
     }
 
-    /// Where the length of the body stands in a message with IPv4 addresses.
+    /// Position of the body's length in a message with IPv4 addresses.
     const BODY: usize = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4 + 8;
 
     fn assert_undecodable(message: &mut MessageExt, detail: &str) {
@@ -360,7 +361,7 @@ mod tests {
         assert!(matches!(error, Error::Undecodable { .. }) && error.to_string().contains(detail), "{error}");
     }
 
-    /// Three messages, with the bytes from `place` of the second replaced.
+    /// Reads three messages, with the bytes from `place` of the second replaced.
     fn second_of_three(place: usize, replaced: &[u8]) -> (MessageExt, Vec<MessageExt>) {
         let message = sample("T", "192.168.1.10:10911");
         let mut bytes = BytesMut::from(&encoded(&[&message, &message, &message])[..]);
@@ -435,7 +436,7 @@ mod tests {
         assert_eq!(read[1].as_ref(), Ok(&message));
     }
 
-    /// An inner batch of these bodies at offset 5, and a message behind it.
+    /// Returns an inner batch of these bodies at offset 5, and the bytes of it and a message after it.
     fn with_inner_batch(bodies: &[&'static str], more_bits: i32) -> (MessageExt, Bytes) {
         let mut batch = BytesMut::new();
         for body in bodies {
@@ -539,7 +540,7 @@ mod tests {
             );
         }
         let (sent, read) = second_of_three(born_port, &70_000_i32.to_be_bytes());
-        assert_eq!(read[1].message, sent.message, "a port hides nothing");
+        assert_eq!(read[1].message, sent.message, "a wrong port does not hide the fields after it");
         let (sent, read) = second_of_three(4, &[0; 4]);
         assert_eq!((read[1].body(), read[1].topic()), (sent.body(), "T"));
     }

@@ -1,6 +1,6 @@
-//! The two kinds of message ids: the *offset message id*, which a broker makes and which tells where a message is
-//! stored, and the *unique id* (property `UNIQ_KEY`), which its sender makes. Only their layouts: bytes <-> text, no
-//! clock and no counter.
+//! Layouts of the two kinds of message ids: bytes <-> text, no clock and no counter. The broker makes the *offset
+//! message id*, which contains the location of the stored message. The sender makes the *unique id* (property
+//! `UNIQ_KEY`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::wire::Error;
 const LONGEST: usize = 28;
 
 impl MessageExt {
-    /// The id its sender gave it; without one, its [offset message id](Self::offset_msg_id).
+    /// Returns the id given by the sender; without one, its [offset message id](Self::offset_msg_id).
     ///
     /// A retried message keeps the id of its first sending.
     #[must_use]
@@ -24,19 +24,20 @@ impl MessageExt {
         self.property(name::UNIQ_KEY).map_or_else(|| Cow::Owned(self.offset_msg_id()), Cow::Borrowed)
     }
 
-    /// The id its broker gave it: the broker's address and the message's position in the commit log, in hexadecimal.
+    /// Returns the id given by the broker: the broker's address and the message's position in the commit log, in
+    /// hexadecimal.
     #[must_use]
     pub fn offset_msg_id(&self) -> String {
         OffsetMessageId { store_host: self.store_host, commit_log_offset: self.commit_log_offset }.to_string()
     }
 }
 
-/// Where a message is stored; as text 32 hexadecimal digits, or 56 with an IPv6 address.
+/// Location of a stored message; as text 32 hexadecimal digits, or 56 with an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OffsetMessageId {
-    /// The address the broker stores under; it need not be one that can be reached from here.
+    /// Address under which the broker stores; it may not be reachable from here.
     pub store_host: SocketAddr,
-    /// The position in the broker's commit log.
+    /// Position in the broker's commit log.
     pub commit_log_offset: i64,
 }
 
@@ -52,7 +53,7 @@ impl fmt::Display for OffsetMessageId {
 impl FromStr for OffsetMessageId {
     type Err = Error;
 
-    /// Digits may be of either case.
+    /// Accepts digits of either case.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bytes = IdBytes::from_hex("offset message id", text)?;
         let (ip, rest) = bytes.split_address().ok_or(Error::BadText { what: "offset message id" })?;
@@ -62,25 +63,25 @@ impl FromStr for OffsetMessageId {
     }
 }
 
-/// What a sender's message id is made of; as text 32 hexadecimal digits, or 56 with an IPv6 address.
+/// Parts of a sender's message id; as text 32 hexadecimal digits, or 56 with an IPv6 address.
 ///
-/// Other clients put other things into the parts: as an id the text counts, compared as it stands.
+/// Other clients use the parts for other data, so ids are compared as text, unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UniqueId {
-    /// An address of the sender's host.
+    /// Address of the sender's host.
     pub ip: IpAddr,
-    /// The low half of the sender's process id.
+    /// Low half of the sender's process id.
     pub process_id: u16,
-    /// Tells processes with the same address and process id from each other; a class loader's hash in Java.
+    /// Number that distinguishes processes with the same address and process id; a class loader's hash in Java.
     pub discriminator: u32,
     /// Milliseconds since the month began, in the sender's time zone.
     pub millis_of_month: u32,
-    /// Counts the ids of a process.
+    /// Number of the id within the process.
     pub counter: u16,
 }
 
 impl UniqueId {
-    /// Writes the id's text behind what is in `out`.
+    /// Appends the id's text to `out`.
     pub fn write_to(&self, out: &mut String) {
         out.push_str(self.bytes().to_hex(&mut [0; 2 * LONGEST]));
     }
@@ -104,7 +105,7 @@ impl fmt::Display for UniqueId {
 impl FromStr for UniqueId {
     type Err = Error;
 
-    /// Digits may be of either case: the Go client writes some in lower case.
+    /// Accepts digits of either case: the Go client writes some in lower case.
     fn from_str(text: &str) -> Result<Self, Error> {
         const WHAT: &str = "unique message id";
         let bytes = IdBytes::from_hex(WHAT, text)?;
@@ -119,7 +120,7 @@ impl FromStr for UniqueId {
     }
 }
 
-/// Both kinds are an address of 4 or 16 bytes and 12 bytes more.
+/// Number of bytes after the address; both kinds are an address of 4 or 16 bytes and these.
 const BEHIND_ADDRESS: usize = 12;
 
 struct IdBytes {
@@ -182,15 +183,15 @@ impl IdBytes {
     }
 }
 
-/// Eight digits at once, each in a byte of its own.
+/// Converts eight digits at once, each in its own byte.
 fn hex_of(word: u32) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    // Each step halves the groups and doubles the room between them, until there is a byte for each four bits.
+    // Each step halves the groups and doubles the space between them, until there is a byte for each four bits.
     let mut nibbles = u64::from(word);
     nibbles = (nibbles | nibbles << 16) & 0x0000_FFFF_0000_FFFF;
     nibbles = (nibbles | nibbles << 8) & 0x00FF_00FF_00FF_00FF;
     nibbles = (nibbles | nibbles << 4) & 0x0F0F_0F0F_0F0F_0F0F;
-    // Those above nine carry into the upper half of their byte when six are added.
+    // Digits above nine carry into the upper half of their byte when six are added.
     let letters = ((nibbles + 6 * ONES) >> 4) & ONES;
     nibbles + ONES * u64::from(b'0') + letters * u64::from(b'A' - b'0' - 10)
 }
