@@ -1,11 +1,12 @@
-//! Deadlines made of timeouts that users give.
+//! Deadlines from user-given timeouts.
 
 use std::time::{Duration, Instant};
 
-/// Longer than any process lives, and short enough that sums with it are moments all the same.
+/// Longer than the life of any process, and short enough that an `Instant` can hold sums with it.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// The end of a `timeout` that begins now. A timeout of decades, such as [`Duration::MAX`], stands for "for ever".
+/// Returns the deadline of a `timeout` that begins now. A timeout of decades, such as [`Duration::MAX`], means no
+/// limit.
 pub(crate) fn deadline_after(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(FOR_EVER)
 }
@@ -19,7 +20,7 @@ mod tests {
         let now = Instant::now();
         let deadline = deadline_after(Duration::MAX);
         assert!(deadline > now + FOR_EVER / 2);
-        // Layers below add grains and shares of their own.
+        // Lower layers add tolerances and shares of their own.
         assert!(deadline.checked_add(FOR_EVER).is_some());
         assert!(deadline_after(Duration::ZERO) <= Instant::now());
     }

@@ -1,10 +1,10 @@
-//! Text that peers sent, which need not be UTF-8.
+//! Text sent by peers, which may not be UTF-8.
 
 use std::borrow::Cow;
 
-/// `bytes` as text. Bytes that are not UTF-8 become U+FFFD, as for the Java client.
+/// Converts `bytes` to text. Bytes that are not UTF-8 become U+FFFD, as in the Java client.
 ///
-/// Sound text, which is nearly all of it, is checked at full speed: `String::from_utf8_lossy` alone costs several times
+/// Valid text, which is nearly all of it, is checked at full speed: `String::from_utf8_lossy` alone costs several times
 /// as much.
 #[inline]
 pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {

@@ -1,6 +1,6 @@
-//! Log lines behind a panic boundary: the logger is code of the host and runs on every thread of ours.
+//! Log lines behind a panic boundary: the logger is code of the host and runs on every thread of the library.
 //!
-//! A line costs a comparison where its level is off. Never write one while a lock is held: a logger may call back.
+//! A line costs a comparison if its level is off. Never log while a lock is held: a logger may call back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,7 +24,7 @@ macro_rules! debug {
 
 pub(crate) use {debug, error, info, warn_ as warn};
 
-/// Writes a line if its level is on. A logger that panics loses the line, and nothing else.
+/// Writes a line if its level is on. A logger that panics loses the line, without any other effect.
 pub(crate) fn write(level: Level, line: impl FnOnce()) {
     if level <= log::max_level() {
         let _ = catch_unwind(AssertUnwindSafe(line));

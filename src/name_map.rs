@@ -1,19 +1,19 @@
-//! Maps by names: topics, groups, addresses, as they are looked up once or more for each message.
+//! Maps by name of topics, groups and addresses, used once or more for each message.
 //!
-//! Names come from the program itself and from its own name servers, not from whoever sends messages: nobody gains
-//! from names that collide, and a hash that mixes eight bytes with one multiplication is enough.
+//! Names come from the program itself and from its own name servers, not from the senders of messages. So colliding
+//! names are no attack, and a hash that mixes eight bytes with one multiplication is enough.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-/// A map by name.
+/// Map by name.
 pub(crate) type NameMap<V> = HashMap<Arc<str>, V, BuildHasherDefault<NameHasher>>;
 
-/// An odd number without a pattern, so that each bit of the input moves many of the product.
+/// Odd number without a pattern, so that each bit of the input changes many bits of the product.
 const MIXER: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Hashes one name.
+/// Hasher of one name.
 #[derive(Debug, Default)]
 pub(crate) struct NameHasher(u64);
 
@@ -32,12 +32,12 @@ impl Hasher for NameHasher {
             self.mix(u64::from_le_bytes(*word));
         }
         let last = rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        // With the length, or a name with a zero at its end would be the name without it.
+        // The length distinguishes a name with a trailing zero byte from the name without it.
         self.mix(last ^ (bytes.len() as u64) << 56);
     }
 
     fn write_u8(&mut self, _end: u8) {
-        // What `str` appends to part itself from a following field: there is none.
+        // `str` appends this byte to separate itself from a following field, and there is none.
     }
 
     fn finish(&self) -> u64 {
@@ -62,7 +62,7 @@ mod tests {
         let names: Vec<_> = names.collect();
         let hashes: HashSet<_> = names.iter().map(|name| hash(name)).collect();
         assert_eq!(hashes.len(), names.len());
-        // The table's place comes from the low bits, its tag from the high ones.
+        // The table takes the bucket from the low bits and the tag from the high ones.
         for part in [|hash: u64| hash & 1023, |hash: u64| hash >> 54] {
             let places: HashSet<_> = hashes.iter().map(|&hash| part(hash)).collect();
             assert!(places.len() > 900, "{}", places.len());

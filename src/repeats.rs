@@ -1,16 +1,17 @@
-//! Repetitions in the log: of what happens again and again, the 1st, 2nd, 4th, 8th ... time is logged.
+//! Limits repeated log lines: a repeated cause is logged at its 1st, 2nd, 4th, 8th ... time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A cause that was not noted for this long begins anew: longer than any wait between two tries.
+/// Time after which a cause that does not repeat is counted from 1 again; longer than any interval between two retries.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
-/// An outage is logged when it begins, and then from this repetition on, which takes one or two minutes.
+/// Number of repetitions from which a lasting outage is logged again, after its first line; reached after one or two
+/// minutes.
 const LASTING: u32 = 64;
 
-/// Counts repetitions by their cause.
+/// Number of repetitions by cause.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     by_cause: Mutex<HashMap<String, Repeated>>,
@@ -23,13 +24,14 @@ struct Repeated {
 }
 
 impl Repeats {
-    /// Counts once more. Returns how often it has happened if that is to be logged.
+    /// Counts a repetition. Returns the count if this repetition is to be logged.
     pub(crate) fn note(&self, cause: &str, now: Instant) -> Option<u32> {
         let times = self.count(cause, now);
         times.is_power_of_two().then_some(times)
     }
 
-    /// The same for what is tried again all the time while a server is away, by many at once: see [`is_news_of_outage`].
+    /// Counts a repetition of a failure that many callers retry all the time while a server is down: see
+    /// [`is_news_of_outage`].
     pub(crate) fn note_outage(&self, cause: &str, now: Instant) -> Option<u32> {
         let times = self.count(cause, now);
         is_news_of_outage(times).then_some(times)
@@ -45,7 +47,7 @@ impl Repeats {
     }
 }
 
-/// Whether the failure of this number in a row is logged: the first one, and some after minutes.
+/// True if this number of consecutive failures is logged: the first one, and some after minutes.
 pub(crate) fn is_news_of_outage(failures: u32) -> bool {
     failures == 1 || (failures >= LASTING && failures.is_power_of_two())
 }

@@ -1,7 +1,9 @@
-//! Threads with a name, an owner, a panic boundary and an end: the only place of the library that starts one.
+//! Threads with a name, an owner, a panic boundary and a deadline for joining: the only place of the library that
+//! starts one.
 //!
-//! All signals are blocked in our threads, so that handlers of the host program run on its own. An embedding host may
-//! replace how threads are made through [`ThreadStarter`]. A thread that unwinds breaks its client: [`Health`].
+//! All signals are blocked in the library's threads, so handlers of the host program run on its own threads. An
+//! embedding host may replace the creation of threads through [`ThreadStarter`]. A thread that unwinds breaks its
+//! client: [`Health`].
 
 use std::any::Any;
 use std::cell::Cell;
@@ -19,43 +21,42 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::{error, warn};
 
-/// How long a new thread may take until it runs.
+/// Time within which a new thread must run.
 const START_LIMIT: Duration = Duration::from_secs(5);
-/// How long the drop of a thread's owner waits for the thread.
+/// Time for which the drop of a thread's owner waits for the thread.
 const DROP_GRACE: Duration = Duration::from_secs(1);
 
 /// Parameters of a thread to start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ThreadSpec {
-    /// Its name, at most 15 bytes, which is what Linux keeps.
+    /// Name of the thread, at most 15 bytes, the limit of Linux.
     pub name: String,
-    /// Its stack in bytes; `None` for the platform's choice.
+    /// Stack size in bytes; `None` for the default of the platform.
     pub stack_size: Option<usize>,
 }
 
-/// The work of a thread. It never panics: a panic within it is caught, logged, and breaks the client.
+/// Work of a thread. It never panics: a panic within it is caught, logged, and breaks the client.
 pub type ThreadBody = Box<dyn FnOnce() + Send>;
 
-/// Waits until a thread is gone. Called on a thread that ends the client, after the body has returned.
+/// Waits until a thread has ended. Called on a thread that ends the client, after the body has returned.
 pub type ThreadJoin = Box<dyn FnOnce() + Send + Sync>;
 
-/// Makes threads; a host that must know or control its threads (a plugin, an interpreter) brings its own.
+/// Creates threads, for a host that must control its threads (a plugin, an interpreter).
 ///
-/// It is called on the threads that start clients and consumers, and on the thread that sends asynchronously with a
-/// callback for the first time. A starter that blocks keeps that call waiting and nothing else. One that returns must
-/// have the body running within 5 s: otherwise the call fails with [`ErrorKind::Resource`], and the body does nothing
-/// when it is run later.
+/// Called on the threads that start clients and consumers, and on the thread that sends asynchronously with a callback
+/// for the first time. A starter that blocks delays only that call. After it returns, the body must be running within 5
+/// s. Otherwise the call fails with [`ErrorKind::Resource`], and the body does nothing when it runs later.
 pub trait ThreadStarter: Send + Sync {
     /// Runs `body` on a new thread, with all signals blocked if the platform has signals.
     ///
     /// # Errors
     ///
-    /// When no thread can be made.
+    /// Returns an error if no thread can be created.
     fn start(&self, spec: &ThreadSpec, body: ThreadBody) -> io::Result<ThreadJoin>;
 }
 
-/// Threads of the standard library: the default starter.
+/// Starter that uses threads of the standard library: the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdThreads;
 
@@ -67,14 +68,14 @@ impl ThreadStarter for StdThreads {
         }
         let handle = with_signals_blocked(|| builder.spawn(body))?;
         Ok(Box::new(move || {
-            // A body that panicked has unwound already; its end is all that matters here.
+            // A body that panicked has unwound already; only its end matters here.
             let _ = handle.join();
         }))
     }
 }
 
-/// A new thread inherits the mask of its maker: blocking around the start leaves no moment in which a signal could
-/// reach the new thread.
+/// Blocks all signals while `start` runs. A new thread inherits the signal mask of its creator, so no signal can reach
+/// the new thread at any moment.
 #[cfg(unix)]
 fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     use nix::sys::signal::{SigSet, SigmaskHow};
@@ -92,39 +93,42 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
 }
 
 thread_local! {
-    /// True on threads that others wait for: a call that waits there may wait for itself.
+    /// True on service threads, on which others wait: a blocking call there could wait for itself.
     static IS_SERVICE: Cell<bool> = const { Cell::new(false) };
-    /// The [`Handover`] by which this thread got its body; nothing on a thread that is not ours.
+    /// The [`Handover`] that gave this thread its body; null on a thread that the library did not start.
     static CURRENT: Cell<*const ()> = const { Cell::new(ptr::null()) };
 }
 
-/// True on a service thread of any client: those that run neither callbacks nor listeners.
+/// True on a service thread of any client, which runs neither callbacks nor listeners.
 pub(crate) fn is_service_thread() -> bool {
     IS_SERVICE.get()
 }
 
-/// Fails where a call that waits may wait for itself: a logger, an address map or a resolver that calls back.
+/// Returns an error where a blocking call could wait for itself: in a logger, an address map or a resolver that calls
+/// back.
 pub(crate) fn check_may_wait(call: &str) -> Result<()> {
     if !is_service_thread() {
         return Ok(());
     }
     let name = thread::current().name().unwrap_or("of the library").to_owned();
-    let detail = format!("{call} refused on thread {name}: it waits, and may wait for this thread; call it elsewhere");
+    let detail = format!(
+        "{call} refused on thread {name}: the call blocks and could wait for this thread; call it on another thread"
+    );
     Err(Error::new(ErrorKind::WrongThread, detail))
 }
 
-/// The deadline of a wait that reports how far it came: on a service thread it has passed.
+/// Returns the deadline of a wait that reports its progress; on a service thread it has passed already.
 pub(crate) fn patience(deadline: Instant) -> Instant {
     if is_service_thread() { deadline.min(Instant::now()) } else { deadline }
 }
 
-/// The words of a panic.
+/// Returns the message of a panic.
 pub(crate) fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// Runs `body`; a panic ends here, in a log line that begins with `what`.
+/// Runs `body`; catches a panic and logs it with the prefix `what`.
 pub(crate) fn contain<T>(what: &str, body: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => Some(value),
@@ -135,7 +139,7 @@ pub(crate) fn contain<T>(what: &str, body: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// The state of a client's threads: sound, or broken by the first that died.
+/// State of a client's threads: healthy, or broken by the first thread that died.
 #[derive(Default)]
 pub(crate) struct Health {
     cause: OnceLock<Arc<str>>,
@@ -143,12 +147,12 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Why the client is broken; `None` while all its threads live.
+    /// Reason why the client is broken; `None` while all its threads are alive.
     pub(crate) fn cause(&self) -> Option<&Arc<str>> {
         self.cause.get()
     }
 
-    /// Fails once a thread has died.
+    /// Returns an error if a thread has died.
     pub(crate) fn check(&self) -> Result<()> {
         match self.cause() {
             None => Ok(()),
@@ -156,18 +160,18 @@ impl Health {
         }
     }
 
-    /// Lets `watcher` run when a thread dies: on that thread, without a lock.
+    /// Registers `watcher` to run when a thread dies: on that thread, without a lock.
     pub(crate) fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
         let _ = self.watcher.set(Box::new(watcher));
     }
 
-    /// Notes the death of a thread. The first one breaks the client.
+    /// Records the death of a thread. The first one breaks the client.
     pub(crate) fn died(&self, thread: &str, how: &str) {
         let cause = format!("thread {thread} died: {how}; its client is broken, start a new one");
         let is_first = self.cause.set(Arc::from(&*cause)).is_ok();
         error!("{cause}");
         if is_first && let Some(watcher) = self.watcher.get() {
-            contain("the end of a broken client", watcher);
+            contain("shutdown of a broken client", watcher);
         }
     }
 }
@@ -178,16 +182,16 @@ impl fmt::Debug for Health {
     }
 }
 
-/// What the threads of one client have in common.
+/// Settings shared by the threads of one client.
 #[derive(Clone)]
 pub(crate) struct Threads {
-    /// The host's own starter, which is user code; `None` for [`StdThreads`].
+    /// Starter of the host, which is user code; `None` for [`StdThreads`].
     hosts: Option<Arc<dyn ThreadStarter>>,
     stack_size: Option<usize>,
     health: Arc<Health>,
 }
 
-/// The body of a thread that is being started. Taking it is the right to run it, or to drop it.
+/// Body of a thread that is being started. The one that takes it may run or drop it.
 #[derive(Clone)]
 struct Handover(Arc<Mutex<Option<ThreadBody>>>);
 
@@ -196,7 +200,7 @@ impl Handover {
         self.0.lock().take()
     }
 
-    /// Tells one thread from all others for as long as it or its owner lives.
+    /// Returns a token that identifies this thread for as long as it or its owner lives.
     fn token(&self) -> *const () {
         Arc::as_ptr(&self.0).cast()
     }
@@ -236,7 +240,7 @@ impl Threads {
         let (begin, begun) = bounded(1);
         let spec = ThreadSpec { name: name.clone(), stack_size: self.stack_size };
         let started = self.ask_starter(&spec, self.runner(&name, &handover, alive, begin)).and_then(|join| {
-            // The library's own starter has made a thread, which will run: a service thread need not wait for that.
+            // The library's own starter has created a thread, which will run: a service thread need not wait for it.
             if self.are_the_hosts() {
                 wait_for_begin(&handover, &begun, &name)?;
             }
@@ -245,20 +249,20 @@ impl Threads {
         match started {
             Ok(join) => Ok(Worker { name, handover, ended, join: Some(join) }),
             Err(error) => {
-                // A starter that has kept the body may still run it: it finds nothing to do.
+                // A starter that kept the body may still run it: the body is gone, and the run has no effect.
                 drop(handover.take());
                 Err(error)
             }
         }
     }
 
-    /// The body that the starter gets.
+    /// Creates the body for the starter.
     fn runner(&self, name: &str, handover: &Handover, alive: Sender<()>, begin: Sender<()>) -> ThreadBody {
         let (name, health, handover) = (name.to_owned(), Arc::clone(&self.health), handover.clone());
         let starting = thread::current().id();
         Box::new(move || {
             let _alive = alive;
-            // A starter that runs the body itself would never come back.
+            // A starter that runs the body on its own thread would never return.
             if thread::current().id() == starting {
                 return;
             }
@@ -266,9 +270,9 @@ impl Threads {
             CURRENT.set(handover.token());
             let _ = begin.send(());
             if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
-                health.died(&name, &format!("it panicked: {}", words_of(&*panic)));
+                health.died(&name, &format!("panicked: {}", words_of(&*panic)));
             }
-            // The host may use the thread for something else.
+            // The host may reuse the thread for something else.
             CURRENT.set(ptr::null());
             IS_SERVICE.set(false);
         })
@@ -294,12 +298,10 @@ fn not_started(name: &str, why: &dyn fmt::Display) -> Error {
 fn wait_for_begin(handover: &Handover, begun: &Receiver<()>, name: &str) -> Result<()> {
     match begun.recv_timeout(START_LIMIT) {
         Ok(()) => Ok(()),
-        Err(RecvTimeoutError::Disconnected) => Err(not_started(name, &"it ended before it began")),
-        // The body is gone: the thread has taken it at this very moment.
+        Err(RecvTimeoutError::Disconnected) => Err(not_started(name, &"ended before it began")),
+        // The body is gone: the thread has taken it at this moment.
         Err(RecvTimeoutError::Timeout) if handover.take().is_none() => Ok(()),
-        Err(RecvTimeoutError::Timeout) => {
-            Err(not_started(name, &format_args!("it did not run within {START_LIMIT:?}")))
-        }
+        Err(RecvTimeoutError::Timeout) => Err(not_started(name, &format_args!("did not run within {START_LIMIT:?}"))),
     }
 }
 
@@ -309,8 +311,8 @@ impl fmt::Debug for Threads {
     }
 }
 
-/// The owner of one thread. Dropping it waits for the thread, for a second at most and never on the thread itself; so
-/// the owner first does what makes the thread end (drops the channel it waits on).
+/// Owner of one thread. Dropping it waits for the thread, for at most a second, and never on the thread itself. The
+/// owner must first cause the thread to end (by dropping the channel that it reads).
 pub(crate) struct Worker {
     name: String,
     handover: Handover,
@@ -319,17 +321,17 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The thread's name.
+    /// Name of the thread.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the caller runs on this thread.
+    /// True if the caller runs on this thread.
     pub(crate) fn is_current(&self) -> bool {
         CURRENT.get() == self.handover.token()
     }
 
-    /// Waits until the thread has ended; `false` when it has not by `deadline`, or cannot since it is the caller.
+    /// Waits until the thread has ended. Returns false if it has not ended by `deadline`, or if it is the caller.
     pub(crate) fn join_until(&mut self, deadline: Instant) -> bool {
         if self.join.is_none() {
             return true;
@@ -340,7 +342,7 @@ impl Worker {
         match self.ended.recv_deadline(deadline) {
             Err(RecvTimeoutError::Disconnected) => {
                 if let Some(join) = self.join.take() {
-                    contain("waiting for a thread's end", join);
+                    contain("joining a thread", join);
                 }
                 true
             }
@@ -348,8 +350,8 @@ impl Worker {
         }
     }
 
-    /// Gives the thread up: it ends by itself, and nobody waits for it. For what cannot be cancelled (a listener or a
-    /// resolver call beyond the deadline of a shutdown), which the shutdown's report names.
+    /// Detaches the thread: it ends by itself, without a join. For work that cannot be cancelled (a listener or a
+    /// resolver call beyond the deadline of a shutdown); the shutdown's report contains it.
     pub(crate) fn detach(mut self) {
         self.join = None;
     }
@@ -358,7 +360,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.is_current() && !self.join_until(Instant::now() + DROP_GRACE) {
-            warn!("thread {} is left behind: it did not end within {DROP_GRACE:?}", self.name);
+            warn!("shutdown: thread {} did not end within {DROP_GRACE:?}; detached", self.name);
         }
     }
 }
@@ -417,7 +419,7 @@ mod tests {
         assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
     }
 
-    /// A starter that does with each body what the test says.
+    /// Starter that handles each body as the test specifies.
     struct Host<F>(F);
 
     impl<F: Fn(ThreadBody) -> io::Result<ThreadJoin> + Send + Sync> ThreadStarter for Host<F> {
@@ -442,16 +444,16 @@ mod tests {
         let queue = Arc::clone(&queued);
         let threads = hosted(move |body| {
             queue.lock().push(body);
-            Ok(Box::new(|| panic!("nobody waits for what never began")))
+            Ok(Box::new(|| panic!("a thread that never began is not joined")))
         });
         let held = Arc::new(());
         let kept = Arc::clone(&held);
         let error = threads.start("rmq-test", move || panic!("it ran with {kept:?}")).unwrap_err();
         assert_eq!(
             (error.kind(), error.detail()),
-            (ErrorKind::Resource, "starting thread rmq-test failed: it did not run within 5s")
+            (ErrorKind::Resource, "starting thread rmq-test failed: did not run within 5s")
         );
-        assert_eq!(Arc::strong_count(&held), 1, "what the body owned is kept");
+        assert_eq!(Arc::strong_count(&held), 1, "the values owned by the body are kept");
         let body = queued.lock().pop().unwrap();
         thread::Builder::new().spawn(body).unwrap().join().unwrap();
         assert!(threads.health().check().is_ok());
@@ -505,7 +507,7 @@ mod tests {
         let worker = threads().start("rmq-test", move || assert!(wait.recv().is_err())).unwrap();
         let before = Instant::now();
         drop(worker);
-        assert!(before.elapsed() >= DROP_GRACE, "it did not wait at all");
+        assert!(before.elapsed() >= DROP_GRACE, "the drop did not wait");
         drop(release);
     }
 }

@@ -1,4 +1,4 @@
-//! A client one of whose threads has died: its members and later calls say so, at once. Tests only.
+//! Client with a dead thread: its members and later calls fail at once with the reason. Tests only.
 
 use std::net::TcpListener;
 use std::thread::{self, Scope};
@@ -13,14 +13,14 @@ use crate::message::{Message, MessageExt};
 use crate::producer::{Completions, Producer};
 use crate::wire::{RemotingCommand, RequestCode};
 
-/// Much longer than anything here may take, as it is told at once.
+/// Timeout much longer than any step of this test, since every call fails at once.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn message() -> Message {
     Message::new("T", "body")
 }
 
-/// Makes a call on a thread of its own, and tells its error.
+/// Makes a call on its own thread, and sends its error to `tell`.
 fn tell_from<'s>(scope: &'s Scope<'s, '_>, tell: &Sender<Error>, call: impl FnOnce() -> Error + Send + 's) {
     let tell = tell.clone();
     thread::Builder::new().spawn_scoped(scope, move || drop(tell.send(call()))).unwrap();
@@ -33,7 +33,7 @@ fn assert_internal(error: &Error) {
 
 #[test]
 fn a_timer_that_dies_fails_every_call_at_once_and_says_why() {
-    // Takes connections and says nothing.
+    // Accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let client = Client::builder().name_servers([&address]).request_timeout(PATIENCE).start().unwrap();
@@ -75,5 +75,5 @@ fn a_timer_that_dies_fails_every_call_at_once_and_says_why() {
     assert!(!sent.is_clean() && sent.broken.is_some(), "{sent:?}");
     assert!(!consumed.is_clean() && consumed.broken.is_some(), "{consumed:?}");
     drop((producer, consumer, client));
-    assert!(begun.elapsed() < PATIENCE / 2, "something waited for its deadline");
+    assert!(begun.elapsed() < PATIENCE / 2, "a call waited for its deadline");
 }

@@ -1,7 +1,6 @@
-//! Writes `src/errors.md`, the part of the documentation that lists every failure, from the code that makes them.
+//! Generates `src/errors.md`, the part of the documentation that lists every failure, from the code.
 //!
-//! A test compares the file with what the code says; `WRITE_ERROR_PAGE=1 cargo test --lib error_page` writes it anew.
-//! Tests only.
+//! A test compares the file with the code; `WRITE_ERROR_PAGE=1 cargo test --lib error_page` writes it anew. Tests only.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,7 +11,7 @@ use crate::wire::ResponseCode;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/errors.md");
 
-/// With these words of a 4.x broker, `SYSTEM_ERROR` means credentials.
+/// Remark with which `SYSTEM_ERROR` of a 4.x broker means wrong credentials.
 const WRONG_CREDENTIALS: &str = "org.apache.rocketmq.acl.common.AclException: …";
 
 #[test]
@@ -23,7 +22,7 @@ fn the_page_of_errors_says_what_the_code_does() {
     }
     let stored = fs::read_to_string(FILE).unwrap();
     let difference = page.lines().zip(stored.lines()).find(|(wanted, found)| wanted != found);
-    assert!(page == stored, "{FILE} is stale, write it anew with WRITE_ERROR_PAGE=1; first difference: {difference:?}");
+    assert!(page == stored, "{FILE} is stale, regenerate it with WRITE_ERROR_PAGE=1; first difference: {difference:?}");
 }
 
 #[test]
@@ -53,10 +52,11 @@ fn a_refusal_is_as_certain_as_the_entry_of_its_kind_says() {
 fn page() -> String {
     let mut page = String::from(
         "# Errors\n\n\
-         *Made from the code by a test, `src/checks/error_page.rs`.*\n\n\
-         `Error::kind` says what went wrong, `Error::certainty` whether the message may be stored all the same, \
-         `Error::attempts` what a send tried where, `Error::broker_code` and `Error::remark` what a server said. A send is as \
-         uncertain as the least certain of its attempts; to send again what may be stored can store it twice.\n",
+         *Generated from the code by a test, `src/checks/error_page.rs`.*\n\n\
+         `Error::kind` is the kind of failure. `Error::certainty` states if the message may be stored in spite of the \
+         failure. `Error::attempts` lists the attempts of a send with their brokers. `Error::broker_code` and \
+         `Error::remark` are the server's code and text. A send is as uncertain as the least certain of its attempts. \
+         Sending a message again that may be stored can store it twice.\n",
     );
     for kind in ErrorKind::ALL {
         kind_entry(&mut page, *kind).unwrap();
@@ -70,14 +70,14 @@ fn kind_entry(page: &mut String, kind: ErrorKind) -> std::fmt::Result {
     let certainties: Vec<_> = kind.certainties().iter().map(|certainty| in_words(*certainty)).collect();
     writeln!(page, "* **The message** {}.", certainties.join(", or "))?;
     let again = match (kind, Error::new(kind, "").is_retryable()) {
-        (ErrorKind::Broker, _) => "may succeed after some of the codes, see below",
+        (ErrorKind::Broker, _) => "may succeed later after some of the codes, see below",
         (_, true) => "may succeed later",
-        (_, false) => "fails again, until something has been changed",
+        (_, false) => "fails again until its cause is removed",
     };
     writeln!(page, "* **The same call** {again}.")?;
     writeln!(page, "* **What to do:** {}", kind.remedy())?;
     match codes_of(kind) {
-        Some(codes) => writeln!(page, "* **Codes that lead to it:** {codes}."),
+        Some(codes) => writeln!(page, "* **Response codes:** {codes}."),
         None => Ok(()),
     }
 }
@@ -85,16 +85,16 @@ fn kind_entry(page: &mut String, kind: ErrorKind) -> std::fmt::Result {
 fn in_words(certainty: Certainty) -> &'static str {
     match certainty {
         Certainty::NotSent => "is not stored (`NotSent`)",
-        Certainty::Unknown => "may be stored (`Unknown`): it left, and what became of it is not known",
-        Certainty::Stored => "is stored (`Stored`), and only the answer cannot be read",
+        Certainty::Unknown => "may be stored (`Unknown`): it was sent, and the outcome is unknown",
+        Certainty::Stored => "is stored (`Stored`); only the response cannot be decoded",
     }
 }
 
-/// What servers say where an error of this kind is made; `None` where it comes from this side.
+/// Returns the response codes that lead to an error of this kind; `None` for errors that arise in the client.
 fn codes_of(kind: ErrorKind) -> Option<String> {
     match kind {
-        ErrorKind::NoRoute => Some(format!("`{}` of every name server that answers", ResponseCode::TOPIC_NOT_EXIST)),
-        ErrorKind::Broker => Some("every one but those of the other kinds, see below".to_owned()),
+        ErrorKind::NoRoute => Some(format!("`{}` of every name server that responds", ResponseCode::TOPIC_NOT_EXIST)),
+        ErrorKind::Broker => Some("all except those of the other kinds, see below".to_owned()),
         _ => {
             let leads_to = |remark| move |code: &ResponseCode| Error::refused(*code, remark, "").kind() == kind;
             let plain = refusals().filter(leads_to(None)).map(|code| format!("`{code}`"));
@@ -109,11 +109,11 @@ fn codes_of(kind: ErrorKind) -> Option<String> {
 fn code_table(page: &mut String) -> std::fmt::Result {
     writeln!(
         page,
-        "\n## What brokers say\n\n\
-         A send goes on at another broker, within its deadline and its number of attempts, after the codes marked so \
-         (`retry_codes` changes them). A send to one queue, which has no other broker, is repeated only while nothing can be \
-         stored.\n\n\
-         | code | kind | the message | the same call | a send tries another broker |\n|---|---|---|---|---|"
+        "\n## Response codes\n\n\
+         After a code marked in the last column, a send is retried at another broker, within its deadline and its maximum \
+         of attempts (`retry_codes` changes the marks). A send to one queue has no other broker; it is retried only while \
+         the message cannot have been stored.\n\n\
+         | code | kind | the message | the same call | retry at another broker |\n|---|---|---|---|---|"
     )?;
     let (special, plain): (Vec<_>, Vec<_>) = refusals().partition(|code| row(*code) != row(ResponseCode(-1)));
     for code in special {
@@ -122,15 +122,15 @@ fn code_table(page: &mut String) -> std::fmt::Result {
     writeln!(page, "| all others | {}", row(ResponseCode(-1)))?;
     writeln!(
         page,
-        "\nThe others are, besides codes without a name: {}.\n\n\
-         {} tell that a message *is* stored, less safely than the broker is set up for: they are no errors but a \
-         `SendStatus`.",
+        "\n\"All others\" are codes without a name and: {}.\n\n\
+         {} are not errors but a `SendStatus`: the message *is* stored, but may not be flushed or replicated as the \
+         broker is configured.",
         listed(plain),
         listed(successes())
     )
 }
 
-/// The cells behind a code.
+/// Returns the cells of a code's row.
 fn row(code: ResponseCode) -> String {
     let error = Error::refused(code, None, "");
     let again = if error.is_retryable() { "may succeed later" } else { "fails again" };
@@ -146,7 +146,7 @@ fn refusals() -> impl Iterator<Item = ResponseCode> {
     ResponseCode::ALL.iter().copied().filter(|code| SendStatus::of(*code).is_none())
 }
 
-/// Of a send, besides the plain one.
+/// Codes of a successful send other than `SUCCESS`.
 fn successes() -> impl Iterator<Item = ResponseCode> {
     let stored = |code: &ResponseCode| SendStatus::of(*code).is_some() && *code != ResponseCode::SUCCESS;
     ResponseCode::ALL.iter().copied().filter(stored)

@@ -1,11 +1,12 @@
-//! Holds the source against what ARCHITECTURE.md promises: which layer uses which, and what the pure parts never touch.
+//! Checks the source against the rules of ARCHITECTURE.md: which layer may use which, and the purity of the pure parts.
 //!
-//! Reads the files of `src/` as text; a violation is told with its file and line. Tests only.
+//! Reads the files of `src/` as text; a violation is reported with its file and line. Tests only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module may use besides itself. Whoever is below names nobody above, and nobody names the crate's root.
+/// Modules that each module may use besides itself. A lower layer never names a higher one, and no layer names the
+/// crate's root.
 const LAYERS: &[(&str, &[&str])] = &[
     ("foreign_text", &[]),
     ("unversioned", &[]),
@@ -30,10 +31,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mini_broker", &["wire", "message", "error", "worker"]),
 ];
 
-/// Test code that every test may use.
+/// Module of test code that every test may use.
 const FOR_TESTS: &str = "checks";
 
-/// What code without I/O, clock, thread, lock and log does not contain.
+/// Words that code without I/O, clock, thread, lock and log does not contain.
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::thread",
@@ -54,7 +55,7 @@ const IMPURE: &[&str] = &[
     "logging::",
 ];
 
-/// Where decisions are made and nothing else.
+/// Pure files: decisions without side effects.
 const PURE: &[&str] = &[
     "wire/",
     "foreign_text.rs",
@@ -77,14 +78,14 @@ const PURE: &[&str] = &[
     "consumer/start.rs",
 ];
 
-/// Where the clock on the wall is looked at, which may be moved at any moment, and what for. All waiting goes by the
-/// other one.
+/// Files that read the wall clock, which may be changed at any moment, and their reasons. All waiting uses the
+/// monotonic clock.
 const WALL_CLOCK: &[(&str, &str)] = &[
-    ("client/identity.rs", "the time in ids of messages"),
-    ("consumer/pull/service.rs", "where a queue that the topic gets later begins"),
+    ("client/identity.rs", "the time in message ids"),
+    ("consumer/pull/service.rs", "the start position of a queue that is added later"),
     ("consumer/push/builder.rs", "the version of a subscription"),
-    ("mini_broker/clock.rs", "what the mini broker stamps on messages, once at its start"),
-    ("producer/send/prepare.rs", "when a message was born"),
+    ("mini_broker/clock.rs", "the start of the mini broker's clock"),
+    ("producer/send/prepare.rs", "the time of a message's creation"),
 ];
 
 #[test]
@@ -104,7 +105,7 @@ fn no_layer_uses_one_above_it() {
     let is_above_all = |file: &Source| ["lib", FOR_TESTS].contains(&file.module());
     for file in sources().iter().filter(|file| !is_above_all(file)) {
         let Some((_, allowed)) = LAYERS.iter().find(|(module, _)| *module == file.module()) else {
-            wrong.push(format!("src/{}: its module has no place in LAYERS", file.name));
+            wrong.push(format!("src/{}: its module is missing in LAYERS", file.name));
             continue;
         };
         for (line, used) in file.uses() {
@@ -116,7 +117,7 @@ fn no_layer_uses_one_above_it() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// A logger that panics must not take a service thread with it.
+/// A panicking logger must not end a service thread.
 #[test]
 fn every_line_of_the_log_is_written_behind_a_panic_boundary() {
     let direct = |line: &str| line.contains("use log::") || line.split("log::").skip(1).any(|rest| rest.contains("!("));
@@ -155,11 +156,11 @@ fn a_use_is_found_in_every_form() {
     assert_eq!(uses, ["client 1", "error 3", "wire 4", "message 6", "producer 6", "worker 7", "remoting 9"]);
 }
 
-/// One file of `src/`.
+/// File of `src/`.
 struct Source {
-    /// Its path below `src/`, with slashes.
+    /// Path below `src/`, with slashes.
     name: String,
-    /// Its text without comments, line by line.
+    /// Text without comments, with the same lines.
     code: String,
 }
 
@@ -169,20 +170,20 @@ impl Source {
         Self { name, code: code.collect::<Vec<_>>().join("\n") }
     }
 
-    /// The module of the crate's root that it belongs to.
+    /// Returns the module of the crate's root that the file belongs to.
     fn module(&self) -> &str {
         self.name.split(['/', '.']).next().unwrap_or_default()
     }
 
-    /// How many `super` lead from it to the crate's root.
+    /// Returns the number of `super`s that lead from the file to the crate's root.
     fn depth(&self) -> usize {
         self.name.split('/').filter(|part| *part != "mod.rs").count()
     }
 
-    /// Every module of the root that is named, with the line, in the order of the text.
+    /// Returns every named module of the root, with its line, in the order of the text.
     fn uses(&self) -> Vec<(usize, String)> {
         let mut uses = self.uses_behind("crate::");
-        // Inside an inline module `super` leads less far; what it names then is none of the root's.
+        // Inside an inline module the same `super`s end below the root, and the names there are not the root's.
         let by_super = self.uses_behind(&"super::".repeat(self.depth()));
         uses.extend(by_super.into_iter().filter(|(_, used)| LAYERS.iter().any(|(module, _)| module == used)));
         uses.sort();
@@ -201,7 +202,7 @@ impl Source {
     }
 }
 
-/// The name that a path goes on with, or with braces the first of each path in them; each with where it stands.
+/// Returns the first name of a path, or of each path in its braces, with its position.
 fn first_names(path: &str) -> Vec<(usize, String)> {
     let name = |at: usize| -> String {
         path[at..].chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()

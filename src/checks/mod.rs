@@ -1,4 +1,5 @@
-//! Tests that belong to no one module: what needs crate-private items of several, and what reads the source itself.
+//! Tests that belong to no single module: some need crate-private items of several modules, others read the source
+//! itself.
 
 mod deaths;
 mod error_page;

@@ -1,8 +1,8 @@
-//! Holds the values that other clients' tests pin against this crate's own code: `tests/data/vectors.json`.
+//! Checks this crate's code against the values in other clients' tests: `tests/data/vectors.json`.
 //!
 //! Every known vector is either in that file and tested, or in `later.json` with the capability that will use it, or in
-//! `not-ours.json` with the reason. The wire's are tested here, others beside the code that answers them. Tests only: no
-//! algorithm may live here, each value comes out of the crate.
+//! `not-ours.json` with the reason. Vectors of the wire layer are tested here, others next to the code under test.
+//! Tests only: this file contains no algorithm, and each value comes from the crate.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ use crate::wire::{
 
 macro_rules! areas {
     ($($area:literal $test:ident $check:ident;)+) => {
-        /// The areas that are tested here.
+        /// Areas that are tested here.
         const AREAS: &[&str] = &[$($area),+];
 
         $(
@@ -97,7 +97,7 @@ fn every_vector_is_tested_or_has_its_reason() {
     assert!(later.values().chain(not_ours.values()).all(|reason| reason.as_str().is_some_and(|text| !text.is_empty())));
 }
 
-/// The files that ask for [`vectors`] of their own.
+/// Files that load [`vectors`] themselves.
 const BESIDE_THE_CODE: [&str; 10] = [
     include_str!("../consumer/assign/allocate.rs"),
     include_str!("../consumer/offset/store.rs"),
@@ -121,7 +121,7 @@ fn every_vector_in_the_file_has_a_test() {
     }
 }
 
-/// The vectors whose id begins with `prefix`, for tests beside the code; panics when there is none.
+/// Returns the vectors whose id begins with `prefix`, for tests next to the code; panics if there is none.
 pub(crate) fn vectors(prefix: &str) -> Vec<Value> {
     let file: Value = serde_json::from_str(include_str!("../../tests/data/vectors.json")).unwrap();
     let has_prefix = |vector: &&Value| vector["id"].as_str().is_some_and(|id| id.starts_with(prefix));
@@ -161,7 +161,7 @@ fn all() -> Vec<Vector> {
     file.vectors
 }
 
-/// Runs `check` on each vector of an area; the id of one that fails is in the test's output.
+/// Runs `check` on each vector of an area; the id of a failed one is in the test's output.
 fn for_each(area: &str, check: impl Fn(&Vector)) {
     for vector in all().iter().filter(|vector| vector.area == area) {
         println!("{}", vector.id);
@@ -170,7 +170,7 @@ fn for_each(area: &str, check: impl Fn(&Vector)) {
 }
 
 fn unknown(vector: &Vector) -> ! {
-    panic!("{} asks what no test here does: {}", vector.id, vector.input)
+    panic!("{} needs a test that is missing here: {}", vector.id, vector.input)
 }
 
 fn hash(vector: &Vector) {
@@ -235,7 +235,7 @@ fn properties(vector: &Vector) {
         }
         let expected = vector.expected.as_str().unwrap();
         assert_eq!(read(expected), read(properties.as_text()));
-        // 4.9 leaves the last separator out, 5.x writes it, and so do we.
+        // 4.9 omits the last separator, 5.x writes it, and so does this crate.
         if vector.applies_to.iter().any(|version| version == "5.x") {
             assert_eq!(properties.as_text(), expected);
         }
@@ -352,7 +352,7 @@ fn assert_stored(message: &MessageExt, expected: &Value) {
     assert_eq!(message::body_crc(message.body()), message.body_crc);
 }
 
-/// The file writes IPv6 addresses without brackets.
+/// Removes the brackets of an IPv6 address, as the file writes it.
 fn plain(host: std::net::SocketAddr) -> String {
     format!("{}:{}", host.ip(), host.port())
 }
@@ -388,7 +388,7 @@ fn assert_batched_length(vector: &Vector, length: u64) {
     }
     let mut written = BytesMut::new();
     BatchMessage { flag: 0, body: body.into(), properties }.encode(&mut written).unwrap();
-    // The C++ client, whose vectors these are, ends properties with a separator, as we do.
+    // The C++ client, the source of these vectors, ends properties with a separator, as this crate does.
     assert_eq!(written.len() as u64, length);
 }
 
@@ -526,8 +526,8 @@ fn frame(vector: &Vector) {
     }
 }
 
-/// The word of encoding and header length. A header as long as the word can say is longer than a frame may be, so that
-/// it is shown by how the word is read.
+/// Checks the word of encoding and header length. The largest header length exceeds the frame limit, so it is checked
+/// by reading the word.
 fn assert_marked(kind: &Value, length: usize, marked: &Bytes) {
     if kind == "JSON" {
         let mut command = command(HeaderEncoding::Json);
@@ -578,7 +578,7 @@ fn assert_command(command: &RemotingCommand, expected: &Value) {
             "language" | "languageName" => assert_eq!(command.language.name().unwrap(), *expected),
             "remark" => assert_eq!(command.remark.as_deref(), expected.as_str()),
             "isResponse" => assert_eq!(command.is_response(), *expected),
-            // An empty value and an absent one are the same in a binary header.
+            // An empty value and an absent one are equal in a binary header.
             "ext" | "extFields" => {
                 let mut filled =
                     fields(expected).iter().filter(|(_, value)| !value.is_empty()).map(owned).collect::<Vec<_>>();
@@ -782,7 +782,7 @@ fn header(vector: &Vector) {
     }
 }
 
-/// The one field that a header in the short form has more when the header in the long form has `long` more.
+/// Returns the additional field of a short-form header for the additional field `long` of the long form.
 fn short_name(long: &str) -> String {
     let mut written = ExtFields::new();
     let known = SendMessageRequest { producer_group: "a", topic: "b", default_topic: "c", ..Default::default() };
@@ -805,7 +805,7 @@ fn short_name(long: &str) -> String {
     marked[0].to_owned()
 }
 
-/// `rewritten` reads a header from its fields and writes it again.
+/// Checks a header; `rewritten` reads it from its fields and writes it again.
 fn assert_header(expected: &Value, rewritten: impl FnOnce(&ExtFields) -> Result<Value, Error>) {
     assert_eq!(rewritten(&fields(expected)).as_ref(), Ok(expected));
 }
@@ -875,7 +875,7 @@ fn assert_reset_offsets(json: &str, expected: &Value) {
     }
 }
 
-/// Where the vectors name two spellings, the second is Java's.
+/// Where the vectors list two spellings, the second one is Java's.
 fn assert_running_info(expected: &Value) {
     let subscription = SubscriptionData::of_tags("T", "A", 1).unwrap();
     let info = ConsumerRunningInfo {
@@ -952,7 +952,7 @@ fn framed(kind: u8, header: &[u8]) -> Vec<u8> {
     [&(length + 4).to_be_bytes()[..], &(u32::from(kind) << 24 | length).to_be_bytes(), header].concat()
 }
 
-/// The fields of a JSON object, each as text.
+/// Returns the fields of a JSON object, each as text.
 fn fields(object: &Value) -> ExtFields {
     let mut fields = ExtFields::new();
     for (name, value) in object.as_object().into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! The kinds of failure, in one table: number, meaning, what is known of the message, and what to do. The type, its
-//! documentation and the page `src/errors.md` are made of it.
+//! Kinds of failure in one table: number, meaning, certainty about the message, and remedy. The type, its documentation
+//! and the page `src/errors.md` are generated from it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::Certainty;
 
 macro_rules! error_kinds {
     ($($name:ident = $number:literal { $meaning:literal, [$($certainty:ident),+], $remedy:literal })+) => {
-        /// What kind of failure an [`Error`](crate::Error) tells of.
+        /// Kind of failure of an [`Error`](crate::Error).
         ///
         /// The numbers are stable: the C interface uses the same ones.
         ///
@@ -27,7 +27,7 @@ macro_rules! error_kinds {
             /// Every kind, in the order of the numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The stable number.
+            /// Returns the stable number.
             #[must_use]
             pub const fn code(self) -> i32 {
                 match self {
@@ -35,7 +35,7 @@ macro_rules! error_kinds {
                 }
             }
 
-            /// Name of the kind, as in the source: `ConnectionLost`.
+            /// Returns the name of the kind, as in the source: `ConnectionLost`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -43,7 +43,7 @@ macro_rules! error_kinds {
                 }
             }
 
-            /// The kind in a sentence or two.
+            /// Returns a description of the kind, in one or two sentences.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self {
@@ -51,8 +51,8 @@ macro_rules! error_kinds {
                 }
             }
 
-            /// What can be known of a message when one attempt to send it fails so. A send that was tried several times
-            /// is as uncertain as the least certain of its attempts.
+            /// Returns the possible certainties about a message after one failed attempt of this kind. A send with
+            /// several attempts is as uncertain as the least certain of them.
             #[must_use]
             pub const fn certainties(self) -> &'static [Certainty] {
                 match self {
@@ -60,7 +60,7 @@ macro_rules! error_kinds {
                 }
             }
 
-            /// What to do about it, for whoever operates or writes the program.
+            /// Returns a remedy, for the operator or the developer of the program.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
                 match self {
@@ -87,112 +87,112 @@ error_kinds! {
         "A message or an argument breaks a rule that is checked before anything is sent.",
         [NotSent],
         "Correct what the text names: the topic's name, an empty or too large body, properties that are too long or \
-         reserved. No repetition helps."
+         reserved. A retry fails again."
     }
     NotRunning = 3 {
         "The producer, consumer or client has been shut down.",
         [NotSent, Unknown],
-        "Start a new one. A send that was under way when the client ended may have arrived."
+        "Start a new one. A send that was in flight when the client shut down may have arrived."
     }
     Forked = 4 {
         "The process was forked after the client was made.",
         [NotSent],
-        "Make a new client in the child; the parent's goes on working in the parent."
+        "Create a new client in the child; the parent's client continues to work in the parent."
     }
     DuplicateGroup = 5 {
         "This client has a member of the same kind with the same group already.",
         [NotSent],
-        "Share the member that exists, or give the second one a client or a group of its own."
+        "Share the existing member, or give the second one its own client or group."
     }
     Resource = 6 {
         "The operating system refused a thread, a socket or random bytes.",
         [NotSent],
-        "Raise the process's limits (threads, file descriptors), or look for what uses them up."
+        "Raise the process's limits (threads, file descriptors), or find the cause of the usage."
     }
     BadSelection = 7 {
-        "The queue that a selector chose is not one of those it was offered, or the selector panicked.",
+        "The queue selector returned an index outside of the queues it was given, or it panicked.",
         [NotSent],
-        "Correct the selector: it returns an index into the queues that it was given, whose number can change at any time."
+        "Correct the selector: it must return an index into the given queues, whose number can change at any time."
     }
     Internal = 8 {
-        "A thread of the client has died, by a fault of this library or a panic in code that it was given; the client is \
-         broken.",
+        "A thread of the client has died, because of a bug in this library or a panic in user code; the client is broken.",
         [NotSent, Unknown],
-        "Start a new client. The log names the thread and the panic: unless it is the program's own (its logger), please \
-         report it."
+        "Start a new client. The log names the thread and the panic. Unless the program's own code panicked (its logger), \
+         please report it."
     }
     WrongThread = 9 {
-        "A call that waits was made on one of the library's own service threads, where it may wait for itself.",
+        "A blocking call was made on one of the library's own service threads, where it could wait for itself.",
         [NotSent],
-        "Make the call on another thread: hand the work over from a logger, an address map or a resolver that calls back."
+        "Make the call on another thread. A logger, an address map or a resolver must hand such work over."
     }
     Resolve = 10 {
         "A host name could not be resolved.",
         [NotSent],
-        "Check the name and this machine's DNS. Names are resolved anew at each dial, so nothing has to be restarted."
+        "Check the name and this machine's DNS. Names are resolved again at each connect, so no restart is needed."
     }
     Connect = 11 {
-        "No connection could be made: refused, unreachable, or no answer in time.",
+        "No connection could be established: refused, unreachable, or timed out.",
         [NotSent],
-        "Is the server at the address up, and does this machine reach it? A broker in a container or behind NAT must hand out \
-         an address that clients reach (`brokerIP1` in its configuration), or the client must map it (`address_map`)."
+        "Check that the server is running and reachable from this machine. A broker in a container or behind NAT must \
+         register an address that clients can reach (`brokerIP1` in its configuration), or the client must map it \
+         (`address_map`)."
     }
     ConnectionLost = 12 {
-        "The connection was lost before the reply came.",
+        "The connection was lost before the response arrived.",
         [NotSent, Unknown],
-        "Connections are made anew by themselves. If it happens often: does the server restart, does something between \
-         (load balancer, firewall) cut idle connections?"
+        "The client reconnects by itself. If it happens often, check for restarts of the server, and for a load balancer or \
+         firewall that closes idle connections."
     }
     Timeout = 13 {
-        "The deadline passed before the reply came.",
+        "The deadline passed before the response arrived.",
         [NotSent, Unknown],
-        "Look at the attempts for where the time went. Is the server overloaded or its disk slow? Else allow more time \
+        "The attempts show where the time was spent. Check the server for overload or a slow disk, or raise the timeout \
          (`send_timeout`)."
     }
     WindowFull = 14 {
         "The in-flight window or a connection's outbox is full, and the call could not wait or its deadline passed.",
         [NotSent],
-        "Send more slowly, or allow more in flight (`max_in_flight`, `max_in_flight_bytes`). Results in `Completions` count \
+        "Send more slowly, or raise the limits (`max_in_flight`, `max_in_flight_bytes`). Results in `Completions` count \
          until they are taken."
     }
     NoRoute = 20 {
-        "The name servers know no route of the topic.",
+        "The name servers have no route for the topic.",
         [NotSent],
-        "Create the topic (`mqadmin updateTopic`), or check its name and that these are the right cluster's name servers. A \
-         broker that has just started registers within seconds."
+        "Create the topic (`mqadmin updateTopic`), or check its name and that the name servers belong to the right cluster. \
+         A broker that has just started registers within seconds."
     }
     NameServer = 21 {
-        "No name server gave an answer.",
+        "No name server responded.",
         [NotSent],
-        "Are these addresses of name servers (usually port 9876; not of brokers, 10911, nor of a proxy, 8081), are they \
-         running, and does this machine reach them?"
+        "Check that the addresses are those of name servers (usually port 9876; brokers use 10911, a proxy 8081), that they \
+         are running, and that this machine can reach them."
     }
     NoBroker = 22 {
-        "The topic's route has no broker, or no queue, that could be used.",
+        "The topic's route has no usable broker or no usable queue.",
         [NotSent],
-        "Is a master of one of the topic's brokers up, and may the topic be written (`perm` in `mqadmin topicRoute`)? For a \
-         given queue: does it still exist?"
+        "Check that a master of the topic's brokers is running and that the topic is writable (`perm` in `mqadmin \
+         topicRoute`). For a given queue, check that it still exists."
     }
     Broker = 30 {
-        "The broker refused the request; `broker_code` and `remark` say why.",
+        "The broker refused the request; `broker_code` and `remark` contain the reason.",
         [NotSent, Unknown],
-        "Go by the code and the remark; the table below tells which codes may pass by themselves."
+        "Check the code and the remark; the table below marks the codes after which a retry may succeed."
     }
     Permission = 31 {
-        "The broker or name server refused for lack of permission or for wrong credentials.",
+        "The broker or name server refused the request because of missing permission or wrong credentials.",
         [NotSent],
-        "May the topic and the broker be written or read (`perm` in `mqadmin topicRoute`)? Does the cluster ask for \
-         credentials (ACL)?"
+        "Check that the topic and the broker are readable or writable (`perm` in `mqadmin topicRoute`), and if the cluster \
+         requires credentials (ACL)."
     }
     Protocol = 32 {
-        "A peer's answer could not be understood.",
+        "A server's response could not be decoded.",
         [NotSent, Unknown, Stored],
-        "Is it a RocketMQ server that speaks Remoting at that address and port? If it is, this is a bug: please report it \
-         with the text and the server's version."
+        "Check that a RocketMQ server with the Remoting protocol listens at that address and port. If so, this is a bug: \
+         please report it with the text and the server's version."
     }
     FrameTooLong = 33 {
-        "A peer's answer is longer than this client accepts. It was passed over; other requests are not affected.",
+        "A server's response is longer than this client accepts. It was skipped; other requests are not affected.",
         [Unknown],
-        "Raise `max_frame_length` above the largest message of the topic and what surrounds it."
+        "Raise `max_frame_length` above the size of the topic's largest message plus its header."
     }
 }

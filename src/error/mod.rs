@@ -1,4 +1,4 @@
-//! The one error type of the library: what failed, whether the message may be stored, and what was tried.
+//! Error type of the library: kind of the failure, certainty about the message, and attempts.
 
 mod kind;
 
@@ -9,65 +9,65 @@ use std::time::Duration;
 pub use self::kind::ErrorKind;
 use crate::wire::ResponseCode;
 
-/// What most calls of this library return.
+/// Result type of most calls of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What is known of a message whose send failed.
+/// Certainty about a message whose send failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Certainty {
-    /// No broker stored it: no byte of it left, or the broker refused it.
+    /// No broker stored the message: no byte of it was sent, or the broker refused it.
     NotSent,
-    /// It may be stored: it left, and no reply came.
+    /// The message may be stored: it was sent, and no response arrived.
     Unknown,
-    /// A broker stored it.
+    /// A broker stored the message.
     Stored,
 }
 
-/// How far an attempt had come when it failed.
+/// Progress of an attempt when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Looking for the topic's route or the broker's address.
+    /// Looking up the topic's route or the broker's address.
     Route,
-    /// Resolving and dialling.
+    /// Resolving and connecting.
     Connect,
-    /// In the connection's outbox: no byte of it was given to the operating system.
+    /// In the connection's outbox: no byte of the request was given to the operating system.
     Queue,
-    /// Some of it was given to the operating system: waiting for the reply.
+    /// Waiting for the response: a part of the request was given to the operating system.
     Reply,
-    /// The broker replied.
+    /// The broker responded.
     Answered,
 }
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Route => "looking for the route",
+            Self::Route => "looking up the route",
             Self::Connect => "connecting",
             Self::Queue => "waiting to be written",
-            Self::Reply => "waiting for the reply",
+            Self::Reply => "waiting for the response",
             Self::Answered => "answered",
         })
     }
 }
 
-/// One attempt of a send: where it went, how far it came, how long it took, and how it ended.
+/// Attempt of a send: broker, progress, duration and result.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// The broker's name, or its address where no name is known.
+    /// Name of the broker, or its address if the name is unknown.
     pub broker: String,
-    /// How far it came.
+    /// Progress when the attempt failed.
     pub phase: Phase,
-    /// How long it took.
+    /// Duration of the attempt.
     pub elapsed: Duration,
-    /// Its failure.
+    /// Kind of the failure.
     pub kind: ErrorKind,
-    /// The broker's response code, when there was a reply.
+    /// Response code of the broker, if it responded.
     pub broker_code: Option<ResponseCode>,
-    /// What is known of the message after this attempt.
+    /// Certainty about the message after this attempt.
     pub certainty: Certainty,
-    /// The failure in words.
+    /// Description of the failure.
     pub detail: String,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Why a call failed; one pointer wide.
+/// Failure of a call; one pointer wide.
 #[derive(Clone)]
 pub struct Error {
     inner: Box<Inner>,
@@ -92,12 +92,12 @@ struct Inner {
     broker_code: Option<ResponseCode>,
     remark: Option<String>,
     attempts: Vec<Attempt>,
-    /// The failure of the operating system or of the decoder that led to this one.
+    /// Error of the operating system or of the decoder that caused this one.
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
-    /// An error of which nothing reached a broker, until [`Error::with_certainty`] says otherwise.
+    /// Creates an error of certainty `NotSent`; [`Error::with_certainty`] changes it.
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self {
             inner: Box::new(Inner {
@@ -113,18 +113,18 @@ impl Error {
         }
     }
 
-    /// A refusal of the operating system; `operation` names what it refused.
+    /// Creates the error for a failed system call; `operation` names it.
     pub(crate) fn of_system(operation: &str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::new(ErrorKind::Resource, format!("{operation} failed: {error}")).with_source(error)
     }
 
-    /// A broker's or name server's refusal.
+    /// Creates the error for a refusal by a broker or name server.
     pub(crate) fn refused(code: ResponseCode, remark: Option<&str>, address: &str) -> Self {
         let first_line = remark.unwrap_or_default().lines().next().unwrap_or_default();
         let kind = refusal_kind(code, first_line);
         let mut error = Self::new(kind, format!("{code}: {first_line}"));
         if code == ResponseCode::SYSTEM_ERROR && kind == ErrorKind::Broker {
-            // Brokers say this for whatever went wrong inside them, after storing too.
+            // Brokers return this code for any internal failure, also after storing the message.
             error.inner.certainty = Certainty::Unknown;
         }
         error.inner.broker_code = Some(code);
@@ -153,25 +153,25 @@ impl Error {
         self
     }
 
-    /// The same failure, told as what it means for the caller.
+    /// Returns the same failure with a description from the caller's point of view.
     pub(crate) fn in_context(mut self, detail: String) -> Self {
         self.inner.detail = detail;
         self
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of the failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
     }
 
-    /// Whether the message, if the call was to send one, may be stored.
+    /// Returns the certainty about the message: if it may be stored, for a call that sends one.
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         self.inner.certainty
     }
 
-    /// Whether the same call may succeed later, without any change to it.
+    /// True if the same call may succeed later, without any change to it.
     ///
     /// A repeated send of a message whose certainty is [`Certainty::Unknown`] may store it twice.
     #[must_use]
@@ -191,43 +191,44 @@ impl Error {
         }
     }
 
-    /// True if the client itself is over: nothing else need be tried.
+    /// True if the client itself has ended, so that a retry is useless.
     pub(crate) fn is_of_an_ended_client(&self) -> bool {
         matches!(self.kind(), ErrorKind::NotRunning | ErrorKind::Internal)
     }
 
-    /// The code with which a broker or name server refused.
+    /// Response code with which a broker or name server refused the request.
     #[must_use]
     pub fn broker_code(&self) -> Option<ResponseCode> {
         self.inner.broker_code
     }
 
-    /// The words with which a broker or name server refused, all lines of them.
+    /// Remark with which a broker or name server refused the request, with all its lines.
     #[must_use]
     pub fn remark(&self) -> Option<&str> {
         self.inner.remark.as_deref()
     }
 
-    /// The address that the failure has to do with.
+    /// Address that the failure relates to.
     #[must_use]
     pub fn address(&self) -> Option<&str> {
         self.inner.address.as_deref()
     }
 
-    /// What a send tried, in its order; empty for other calls and for sends that failed before the first attempt.
+    /// Attempts of a send, in order; empty for other calls and for sends that failed before the first attempt.
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.inner.attempts
     }
 
-    /// The failure in words, without attempts and certainty.
+    /// Description of the failure, without attempts and certainty.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.inner.detail
     }
 }
 
-/// 4.x brokers refuse credentials with `SYSTEM_ERROR` and the name of their exception, 5.x with `NO_PERMISSION`.
+/// Maps refused credentials of both versions: 4.x brokers respond with `SYSTEM_ERROR` and the name of their exception,
+/// 5.x with `NO_PERMISSION`.
 fn refusal_kind(code: ResponseCode, remark: &str) -> ErrorKind {
     match code {
         ResponseCode::NO_PERMISSION => ErrorKind::Permission,
@@ -236,7 +237,7 @@ fn refusal_kind(code: ResponseCode, remark: &str) -> ErrorKind {
     }
 }
 
-/// Codes of a broker that may answer otherwise in a moment.
+/// True for broker codes after which a retry may succeed soon.
 fn is_passing(code: ResponseCode) -> bool {
     matches!(
         code,

@@ -21,7 +21,7 @@ pub struct MessageExtBuilder {
 }
 
 impl MessageExt {
-    /// Returns a builder of a received message around what its sender wrote.
+    /// Returns a builder of a received message with `message` as the sender's part.
     pub fn builder(message: Message) -> MessageExtBuilder {
         let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, 10911));
         MessageExtBuilder {
@@ -72,13 +72,13 @@ impl MessageExtBuilder {
         self
     }
 
-    /// Time of its making, with a resolution of milliseconds. Default: 1970.
+    /// Time of the message's creation, with a resolution of milliseconds. Default: 1970.
     pub fn born_at(mut self, time: SystemTime) -> Self {
         self.built.born_timestamp = millis_of(time);
         self
     }
 
-    /// Time of its storing, with a resolution of milliseconds. Default: 1970.
+    /// Time at which the broker stored the message, with a resolution of milliseconds. Default: 1970.
     pub fn stored_at(mut self, time: SystemTime) -> Self {
         self.built.store_timestamp = millis_of(time);
         self
@@ -90,13 +90,13 @@ impl MessageExtBuilder {
         self
     }
 
-    /// Address of the broker that stored it. Default: 127.0.0.1:10911.
+    /// Address of the broker that stored the message. Default: 127.0.0.1:10911.
     pub fn store_host(mut self, address: SocketAddr) -> Self {
         self.built.store_host = address;
         self
     }
 
-    /// Bits of the wire (`sysFlag`). Default: 0.
+    /// Flag bits of the wire (`sysFlag`). Default: 0.
     pub fn sys_flag(mut self, bits: i32) -> Self {
         self.built.sys_flag = bits;
         self

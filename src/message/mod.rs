@@ -1,8 +1,7 @@
-//! The data users touch: [`Message`], [`MessageExt`], [`MessageQueue`].
+//! Data types of users: [`Message`], [`MessageExt`], [`MessageQueue`].
 //!
 //! Plain values without I/O, clock or lock. A received message's body and properties are slices of the reply they came
-//! in: a message that is kept for long keeps that reply. Its ids are derived in `wire/message_id.rs`, which knows their
-//! layout.
+//! in, so a message that is kept keeps that reply in memory. `wire/stored/message_id.rs` derives the ids of a message.
 
 #[cfg(feature = "mini-broker")]
 pub(crate) mod builder;
@@ -17,36 +16,36 @@ use bytes::Bytes;
 
 use crate::message::properties::{Properties, PropertyViolation, name};
 
-/// A queue of a topic on one broker.
+/// Queue of a topic on one broker.
 ///
-/// Ordered by topic, broker name and queue id, as the Java client sorts them before it shares queues out.
+/// Ordered by topic, broker name and queue id, as the Java client sorts queues before allocation.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageQueue {
-    // In this order, which is that of the derived comparison.
+    // Order of the fields is that of the derived comparison.
     pub(crate) topic: Arc<str>,
     pub(crate) broker_name: Arc<str>,
     pub(crate) queue_id: i32,
 }
 
 impl MessageQueue {
-    /// The queue `queue_id` of `topic` on `broker_name`.
+    /// Creates the queue `queue_id` of `topic` on `broker_name`.
     pub fn new(topic: impl Into<Arc<str>>, broker_name: impl Into<Arc<str>>, queue_id: i32) -> Self {
         Self { topic: topic.into(), broker_name: broker_name.into(), queue_id }
     }
 
-    /// The topic.
+    /// Name of the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The name of the broker that holds the queue; the topic's route has its address.
+    /// Name of the broker that holds the queue; the topic's route has its address.
     #[must_use]
     pub fn broker_name(&self) -> &str {
         &self.broker_name
     }
 
-    /// The number of the queue on its broker, from 0.
+    /// Number of the queue on its broker, from 0.
     #[must_use]
     pub fn queue_id(&self) -> i32 {
         self.queue_id
@@ -65,7 +64,7 @@ impl fmt::Debug for MessageQueue {
     }
 }
 
-/// A message to send, or the part of a received one that its sender wrote.
+/// Message to send, or the sender's part of a received one.
 ///
 /// Cheap to clone: topic, body and properties are shared.
 ///
@@ -82,20 +81,21 @@ pub struct Message {
     pub(crate) body: Bytes,
     pub(crate) flag: i32,
     pub(crate) properties: Properties,
-    /// The first property that a setter had to refuse; sending tells it.
+    /// First property that a setter refused; sending returns it as an error.
     violation: Option<Box<PropertyViolation>>,
 }
 
 impl Message {
-    /// A message for `topic` with this body. Nothing is checked here: `send` refuses what cannot be sent.
+    /// Creates a message for `topic` with this body. The arguments are not checked here: `send` returns an error if
+    /// they are invalid.
     #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, body: impl Into<Bytes>) -> Self {
         Self::from_parts(topic.into(), body.into(), 0, Properties::new())
     }
 
-    /// The tag that consumers can select by. A message has one; a second call replaces the first.
+    /// Sets the tag, by which consumers can filter. A message has one tag; a second call replaces the first.
     ///
-    /// One that no consumer can select is refused by `send`: with a blank at an end, with `||` in it, or `*`.
+    /// `send` refuses a tag that no expression can match: one with leading or trailing blanks, with `||` in it, or `*`.
     #[must_use]
     pub fn with_tag(mut self, tag: impl AsRef<str>) -> Self {
         match PropertyViolation::of_tag(tag.as_ref()) {
@@ -105,9 +105,9 @@ impl Message {
         self
     }
 
-    /// One more key under which the broker's index finds the message, such as an order number.
+    /// Adds a key under which the broker's index finds the message, such as an order number.
     ///
-    /// Keys are joined by a blank on the wire, so that none may contain one.
+    /// Keys are joined by a blank on the wire, so a key must not contain one.
     #[must_use]
     pub fn with_key(mut self, key: impl AsRef<str>) -> Self {
         let key = key.as_ref();
@@ -124,30 +124,30 @@ impl Message {
         self
     }
 
-    /// Several more keys; see [`with_key`](Self::with_key).
+    /// Adds several keys; see [`with_key`](Self::with_key).
     #[must_use]
     pub fn with_keys<K: AsRef<str>>(self, keys: impl IntoIterator<Item = K>) -> Self {
         keys.into_iter().fold(self, Self::with_key)
     }
 
-    /// A number of the application's own that travels with the message. Default: 0.
+    /// Sets a number for the application's own use that is sent with the message. Default: 0.
     #[must_use]
     pub fn with_flag(mut self, flag: i32) -> Self {
         self.flag = flag;
         self
     }
 
-    /// Whether the broker's answer waits until the message is flushed or replicated, where the broker does that
+    /// Makes the broker respond only after the message is flushed or replicated, where the broker does that
     /// synchronously. Default: true (`Message.setWaitStoreMsgOK` of the Java client).
     #[must_use]
     pub fn with_wait_store(self, wait: bool) -> Self {
         self.with_checked(name::WAIT, if wait { "true" } else { "false" })
     }
 
-    /// A property of the application's own; a second call with the same name replaces the first.
+    /// Sets a property of the application; a second call with the same name replaces the first.
     ///
-    /// Neither part may be blank or contain U+0001 or U+0002, and names that the system uses (`TAGS`, `KEYS`,
-    /// `UNIQ_KEY` ...) are refused: `send` returns the error, nothing is dropped in silence.
+    /// Name and value must not be blank or contain U+0001 or U+0002. Names that the system uses (`TAGS`, `KEYS`,
+    /// `UNIQ_KEY` ...) are refused. `send` returns the error; nothing is dropped silently.
     #[must_use]
     pub fn with_property(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         let (name, value) = (name.as_ref(), value.as_ref());
@@ -158,54 +158,54 @@ impl Message {
         self
     }
 
-    /// The topic.
+    /// Name of the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The body.
+    /// Body of the message.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// The application's own number.
+    /// Number for the application's own use.
     #[must_use]
     pub fn flag(&self) -> i32 {
         self.flag
     }
 
-    /// The tag.
+    /// Tag of the message.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.property(name::TAGS)
     }
 
-    /// The keys, joined by blanks.
+    /// Keys of the message, joined by blanks.
     #[must_use]
     pub fn keys(&self) -> Option<&str> {
         self.property(name::KEYS)
     }
 
-    /// The value of a property, of the application or of the system.
+    /// Returns the value of a property, of the application or of the system.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name)
     }
 
-    /// All properties, those of the system among them.
+    /// All properties, including those of the system.
     #[must_use]
     pub fn properties(&self) -> &Properties {
         &self.properties
     }
 
-    /// A message made of what is known to be right.
+    /// Creates a message from parts that are already checked.
     pub(crate) fn from_parts(topic: Arc<str>, body: Bytes, flag: i32, properties: Properties) -> Self {
         Self { topic, body, flag, properties, violation: None }
     }
 
-    /// The first property that a setter had to refuse: the message cannot be sent.
+    /// First property that a setter refused; the message cannot be sent.
     pub(crate) fn violation(&self) -> Option<&PropertyViolation> {
         self.violation.as_deref()
     }
@@ -234,7 +234,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// A received message: the sender's part, and where and when the broker stored it.
+/// Received message: the sender's part, and the place and time at which the broker stored it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MessageExt {
     pub(crate) message: Message,
@@ -253,49 +253,50 @@ pub struct MessageExt {
     pub(crate) body_crc: u32,
     pub(crate) store_size: u32,
     pub(crate) prepared_transaction_offset: i64,
-    /// Reason why the stored bytes could not be decoded. Such a message holds what could be read; it takes its place in
-    /// its queue and never reaches a listener.
+    /// Reason why the stored bytes could not be decoded. Such a message holds the fields that could be read. It
+    /// occupies its position in the queue and is never delivered to a listener.
     pub(crate) defect: Option<Arc<str>>,
 }
 
 impl MessageExt {
-    /// The topic; for a retried message that of its first sending.
+    /// Name of the topic; for a retried message, the topic of its first sending.
     #[must_use]
     pub fn topic(&self) -> &str {
         self.message.topic()
     }
 
-    /// The body.
+    /// Body of the message.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         self.message.body()
     }
 
-    /// The sender's part. Its clone keeps id and delay: to send the message on, use [`to_message`](Self::to_message).
+    /// Sender's part of the message. Its clone keeps id and delay; use [`to_message`](Self::to_message) to send the
+    /// message to another topic.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// The application's own number.
+    /// Number for the application's own use.
     #[must_use]
     pub fn flag(&self) -> i32 {
         self.message.flag()
     }
 
-    /// The name of the broker that delivered it.
+    /// Name of the broker that delivered the message.
     #[must_use]
     pub fn broker_name(&self) -> &str {
         &self.broker_name
     }
 
-    /// The number of the queue that it was read from, on its broker.
+    /// Number of the queue on its broker.
     #[must_use]
     pub fn queue_id(&self) -> i32 {
         self.queue_id
     }
 
-    /// Position in its queue (`queueOffset`).
+    /// Position in the queue (`queueOffset`).
     #[must_use]
     pub fn queue_offset(&self) -> i64 {
         self.queue_offset
@@ -307,25 +308,25 @@ impl MessageExt {
         self.commit_log_offset
     }
 
-    /// Time of its making, by the sender's clock (`bornTimestamp`).
+    /// Time of the message's creation, by the sender's clock (`bornTimestamp`).
     #[must_use]
     pub fn born_at(&self) -> SystemTime {
         at_millis(self.born_timestamp)
     }
 
-    /// Address of the sender, as the broker saw it.
+    /// Address of the sender, as seen by the broker.
     #[must_use]
     pub fn born_host(&self) -> SocketAddr {
         self.born_host
     }
 
-    /// Time of its storing, by the broker's clock (`storeTimestamp`).
+    /// Time at which the broker stored the message, by the broker's clock (`storeTimestamp`).
     #[must_use]
     pub fn stored_at(&self) -> SystemTime {
         at_millis(self.store_timestamp)
     }
 
-    /// Address of the broker that stored it.
+    /// Address of the broker that stored the message.
     #[must_use]
     pub fn store_host(&self) -> SocketAddr {
         self.store_host
@@ -337,7 +338,7 @@ impl MessageExt {
         self.reconsume_times
     }
 
-    /// Bits of the wire for compression, transactions and address kinds (`sysFlag`).
+    /// Flag bits of the wire for compression, transactions and address kinds (`sysFlag`).
     #[must_use]
     pub fn sys_flag(&self) -> i32 {
         self.sys_flag
@@ -349,7 +350,7 @@ impl MessageExt {
         self.body_crc
     }
 
-    /// Bytes that it takes in the commit log (`storeSize`).
+    /// Size in the commit log, in bytes (`storeSize`).
     #[must_use]
     pub fn store_size(&self) -> u32 {
         self.store_size
@@ -361,45 +362,45 @@ impl MessageExt {
         self.prepared_transaction_offset
     }
 
-    /// Bytes of body and properties.
+    /// Number of bytes of body and properties.
     pub(crate) fn held_bytes(&self) -> usize {
         self.body().len() + self.message.properties.encoded().len()
     }
 
-    /// Copies body and properties, so that the reply they are slices of is not kept for them.
+    /// Copies body and properties, so that they no longer keep the whole reply in memory.
     pub(crate) fn detach(&mut self) {
         self.message.body = Bytes::copy_from_slice(&self.message.body);
         self.message.properties.detach();
     }
 
-    /// The sender's tag.
+    /// Tag set by the sender.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.message.tag()
     }
 
-    /// The sender's keys, joined by blanks.
+    /// Keys set by the sender, joined by blanks.
     #[must_use]
     pub fn keys(&self) -> Option<&str> {
         self.message.keys()
     }
 
-    /// The value of a property, of the application or of the system.
+    /// Returns the value of a property, of the application or of the system.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
         self.message.property(name)
     }
 
-    /// All properties, those of the system among them.
+    /// All properties, including those of the system.
     #[must_use]
     pub fn properties(&self) -> &Properties {
         self.message.properties()
     }
 
-    /// A new message for `topic` with the body, flag, tag, keys and the application's own properties of this one.
+    /// Creates a new message for `topic` with the body, flag, tag, keys and application properties of this one.
     ///
-    /// Left behind is what belongs to the former delivery: the id, delay and timer, retries, transaction, request and
-    /// reply, tracing, and all else that clients and brokers write for each other. A clone of
+    /// Values of the former delivery are not copied: the id, delay and timer, retries, transaction, request and reply,
+    /// tracing, and everything else that clients and brokers write for each other. A clone of
     /// [`message`](Self::message) would be sent under the same id and with the same delay.
     ///
     /// ```no_run
@@ -414,7 +415,7 @@ impl MessageExt {
         Message::from_parts(topic.into(), self.body().clone(), self.message.flag, properties)
     }
 
-    /// The queue it was read from.
+    /// Queue that the message was read from.
     #[must_use]
     pub fn message_queue(&self) -> MessageQueue {
         MessageQueue {
@@ -425,7 +426,7 @@ impl MessageExt {
     }
 }
 
-/// A time on the wire. Times before 1970 and beyond what a [`SystemTime`] holds become 1970.
+/// Converts a time of the wire. Times before 1970 or outside of the range of [`SystemTime`] become 1970.
 pub(crate) fn at_millis(millis: i64) -> SystemTime {
     let since = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
     SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)

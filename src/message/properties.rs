@@ -1,7 +1,7 @@
-//! [`Properties`]: the named texts beside a message's body, and the rules for what a user may write into them.
+//! [`Properties`]: named texts of a message, and the rules for those that a user may write.
 //!
-//! They stay in the form of the wire, `name \u{1} value \u{2}` for each: looking at one costs a scan, not a map, and a
-//! received message's properties are a slice of the reply it came in. Plain values, without I/O, clock or lock.
+//! Stored in the form of the wire, `name \u{1} value \u{2}` for each. A lookup costs a scan, not a map, and a received
+//! message's properties are a slice of the reply it came in. Plain values, without I/O, clock or lock.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::foreign_text::lossy;
 const NAME_END: u8 = 1;
 const VALUE_END: u8 = 2;
 
-/// Room for a tag, a key and a unique id, so that a usual message grows its properties once.
+/// Initial capacity for a tag, a key and a unique id, so that the properties of a usual message are allocated once.
 const USUAL_LENGTH: usize = 96;
 
-/// The names that clients and brokers use among themselves.
+/// Property names that clients and brokers use among themselves.
 pub(crate) mod name {
     pub(crate) const KEYS: &str = "KEYS";
     pub(crate) const TAGS: &str = "TAGS";
@@ -38,7 +38,7 @@ pub(crate) mod name {
     pub(crate) const MAX_OFFSET: &str = "MAX_OFFSET";
 }
 
-/// What `putUserProperty` of the Java client refuses (`MessageConst.STRING_HASH_SET`).
+/// Names that the Java client's `putUserProperty` refuses (`MessageConst.STRING_HASH_SET`).
 const RESERVED: [&str; 51] = [
     "1ST_POP_TIME",
     "ARRIVE_TIME",
@@ -93,7 +93,7 @@ const RESERVED: [&str; 51] = [
     "__CRC32#",
 ];
 
-/// Names that clients and brokers use among themselves and that a user may write none the less (`MessageConst`).
+/// Names used by clients and brokers among themselves that a user may write nevertheless (`MessageConst`).
 const UNRESERVED: [&str; 10] = [
     "CHECK_IMMUNITY_TIME_IN_SECONDS",
     "INNER_BASE",
@@ -107,39 +107,39 @@ const UNRESERVED: [&str; 10] = [
     "__transactionId__",
 ];
 
-/// What names begin with that 5.x brokers add for a moment.
+/// Prefix of transient properties, which 5.x brokers add temporarily.
 const TRANSIENT: &str = "__RMQ.TRANSIENT.";
 
-/// True if a property belongs to one delivery of a message, and not to the message itself as tag, keys and the
-/// application's own properties do.
+/// True if a property belongs to one delivery of a message. Tag, keys and the application's properties belong to the
+/// message itself.
 fn is_of_delivery(name: &str) -> bool {
     let is_own = matches!(name, name::TAGS | name::KEYS);
     !is_own && (is_reserved(name) || UNRESERVED.contains(&name) || name.starts_with(TRANSIENT))
 }
 
-/// Named texts beside a message's body.
+/// Named texts of a message.
 ///
-/// Names and values are not empty. Of two entries with the same name the later one counts, as for the Java client.
+/// Names and values are not empty. Of two entries with the same name the later one counts, as in the Java client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties {
-    /// Invariant: UTF-8. The separators are ASCII, so that every name and value is UTF-8 for itself.
+    /// Invariant: UTF-8. The separators are ASCII, so every name and value is valid UTF-8 by itself.
     encoded: Bytes,
 }
 
 impl Properties {
-    /// No properties.
+    /// Creates an empty set of properties.
     #[must_use]
     pub const fn new() -> Self {
         Self { encoded: Bytes::new() }
     }
 
-    /// The value under `name`.
+    /// Returns the value under `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         value_in(&self.encoded, name)
     }
 
-    /// All entries in the order in which they were written.
+    /// Iterates over all entries in the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         // The first separator splits: a value may contain another one.
         let records = self.as_text().split(char::from(VALUE_END));
@@ -147,20 +147,20 @@ impl Properties {
         entries.filter(|(name, value)| !name.is_empty() && !value.is_empty())
     }
 
-    /// How many entries there are; of entries with the same name each counts.
+    /// Number of entries, including entries with the same name.
     #[must_use]
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is no entry.
+    /// True if there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Takes properties as they stand on the wire, with or without a separator at the end. Records without a name or
-    /// a value are passed over when reading. Bytes that are not UTF-8 become U+FFFD, as for the Java client.
+    /// Creates properties from the form of the wire, with or without a separator at the end. Records without a name or
+    /// a value are skipped when reading. Bytes that are not UTF-8 become U+FFFD, as in the Java client.
     pub(crate) fn from_encoded(encoded: Bytes) -> Self {
         match lossy(&encoded) {
             Cow::Borrowed(_) => Self { encoded },
@@ -168,18 +168,18 @@ impl Properties {
         }
     }
 
-    /// The form of the wire.
+    /// Properties in the form of the wire.
     pub(crate) fn encoded(&self) -> &Bytes {
         &self.encoded
     }
 
-    /// The form of the wire, as text.
+    /// Properties in the form of the wire, as text.
     pub(crate) fn as_text(&self) -> &str {
         std::str::from_utf8(&self.encoded).unwrap_or_default()
     }
 
-    /// The form of the wire with one more entry, whose value `write` appends; it overrules older ones with its name.
-    /// Also returns where the value lies.
+    /// Returns the form of the wire with one more entry, whose value `write` appends, and the position of that value.
+    /// The new entry overrides older ones with its name.
     pub(crate) fn to_text_with(&self, name: &str, write: impl FnOnce(&mut String)) -> (String, Range<usize>) {
         let text = self.as_text();
         let mut longer = String::with_capacity(text.len() + USUAL_LENGTH);
@@ -196,9 +196,9 @@ impl Properties {
         (longer, place)
     }
 
-    /// Writes an entry behind the others without looking for an older one, which it overrules.
+    /// Appends an entry without searching for an older one, which it overrides.
     ///
-    /// Neither part may be empty or contain a separator: the caller has checked what comes from a user.
+    /// Neither part may be empty or contain a separator: the caller has checked values that come from a user.
     pub(crate) fn append(&mut self, name: &str, value: &str) {
         debug_assert!(refusal_of_name(name).is_none() && refusal_of_value(value).is_none(), "unchecked entry {name}");
         let mut bytes = std::mem::take(&mut self.encoded).try_into_mut().unwrap_or_else(|shared| {
@@ -213,25 +213,25 @@ impl Properties {
         self.encoded = bytes.freeze();
     }
 
-    /// Writes an entry in the place of all older ones with its name.
+    /// Sets an entry and removes all older ones with its name.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
         self.append(name, value);
     }
 
-    /// Copies the text, so that the reply it is a slice of is not kept for it.
+    /// Copies the text, so that it no longer keeps the whole reply in memory.
     pub(crate) fn detach(&mut self) {
         self.encoded = Bytes::copy_from_slice(&self.encoded);
     }
 
-    /// Takes out all entries with this name.
+    /// Removes all entries with this name.
     pub(crate) fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {
             *self = self.without(|other| other == name);
         }
     }
 
-    /// The entries that stay with the message when it is sent once more.
+    /// Returns the entries that stay with the message when it is sent again.
     pub(crate) fn without_those_of_delivery(&self) -> Self {
         self.without(is_of_delivery)
     }
@@ -245,12 +245,12 @@ impl Properties {
     }
 }
 
-/// The value under `name` in properties as they stand on the wire.
+/// Returns the value under `name` in properties in the form of the wire.
 pub(crate) fn value_in<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
     std::str::from_utf8(encoded.get(place_in(encoded, name)?)?).ok()
 }
 
-/// Where the value under `name` lies in properties as they stand on the wire.
+/// Returns the position of the value under `name` in properties in the form of the wire.
 pub(crate) fn place_in(encoded: &[u8], name: &str) -> Option<Range<usize>> {
     // A separator in the name would match across a name and its value.
     if name.is_empty() || has_separator(name) {
@@ -282,7 +282,7 @@ impl fmt::Debug for Properties {
     }
 }
 
-/// Why a property that a user gave cannot be sent.
+/// Reason why a property of a user cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PropertyViolation {
     property: String,
@@ -290,24 +290,24 @@ pub(crate) struct PropertyViolation {
 }
 
 impl PropertyViolation {
-    /// What is wrong with a user's own property, if anything.
+    /// Checks a property of the application.
     pub(crate) fn of_user_property(name: &str, value: &str) -> Option<Self> {
         let reserved = is_reserved(name).then_some(Refusal::Reserved);
         Self::first(name, refusal_of_name(name).or(reserved).or_else(|| refusal_of_value(value)))
     }
 
-    /// What is wrong with the value of a property of the system that has a setter of its own.
+    /// Checks the value of a system property that has its own setter.
     pub(crate) fn of_value(name: &str, value: &str) -> Option<Self> {
         Self::first(name, refusal_of_value(value))
     }
 
-    /// What is wrong with a tag: one that no expression can name would reach those only who want all messages.
+    /// Checks a tag. A tag that no expression can contain would reach only consumers that subscribe to all messages.
     pub(crate) fn of_tag(tag: &str) -> Option<Self> {
         let unselectable = tag.trim() != tag || tag.contains("||") || tag == "*";
         Self::first(name::TAGS, refusal_of_value(tag).or_else(|| unselectable.then_some(Refusal::UnselectableTag)))
     }
 
-    /// What is wrong with one key among the keys of a message.
+    /// Checks one of the keys of a message.
     pub(crate) fn of_key(key: &str) -> Option<Self> {
         let blank = key.contains(' ').then_some(Refusal::KeyWithBlank);
         Self::first(name::KEYS, refusal_of_value(key).or(blank))
@@ -321,16 +321,16 @@ impl PropertyViolation {
 impl fmt::Display for PropertyViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = match self.refusal {
-            Refusal::BlankName => "its name is blank",
-            Refusal::BlankValue => "its value is blank",
+            Refusal::BlankName => "the name is blank",
+            Refusal::BlankValue => "the value is blank",
             Refusal::Separator => "U+0001 and U+0002 separate properties on the wire and cannot be part of one",
             Refusal::Reserved => "the name is reserved for the system",
             Refusal::UnselectableTag => {
-                "no consumer can select such a tag; leave out blanks at its ends and '||', and do not call it '*'"
+                "no consumer can select such a tag; it must not be '*', contain '||', or begin or end with a blank"
             }
-            Refusal::KeyWithBlank => "a blank separates keys; give several keys one by one",
+            Refusal::KeyWithBlank => "a key cannot contain a blank; add several keys one by one",
         };
-        write!(f, "property {:?} cannot be sent: {reason}", self.property)
+        write!(f, "invalid property {:?}: {reason}", self.property)
     }
 }
 
