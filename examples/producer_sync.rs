@@ -10,7 +10,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rocketmq_sync::{Certainty, Error, Message, Producer, by_hash};
+use rocketmq_sync::{Certainty, Error, Message, Producer};
 
 mod common;
 use common::{Outcome, PATIENCE, Target};
@@ -55,7 +55,7 @@ fn to_one_queue(producer: &Producer, topic: &str) -> Outcome {
     let queues = producer.queues(topic)?;
     println!("\nto one of {} queues", queues.len());
     if let Some(queue) = queues.last() {
-        let receipt = producer.send_to(&Message::new(topic, "to the last queue"), queue)?;
+        let receipt = producer.to_queue(queue).send(&Message::new(topic, "to the last queue"))?;
         println!("  {} at offset {}", receipt.queue, receipt.queue_offset);
     }
     Ok(())
@@ -66,7 +66,7 @@ fn by_key(producer: &Producer, topic: &str) -> Outcome {
     println!("\nby key: all messages of an order are in one queue");
     for (order, event) in [("A-17", "placed"), ("B-42", "placed"), ("A-17", "paid"), ("A-17", "shipped")] {
         let message = Message::new(topic, format!("{order} is {event}"));
-        let receipt = producer.send_with(&message, by_hash(order))?;
+        let receipt = producer.by_key(order).send(&message)?;
         println!("  {order} {event:<8} {} at offset {}", receipt.queue, receipt.queue_offset);
     }
     Ok(())

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rocketmq_sync::unversioned::wire::RequestCode;
 use rocketmq_sync::{
     ConsumeContext, ConsumeFromWhere, ConsumeStatus, FilterExpression, Message, MessageExt, Producer, PushConsumer,
-    RetryDelay, by_hash,
+    RetryDelay,
 };
 
 mod common;
@@ -46,7 +46,7 @@ fn push_consumer(target: &Target) -> Outcome {
         let message = Message::new(topic.as_str(), body).with_property("run", &run);
         let receipt = match tag {
             // All in one queue, so that they come in one batch.
-            "" => producer.send_with(&message, by_hash("thermometer 1"))?,
+            "" => producer.by_key("thermometer 1").send(&message)?,
             _ => producer.send(&message.with_tag(tag))?,
         };
         println!("  {tag:<6}  {body:<22} {}", receipt.queue);

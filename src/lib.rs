@@ -17,10 +17,11 @@
 //! }
 //! ```
 //!
-//! Other ways: to a queue ([`send_to`](Producer::send_to)), to the queue of a key ([`send_with`](Producer::send_with) and
-//! [`by_hash`]), with a callback ([`send_async`](Producer::send_async)), with results in batches
+//! Other verbs: with a callback ([`send_async`](Producer::send_async)), with results in batches
 //! ([`send_tracked`](Producer::send_tracked) and [`Completions`]), without an answer
-//! ([`send_oneway`](Producer::send_oneway)).
+//! ([`send_oneway`](Producer::send_oneway)). Options of one call come before the verb, the same for all verbs: to a queue
+//! ([`to_queue`](Producer::to_queue)), to the queue of a key ([`by_key`](Producer::by_key)), to a selected one
+//! ([`by`](Producer::by)), with a timeout of its own ([`timeout`](Producer::timeout)).
 //!
 //! # Consume
 //!
@@ -143,7 +144,8 @@ pub use message::builder::MessageExtBuilder;
 pub use message::properties::Properties;
 pub use message::{Message, MessageExt, MessageQueue};
 pub use producer::{
-    Completed, Completions, Producer, ProducerBuilder, ProducerReport, Rejected, SendResult, SendStatus, by_hash,
+    Completed, Completions, Producer, ProducerBuilder, ProducerReport, Rejected, RetryCodes, SendCall, SendResult,
+    SendStatus,
 };
 pub use remoting::{Resolve, SystemResolver};
 pub use wire::stored::compression::Codec;

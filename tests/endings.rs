@@ -32,7 +32,7 @@ fn two_hundred_producers_leave_nothing() {
     let _turn = my_turn();
     let mini = MiniBroker::start().unwrap();
     mini.create_topic("T", 4);
-    let baseline = Left::now();
+    let baseline = Left::before();
     for cycle in 0..CYCLES {
         let producer = Producer::builder("P").name_servers(mini.name_servers()).start().unwrap();
         producer.send(&Message::new("T", "synchronous")).unwrap();
@@ -52,7 +52,7 @@ fn two_hundred_consumers_leave_nothing() {
     let _turn = my_turn();
     let mini = MiniBroker::start().unwrap();
     mini.create_topic("T", 2);
-    let baseline = Left::now();
+    let baseline = Left::before();
     let feeder = Producer::builder("P").name_servers(mini.name_servers()).start().unwrap();
     for cycle in 0..CYCLES {
         feeder.send(&Message::new("T", format!("message {cycle}"))).unwrap();
@@ -73,7 +73,7 @@ fn two_hundred_shared_clients_leave_nothing() {
     let _turn = my_turn();
     let mini = MiniBroker::start().unwrap();
     mini.create_topic("T", 2);
-    let baseline = Left::now();
+    let baseline = Left::before();
     for cycle in 0..CYCLES {
         let client = Client::builder().name_servers(mini.name_servers()).start().unwrap();
         let producers = ["P1", "P2"].map(|group| Producer::builder(group).client(&client).start().unwrap());
@@ -106,7 +106,7 @@ fn clients_that_reach_nobody_leave_nothing() {
         let nobody = unused_address();
         let producer = Producer::builder("P").name_servers([&nobody]).start().unwrap();
         let consumer = consumer("G").0.client(producer.client()).start().unwrap();
-        let error = producer.send_within(&Message::new("T", "x"), Duration::from_millis(50)).unwrap_err();
+        let error = producer.timeout(Duration::from_millis(50)).send(&Message::new("T", "x")).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::NameServer | ErrorKind::Timeout), "{error}");
         end_in_turn(cycle, &consumer, |consumer| assert!(consumer.shutdown(PATIENCE).is_clean()));
         drop((producer, consumer));
@@ -137,7 +137,7 @@ fn a_client_of_a_broker_that_died_leaves_nothing() {
     let _turn = my_turn();
     let mini = MiniBroker::start().unwrap();
     mini.create_topic("T", 2);
-    let baseline = Left::now();
+    let baseline = Left::before();
     let producer = Producer::builder("P").name_servers(mini.name_servers()).start().unwrap();
     let (builder, arrivals) = consumer("G");
     let consumer = builder.client(producer.client()).start().unwrap();
@@ -155,7 +155,7 @@ fn a_client_of_a_broker_that_died_leaves_nothing() {
 fn builders_that_fail_leave_nothing() {
     let _turn = my_turn();
     let mini = MiniBroker::start().unwrap();
-    let baseline = Left::now();
+    let baseline = Left::before();
     let name_servers = mini.name_servers();
     let failures: [(&str, Result<(), Error>); 7] = [
         ("no name server", Producer::builder("P").start().map(drop)),
@@ -177,7 +177,7 @@ fn builders_that_fail_leave_nothing() {
 fn a_start_that_gets_too_few_threads_fails_and_leaves_nothing() {
     let _turn = my_turn();
     let mini = MiniBroker::start().unwrap();
-    let baseline = Left::now();
+    let baseline = Left::before();
     let start_with = |limit: usize| {
         let starter = FewThreads { left: Arc::new(AtomicUsize::new(limit)) };
         consumer("G").0.name_servers(mini.name_servers()).consume_threads(3).thread_starter(starter).start()
@@ -426,6 +426,12 @@ impl Left {
             }
         }
         Self { threads, descriptors }
+    }
+
+    /// What the process holds beside its mini broker alone, whose thread gives itself its name.
+    fn before() -> Self {
+        eventually("the mini broker's thread has its name", || thread_names().iter().any(|name| name == "mini-broker"));
+        Self::now()
     }
 
     /// The broker's ends of connections go when its thread has read their ends.

@@ -214,7 +214,7 @@ fn send_probe(report: &mut Report, network: &Network, options: &Options, topic: 
     let producer =
         Producer::builder("rmq-doctor").client(&network.client).send_timeout(options.timeout).retries(0).start();
     // The broker chooses the queue.
-    match producer.and_then(|producer| producer.send_to(&probe, &MessageQueue::new(topic, broker, -1))) {
+    match producer.and_then(|producer| producer.to_queue(&MessageQueue::new(topic, broker, -1)).send(&probe)) {
         Ok(receipt) => {
             let place = format!("{} at offset {}", receipt.queue, receipt.queue_offset);
             report.ok("send", format!("stored in {place}, after {:.1?}", begun.elapsed()));

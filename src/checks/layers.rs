@@ -85,7 +85,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
     ("consumer/pull/service.rs", "the start position of a queue that is added later"),
     ("consumer/push/builder.rs", "the version of a subscription"),
     ("mini_broker/clock.rs", "the start of the mini broker's clock"),
-    ("producer/send/prepare.rs", "the time of a message's creation"),
+    ("producer/send/outgoing.rs", "the time of a message's creation"),
 ];
 
 #[test]

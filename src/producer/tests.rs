@@ -9,10 +9,11 @@ use super::*;
 use crate::checks::vectors::vectors;
 use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue};
 use crate::error::{Certainty, Phase};
-use crate::message::MessageQueue;
+use crate::message::{Message, MessageQueue};
 use crate::producer::send::attempts::{Attempts, Failure, Next};
 use crate::producer::send::selector::index_of_hash;
 use crate::wire::ResponseCode;
+use crate::wire::java_hash::java_string_hash;
 use crate::wire::name::CREATE_TOPIC_KEY;
 
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,8 +64,7 @@ fn keys_choose_queues_by_their_hash_as_in_java() {
 }
 
 fn chosen_by(key: &str, queue_count: &Value) -> usize {
-    let queues: Vec<_> = (0..number(queue_count)).map(|id| MessageQueue::new("T", "b", id)).collect();
-    by_hash(key)(&queues, &Message::new("T", "x"))
+    index_of_hash(java_string_hash(key), usize::try_from(number(queue_count)).unwrap())
 }
 
 #[test]

@@ -167,7 +167,13 @@ impl Connection {
         let direct = matches!(waiter, Some(Waiter::Parked(_)));
         let must_look_by = waiter.map(|waiter| state.expect_reply(frame, opaque, waiter, deadline, now));
         let must_write = match direct.then(|| state.direct_socket()).flatten() {
-            Some(socket) => state.write_directly(&socket, frame),
+            Some(socket) => {
+                let written = write_until_full(&socket, frame);
+                state.claimed = state.outbox.end() + written as u64;
+                // The selector finds a broken socket when it tries the rest.
+                state.outbox.append(frame, written);
+                written < frame.len()
+            }
             None => {
                 state.outbox.append(frame, 0);
                 true
@@ -426,16 +432,6 @@ impl State {
             }
             _ => None,
         }
-    }
-
-    /// Writes as much of the frame as the socket takes; the rest goes the way through the selector. Returns whether
-    /// the selector must write.
-    fn write_directly(&mut self, socket: &TcpStream, frame: &Frame<'_>) -> bool {
-        let written = write_until_full(socket, frame);
-        self.claimed = self.outbox.end() + written as u64;
-        // A broken socket is found by the selector when it tries the rest.
-        self.outbox.append(frame, written);
-        written < frame.len()
     }
 
     /// How far a request has come, by how much was given away of the stream.

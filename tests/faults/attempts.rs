@@ -11,7 +11,9 @@ use crossbeam_channel::{Receiver, bounded};
 use rocketmq_sync::mini_broker::Fault;
 use rocketmq_sync::unversioned::wire::header::SendMessageResponse;
 use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, Resolve, SendStatus};
+use rocketmq_sync::{
+    Certainty, Completions, ErrorKind, Message, MessageQueue, Phase, Producer, Resolve, RetryCodes, SendStatus,
+};
 
 use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer};
 
@@ -93,7 +95,7 @@ fn send_26_a_message_that_is_stored_less_safely_is_stored() {
 fn a_message_that_is_stored_less_safely_is_sent_to_another_broker_where_that_is_wanted() {
     let mini = mini(2);
     let less_safely = ResponseCode::FLUSH_DISK_TIMEOUT;
-    let producer = producer(&mini).retry_codes([less_safely]).start().unwrap();
+    let producer = producer(&mini).retry_codes(RetryCodes::none().with(less_safely)).start().unwrap();
     let first = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)).times(1));
     assert_eq!(producer.send(&message()).unwrap().status, SendStatus::Ok);
     assert_eq!((mini.fault_hits(first), mini.messages(TOPIC).len()), (1, 1));
@@ -153,7 +155,7 @@ fn send_26_every_other_code_is_an_error_with_code_and_remark() {
 fn retry_codes_can_be_chosen() {
     let mini = mini(2);
     mini.fail(SEND, Fault::error(ResponseCode(4711), "ours").times(1));
-    let chosen = producer(&mini).retry_codes([ResponseCode(4711)]).start().unwrap();
+    let chosen = producer(&mini).retry_codes(RetryCodes::none().with(ResponseCode(4711))).start().unwrap();
     chosen.send(&message()).unwrap();
     mini.fail(SEND, Fault::error(ResponseCode::SYSTEM_BUSY, "busy").times(1));
     assert_eq!(chosen.send(&message()).unwrap_err().attempts().len(), 1);
@@ -176,14 +178,14 @@ fn life_07_nothing_is_sent_after_shutdown_and_no_callback_runs() {
     let completions = Completions::new();
     for error in [
         producer.send(&message()).unwrap_err(),
-        producer.send_to(&message(), &queue).unwrap_err(),
-        producer.send_with(&message(), |_, _| 0).unwrap_err(),
+        producer.to_queue(&queue).send(&message()).unwrap_err(),
+        producer.by(|_, _| 0).send(&message()).unwrap_err(),
         producer.send_oneway(&message()).unwrap_err(),
-        producer.send_oneway_to(&message(), &queue).unwrap_err(),
-        producer.send_oneway_with(&message(), |_, _| 0).unwrap_err(),
+        producer.to_queue(&queue).send_oneway(&message()).unwrap_err(),
+        producer.by(|_, _| 0).send_oneway(&message()).unwrap_err(),
         producer.send_async(message(), count()).unwrap_err().into(),
-        producer.send_async_to(message(), &queue, count()).unwrap_err().into(),
-        producer.send_async_with(message(), |_, _| 0, count()).unwrap_err().into(),
+        producer.to_queue(&queue).send_async(message(), count()).unwrap_err().into(),
+        producer.by(|_, _| 0).send_async(message(), count()).unwrap_err().into(),
         producer.send_tracked(message(), 1, &completions).unwrap_err().into(),
         producer.queues(TOPIC).unwrap_err(),
     ] {
@@ -250,7 +252,7 @@ fn life_13_every_way_to_end_gives_the_place_in_the_window_back() {
         assert_eq!(producer.in_flight(), 0, "{name}");
         mini.clear_faults();
         // The mini broker's name server and the client's routes are as before: the next one passes.
-        producer.send_within(&message(), PATIENCE).unwrap_or_else(|error| panic!("after {name}: {error}"));
+        producer.timeout(PATIENCE).send(&message()).unwrap_or_else(|error| panic!("after {name}: {error}"));
     }
 }
 

@@ -41,12 +41,12 @@ fn a_worker_that_becomes_idle_joins_one_that_works_on_a_long_pull() {
         })
         .start()
         .unwrap();
-    producer.send_to(&message(), &queue(0)).unwrap();
+    producer.to_queue(&queue(0)).send(&message()).unwrap();
     assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), 0);
     // The pull that waits at the broker brings the first of these, the next one all others.
     consumer.pause();
     for _ in 0..30 {
-        producer.send_to(&message(), &queue(1)).unwrap();
+        producer.to_queue(&queue(1)).send(&message()).unwrap();
     }
     consumer.resume();
     // One worker is busy, so nobody can help the other when it begins with them.
@@ -283,7 +283,7 @@ fn what_a_batch_inflates_to_is_bounded_and_parts_it() {
     let producer = producer(&mini).start().unwrap();
     let queue = MessageQueue::new(TOPIC, "broker-a", 0);
     for _ in 0..12 {
-        producer.send_to(&Message::new(TOPIC, vec![0; SIZE]), &queue).unwrap();
+        producer.to_queue(&queue).send(&Message::new(TOPIC, vec![0; SIZE])).unwrap();
     }
     let (told, calls) = unbounded();
     let listener = move |messages: &[MessageExt], _: &mut ConsumeContext| {
@@ -311,7 +311,7 @@ fn small_messages_of_a_large_reply_that_wait_for_long_hold_a_pull_back() {
     let queue = MessageQueue::new(TOPIC, "broker-a", 0);
     for number in 0..40 {
         let body = if number % 4 == 0 { vec![1; 10] } else { vec![2; 100_000] };
-        producer.send_to(&Message::new(TOPIC, body), &queue).unwrap();
+        producer.to_queue(&queue).send(&Message::new(TOPIC, body)).unwrap();
     }
     let (release, released) = bounded::<()>(0);
     let (told, consumed) = unbounded();

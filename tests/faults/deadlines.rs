@@ -20,7 +20,7 @@ fn a_send_that_joins_the_look_up_of_an_impatient_one_keeps_its_own_deadline() {
     let late = mini.fail(ROUTE, Fault::delay(Duration::from_millis(1500)));
     let producer = crate::producer(&mini).start().unwrap();
     thread::scope(|scope| {
-        let impatient = || producer.send_within(&message(), Duration::from_secs(1));
+        let impatient = || producer.timeout(Duration::from_secs(1)).send(&message());
         let impatient = thread::Builder::new().spawn_scoped(scope, impatient).unwrap();
         assert!(mini.wait_for_requests(ROUTE, 1, PATIENCE));
         producer.send(&message()).unwrap();
@@ -58,11 +58,11 @@ fn a_timeout_without_an_end_is_possible_everywhere() {
     let mini = mini(1);
     let producer = crate::producer(&mini).send_timeout(Duration::MAX).start().unwrap();
     producer.wait_ready(&[TOPIC], Duration::MAX).unwrap();
-    producer.send_within(&message(), Duration::MAX).unwrap();
+    producer.timeout(Duration::MAX).send(&message()).unwrap();
     producer.send(&message()).unwrap();
     producer.send_oneway(&message()).unwrap();
-    producer.send_with(&message(), |_, _| 0).unwrap();
-    producer.send_to(&message(), &MessageQueue::new(TOPIC, "broker-a", 0)).unwrap();
+    producer.by(|_, _| 0).send(&message()).unwrap();
+    producer.to_queue(&MessageQueue::new(TOPIC, "broker-a", 0)).send(&message()).unwrap();
     outcome(&crate::begin(&producer)).unwrap();
     let (completions, mut taken) = (Completions::new(), Vec::new());
     producer.send_tracked(message(), 1, &completions).unwrap();

@@ -23,7 +23,7 @@ fn send_numbered(producer: &Producer, messages: usize) -> Outcomes {
     for number in 0..messages {
         let told = told.clone();
         let message = Message::new(TOPIC, number.to_string());
-        producer.send_async_to(message, &queue(), move |result| drop(told.send((number, result)))).unwrap();
+        producer.to_queue(&queue()).send_async(message, move |result| drop(told.send((number, result)))).unwrap();
     }
     outcomes
 }

@@ -68,7 +68,7 @@ fn retry_06_the_retry_queue_of_a_broker_that_tells_its_name_server_late_is_found
     assert!(!consumer.queues().contains(&retry_queue("broker-b")));
     mini.clear_faults();
     let queue = MessageQueue::new(TOPIC, "broker-b", 0);
-    producer(&mini).start().unwrap().send_to(&message(), &queue).unwrap();
+    producer(&mini).start().unwrap().to_queue(&queue).send(&message()).unwrap();
     next(&deliveries);
     assert!(mini.wait_for_requests(SEND_BACK, 1, PATIENCE));
     eventually("the other queue is taken", || consumer.queues().contains(&retry_queue("broker-b")));
@@ -208,7 +208,7 @@ fn message() -> Message {
 
 /// Sends to the first queue of the first broker, which is returned.
 fn send(producer: &Producer, message: &Message) -> MessageQueue {
-    producer.send_to(message, &MessageQueue::new(TOPIC, "broker-a", 0)).unwrap().queue
+    producer.to_queue(&MessageQueue::new(TOPIC, "broker-a", 0)).send(message).unwrap().queue
 }
 
 fn next(deliveries: &Receiver<MessageExt>) -> MessageExt {

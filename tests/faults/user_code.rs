@@ -69,13 +69,9 @@ const HANDED_IN: &[(&str, Place)] = &[
     ("address_map", Place::AddressMap),
     ("alter", Place::MiniBroker),
     ("answer", Place::MiniBroker),
-    ("by_hash", Place::Selector),
+    ("by", Place::Selector),
     ("each", Place::ErrorText),
     ("send_async", Place::Callback),
-    ("send_async_to", Place::Callback),
-    ("send_async_with", Place::Selector),
-    ("send_oneway_with", Place::Selector),
-    ("send_with", Place::Selector),
 ];
 
 /// What user code does, the first time that it runs.
@@ -327,7 +323,7 @@ impl Scene {
                     user.run();
                     0
                 };
-                let _ = producer.send_with(&message(), select);
+                let _ = producer.by(select).send(&message());
             }),
             Place::Starter => spawn(move || drop(producer.send_async(message(), |_| {}))),
             Place::Logger => {

@@ -292,10 +292,10 @@ pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn
         .expect("a consumer");
     let producer = deliveries::producer(cluster);
     let queue = MessageQueue::new(topic.as_str(), VICTIM, 0);
-    let hung = producer.send_to(&Message::new(topic.as_str(), "hangs"), &queue).expect("stored");
+    let hung = producer.to_queue(&queue).send(&Message::new(topic.as_str(), "hangs")).expect("stored");
     let mut sent = set(&["panics", "dawdles"]);
     for body in &sent {
-        producer.send_to(&Message::new(topic.as_str(), body.clone()), &queue).expect("stored");
+        producer.to_queue(&queue).send(&Message::new(topic.as_str(), body.clone())).expect("stored");
     }
     sent.extend(send_all(&producer, &topic, (0..100).map(|number| format!("body {number}"))));
     deliveries.await_bodies(&sent);

@@ -153,5 +153,5 @@ fn exactly_these_come(cluster: &dyn Cluster, tagged: &[(&str, &str)], cases: &[(
 fn send_tagged(producer: &Producer, queue: &MessageQueue, body: &str, tag: &str) {
     let message = Message::new(queue.topic(), body.to_owned());
     let message = if tag.is_empty() { message } else { message.with_tag(tag) };
-    producer.send_to(&message, queue).expect("stored");
+    producer.to_queue(queue).send(&message).expect("stored");
 }

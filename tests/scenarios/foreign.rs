@@ -148,14 +148,14 @@ pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(clus
     let producer = inbox::producer(cluster).compression(None).start().expect("a producer");
     let mut small = BTreeSet::new();
     let mut send = |queue: &MessageQueue, body: String| {
-        producer.send_to(&Message::new(&*topic, body.clone()), queue).expect("a receipt");
+        producer.to_queue(queue).send(&Message::new(&*topic, body.clone())).expect("a receipt");
         small.insert(body);
     };
     // Together beyond the limit, one by one not.
     (0..10).for_each(|number| send(&blocked, format!("{number}{}", "x".repeat(10_000))));
     (0..10).for_each(|number| send(&free, format!("{number}{}", "y".repeat(10_000))));
     let large = "z".repeat(2 * LIMIT);
-    producer.send_to(&Message::new(&*topic, large.clone()), &blocked).expect("a receipt");
+    producer.to_queue(&blocked).send(&Message::new(&*topic, large.clone())).expect("a receipt");
     send(&blocked, "behind it".to_owned());
     small.remove("behind it");
     let client = |limit| {
@@ -182,7 +182,7 @@ pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(clus
     });
     // The broker's other queue goes on meanwhile.
     let more = "more of the free queue".to_owned();
-    producer.send_to(&Message::new(&*topic, more.clone()), &free).expect("a receipt");
+    producer.to_queue(&free).send(&Message::new(&*topic, more.clone())).expect("a receipt");
     small.insert(more);
     deliveries.await_bodies(&small);
     end([consumer]);

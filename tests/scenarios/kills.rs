@@ -100,7 +100,7 @@ pub(crate) fn offsets_that_a_killed_broker_forgot_are_there_again_when_it_is_bac
     let owns = || consumer.queues().contains(&queue);
     let send = |number: usize| {
         let message = Message::new(topic.as_str(), format!("body {number}"));
-        eventually("the message is stored", || producer.send_to(&message, &queue).is_ok());
+        eventually("the message is stored", || producer.to_queue(&queue).send(&message).is_ok());
     };
     let is_committed = |end: i64| cluster.committed_offset(VICTIM, group, topic, 0) == Some(end);
     eventually("the queue is owned", owns);

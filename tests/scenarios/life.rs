@@ -30,7 +30,7 @@ pub(crate) fn life_01_ten_messages_to_each_of_24_queues_are_consumed(cluster: &d
     assert_eq!(queues.len(), 24);
     let messages = numbered(&topic, 240);
     for (index, message) in messages.iter().enumerate() {
-        producer.send_to(message, &queues[index % 24]).expect("stored");
+        producer.to_queue(&queues[index % 24]).send(message).expect("stored");
     }
     let received = inbox.await_all(&bodies(&messages));
     assert!(received.values().all(|message| message.property("POP_CK").is_none()));
@@ -137,7 +137,7 @@ pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Clus
     let producer = producer(cluster).start().expect("a producer");
     let broker = cluster.brokers()[0].name.as_str();
     let queue = MessageQueue::new(topic.as_str(), broker, 0);
-    producer.send_to(&Message::new(topic.as_str(), "slow"), &queue).expect("stored");
+    producer.to_queue(&queue).send(&Message::new(topic.as_str(), "slow")).expect("stored");
     let (begun, has_begun) = bounded(1);
     let (release, released) = bounded::<()>(0);
     let finished = Arc::new(AtomicUsize::new(0));
@@ -191,7 +191,7 @@ pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_late
     cluster.create_topic(&topic, 4);
     eventually("all queues of both", || queues(&live.name) == 4 && queues(&down.name) == 4);
     for queue in producer.queues(&topic).expect("a route") {
-        producer.send_to(&Message::new(topic.as_str(), "to each"), &queue).expect("stored");
+        producer.to_queue(&queue).send(&Message::new(topic.as_str(), "to each")).expect("stored");
     }
 }
 

@@ -108,10 +108,10 @@ pub(crate) fn a_name_that_hangs_holds_up_no_other_server(cluster: &dyn Cluster) 
     let stuck = MessageQueue::new(topic.as_str(), first.as_str(), 0);
     let (told, outcome) = crossbeam_channel::bounded(1);
     let callback = move |result| drop(told.send(result));
-    producer.send_async_to(Message::new(topic.as_str(), "stuck"), &stuck, callback).expect("accepted");
+    producer.to_queue(&stuck).send_async(Message::new(topic.as_str(), "stuck"), callback).expect("accepted");
     eventually("the resolver hangs", || names.hanging() > 0);
     let queue = MessageQueue::new(topic.as_str(), second.as_str(), 0);
-    producer.send_to(&Message::new(topic.as_str(), "fine"), &queue).expect("stored");
+    producer.to_queue(&queue).send(&Message::new(topic.as_str(), "fine")).expect("stored");
     let error = outcome.recv_timeout(PATIENCE).expect("an outcome").expect_err("nobody knows its address");
     assert_eq!(error.certainty(), Certainty::NotSent, "{error}");
     names.release();
@@ -135,10 +135,10 @@ pub(crate) fn a_server_that_moves_to_another_address_is_found(cluster: &dyn Clus
         .start()
         .expect("a producer");
     let queue = MessageQueue::new(topic.as_str(), broker.name.as_str(), 0);
-    producer.send_to(&Message::new(topic.as_str(), "here"), &queue).expect("stored");
+    producer.to_queue(&queue).send(&Message::new(topic.as_str(), "here")).expect("stored");
     before.broker(&broker.name).set(Mode::Refuse);
     names.set("moves.test:1", after.broker(&broker.name).address());
-    eventually("it is found", || producer.send_to(&Message::new(topic.as_str(), "there"), &queue).is_ok());
+    eventually("it is found", || producer.to_queue(&queue).send(&Message::new(topic.as_str(), "there")).is_ok());
     assert!(after.broker(&broker.name).accepted() > 0);
 }
 

@@ -112,7 +112,7 @@ impl<'a> Scene<'a> {
         let bodies: BTreeSet<_> = (0..count).map(|number| format!("{prefix} {number}")).collect();
         for number in 0..count {
             let message = Message::new(self.queue.topic(), format!("{prefix} {number}"));
-            self.producer.send_to(&message, &self.queue).expect("stored");
+            self.producer.to_queue(&self.queue).send(&message).expect("stored");
         }
         bodies
     }

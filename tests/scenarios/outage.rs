@@ -79,7 +79,7 @@ fn send_to_each_broker(scene: &Scene<'_>, process: &Process, what: &str) {
     for broker in scene.cluster.brokers() {
         let queue = MessageQueue::new(scene.topic.as_str(), broker.name.as_str(), 0);
         let message = Message::new(scene.topic.as_str(), format!("{what} to {}", broker.name));
-        eventually("the broker stores it", || scene.producer.send_to(&message, &queue).is_ok());
+        eventually("the broker stores it", || scene.producer.to_queue(&queue).send(&message).is_ok());
     }
     let is_consumed = |broker: &Broker| {
         let body = format!("{what} to {}", broker.name);

@@ -86,7 +86,7 @@ pub(crate) fn brokers_that_are_away_are_a_few_lines(cluster: &dyn Cluster) {
     let wait_until = |seconds| {
         while begun.elapsed() < Duration::from_secs(seconds) {
             let message = Message::new(watched.name.as_str(), "in vain");
-            watched.producer.send_within(&message, Duration::from_millis(200)).expect_err("all are away");
+            watched.producer.timeout(Duration::from_millis(200)).send(&message).expect_err("all are away");
             thread::park_timeout(Duration::from_millis(300));
         }
     };

@@ -143,7 +143,7 @@ pub(crate) fn retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one
     let broker = cluster.brokers()[0].name.as_str();
     let queue = MessageQueue::new(topic.as_str(), broker, 0);
     let producer = producer(cluster);
-    let store = |body: &'static str| producer.send_to(&Message::new(&*topic, body), &queue).expect("stored");
+    let store = |body: &'static str| producer.to_queue(&queue).send(&Message::new(&*topic, body)).expect("stored");
     let (release, released) = bounded::<()>(0);
     let seen = deliveries.clone();
     let consumer = member(cluster, &group)

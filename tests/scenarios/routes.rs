@@ -87,7 +87,7 @@ impl Load {
             queues.iter().all(|queue| *queue.broker_name() == *FIRST)
         });
         let queue = MessageQueue::new(self.topic.as_str(), SECOND, 0);
-        let error = self.producer.send_to(&Message::new(self.topic.as_str(), "gone"), &queue);
+        let error = self.producer.to_queue(&queue).send(&Message::new(self.topic.as_str(), "gone"));
         let error = error.expect_err("nobody is there");
         assert_eq!(error.certainty(), Certainty::NotSent, "{error}");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use rocketmq_sync::unversioned::wire::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{Certainty, Codec, ErrorKind, Message, MessageQueue, SendStatus, by_hash};
+use rocketmq_sync::{Certainty, Codec, ErrorKind, Message, MessageQueue, SendStatus};
 
 use super::inbox::{Inbox, bodies, numbered, producer};
 use super::raw::{self, fields};
@@ -23,8 +23,8 @@ pub(crate) fn send_07_oneway_messages_arrive_in_every_way_of_sending(cluster: &d
         for message in &messages {
             let sent = match way {
                 "plain" => producer.send_oneway(message),
-                "queue" => producer.send_oneway_to(message, &chosen),
-                _ => producer.send_oneway_with(message, |queues, _| index_of(queues, &chosen)),
+                "queue" => producer.to_queue(&chosen).send_oneway(message),
+                _ => producer.by(|queues, _| index_of(queues, &chosen)).send_oneway(message),
             };
             sent.expect("handed to a connection");
         }
@@ -43,10 +43,13 @@ pub(crate) fn send_08_wrong_oneway_calls_are_told_to_their_caller(cluster: &dyn 
     let message = Message::new(topic.as_str(), "wrong");
     let broker = cluster.brokers()[0].name.as_str();
     for (kind, call) in [
-        (ErrorKind::BadSelection, producer.send_oneway_with(&message, |_, _| panic!("a user's mistake"))),
-        (ErrorKind::BadSelection, producer.send_oneway_with(&message, |queues, _| queues.len())),
-        (ErrorKind::InvalidMessage, producer.send_oneway_to(&message, &MessageQueue::new(unique("Other"), broker, 0))),
-        (ErrorKind::NoBroker, producer.send_oneway_to(&message, &MessageQueue::new(topic.as_str(), broker, 100))),
+        (ErrorKind::BadSelection, producer.by(|_, _| panic!("a user's mistake")).send_oneway(&message)),
+        (ErrorKind::BadSelection, producer.by(|queues, _| queues.len()).send_oneway(&message)),
+        (
+            ErrorKind::InvalidMessage,
+            producer.to_queue(&MessageQueue::new(unique("Other"), broker, 0)).send_oneway(&message),
+        ),
+        (ErrorKind::NoBroker, producer.to_queue(&MessageQueue::new(topic.as_str(), broker, 100)).send_oneway(&message)),
     ] {
         let error = call.expect_err("it is wrong");
         assert_eq!((error.kind(), error.certainty()), (kind, Certainty::NotSent), "{error}");
@@ -176,7 +179,7 @@ pub(crate) fn send_20_a_topic_without_a_route_is_told(cluster: &dyn Cluster) {
     for result in [
         producer.send(&message).map(drop),
         producer.send_oneway(&message),
-        producer.send_with(&message, |_, _| 0).map(drop),
+        producer.by(|_, _| 0).send(&message).map(drop),
         outcome.recv_timeout(super::inbox::PATIENCE).expect("an outcome").map(drop),
         producer.queues(&topic).map(drop),
     ] {
@@ -197,7 +200,7 @@ pub(crate) fn send_22_a_receipt_tells_where_the_message_is(cluster: &dyn Cluster
     for offset in 0..3 {
         let broker = cluster.brokers()[0].name.as_str();
         let queue = MessageQueue::new(topic.as_str(), broker, 0);
-        let receipt = producer.send_to(&message, &queue).expect("stored");
+        let receipt = producer.to_queue(&queue).send(&message).expect("stored");
         assert_eq!((receipt.status, receipt.queue_offset), (SendStatus::Ok, offset));
         assert_eq!(receipt.queue, queue);
         assert_eq!(receipt.msg_id.len(), 32, "{receipt:?}");
@@ -234,7 +237,7 @@ pub(crate) fn send_29_five_threads_share_a_producer_and_keys_keep_their_order(cl
                 let key = format!("order {thread}");
                 let mut last = None;
                 for message in keyed {
-                    let receipt = producer.send_with(message, by_hash(&key)).expect("stored");
+                    let receipt = producer.by_key(&key).send(message).expect("stored");
                     assert!(!receipt.msg_id.is_empty() && queues.contains(&receipt.queue));
                     let place = (receipt.queue, receipt.queue_offset);
                     if let Some((queue, offset)) = last.replace(place.clone()) {
@@ -286,7 +289,7 @@ pub(crate) fn the_first_message_creates_its_topic(cluster: &dyn Cluster) {
         let message = Message::new(topic.as_str(), "first");
         let receipt = match way {
             "sync" => producer.send(&message),
-            "selector" => producer.send_with(&message, |queues, _| queues.len() - 1),
+            "selector" => producer.by(|queues, _| queues.len() - 1).send(&message),
             "async" => {
                 let (told, outcome) = crossbeam_channel::bounded(1);
                 producer.send_async(message, move |result| drop(told.send(result))).expect("accepted");

@@ -13,7 +13,7 @@ use super::{Cluster, eventually, unique};
 /// SEND-01: to a queue of one broker, then to one of the other.
 pub(crate) fn send_01_async_messages_arrive_in_the_queue_they_are_sent_to(cluster: &dyn Cluster) {
     to_one_queue_of_each_broker(cluster, |producer, message, queue, done| {
-        producer.send_async_to(message, queue, done).expect("accepted");
+        producer.to_queue(queue).send_async(message, done).expect("accepted");
     });
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn send_02_async_messages_arrive_in_the_queue_that_is_selected(cluste
     to_one_queue_of_each_broker(cluster, |producer, message, queue, done| {
         let select =
             |queues: &[MessageQueue], _: &Message| queues.iter().position(|offered| offered == queue).expect("it");
-        producer.send_async_with(message, select, done).expect("accepted");
+        producer.by(select).send_async(message, done).expect("accepted");
     });
 }
 
@@ -73,15 +73,15 @@ pub(crate) fn send_04_a_selector_that_fails_costs_its_own_call_only(cluster: &dy
     };
     let message = || Message::new(topic.as_str(), "selected");
     let rejected = [
-        producer.send_async_with(message(), |_, _| panic!("a user's mistake"), done()),
-        producer.send_async_with(message(), |queues, _| queues.len(), done()),
+        producer.by(|_, _| panic!("a user's mistake")).send_async(message(), done()),
+        producer.by(|queues, _| queues.len()).send_async(message(), done()),
     ];
     for call in rejected {
         let rejected = call.expect_err("no queue was selected");
         assert_eq!((rejected.error.kind(), rejected.error.certainty()), (ErrorKind::BadSelection, Certainty::NotSent));
         assert_eq!(rejected.message, message());
     }
-    producer.send_async_with(message(), |_, _| 0, done()).expect("accepted");
+    producer.by(|_, _| 0).send_async(message(), done()).expect("accepted");
     assert!(outcomes.recv_timeout(PATIENCE).expect("an outcome").is_ok());
     assert!(producer.shutdown(PATIENCE).is_clean());
     assert!(outcomes.is_empty(), "a rejected call called back");
@@ -131,10 +131,10 @@ pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn C
         let unselected = |_: &[MessageQueue], _: &Message| usize::MAX;
         let rejected = [
             producer.send_async(Message::new(topic.as_str(), ""), done()),
-            producer.send_async_to(Message::new(topic.as_str(), ""), &foreign, done()),
-            producer.send_async_to(message(), &foreign, done()),
-            producer.send_async_with(message(), unselected, done()),
-            producer.send_async_with(message(), |_, _| panic!("a user's mistake"), done()),
+            producer.to_queue(&foreign).send_async(Message::new(topic.as_str(), ""), done()),
+            producer.to_queue(&foreign).send_async(message(), done()),
+            producer.by(unselected).send_async(message(), done()),
+            producer.by(|_, _| panic!("a user's mistake")).send_async(message(), done()),
         ];
         for call in rejected {
             let rejected = call.expect_err("it is wrong");
@@ -176,7 +176,10 @@ pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_l
     let (told, outcomes) = unbounded();
     for number in 0..MESSAGES {
         let (told, message) = (told.clone(), Message::new(topic.as_str(), format!("{number:04}")));
-        producer.send_async_to(message, &queue, move |result| drop(told.send((number, result)))).expect("accepted");
+        producer
+            .to_queue(&queue)
+            .send_async(message, move |result| drop(told.send((number, result))))
+            .expect("accepted");
     }
     let mut acknowledged = BTreeSet::new();
     for number in 0..MESSAGES {
@@ -202,7 +205,7 @@ fn outcome_of_send_to(cluster: &dyn Cluster, queue: &MessageQueue) -> rocketmq_s
     let producer = producer(cluster).start().expect("a producer");
     let (told, outcome) = unbounded();
     let message = Message::new(queue.topic(), "body");
-    producer.send_async_to(message, queue, move |result| drop(told.send(result))).expect("accepted");
+    producer.to_queue(queue).send_async(message, move |result| drop(told.send(result))).expect("accepted");
     outcome.recv_timeout(PATIENCE).expect("an outcome")
 }
 

@@ -198,7 +198,7 @@ impl Storm<'_> {
     fn send_to(self, queue: &MessageQueue) {
         while self.goes_on() {
             let (number, message) = self.next();
-            self.outcomes.record(number, self.producer.send_to(&message, queue));
+            self.outcomes.record(number, self.producer.to_queue(queue).send(&message));
         }
     }
 

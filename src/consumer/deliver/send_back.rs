@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::logging::{debug, warn};
 use crate::message::properties::{Properties, name};
 use crate::message::{Message, MessageExt};
+use crate::producer::send::outgoing::{Outgoing, Reconsume};
 use crate::producer::send::{AsyncSend, Done};
 use crate::wire::header::ConsumerSendMsgBackRequest;
 
@@ -93,9 +94,9 @@ impl Settlement {
         let reconsume_times = copy.property(name::RECONSUME_TIME).and_then(|times| times.parse().ok());
         let published = Published { settlement: Arc::clone(self), window, position, publishing };
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
-        let limit = self.retry_limit.times();
-        let reconsume = (reconsume_times, limit);
-        self.publisher.publish_again(&copy, message.sys_flag, reconsume, &message.broker_name, deadline, published);
+        let reconsume = Reconsume { times: reconsume_times.unwrap_or(0), limit: self.retry_limit.times() };
+        let outgoing = Outgoing::again(&copy, message.sys_flag, reconsume, &self.group.core.identity);
+        self.publisher.publish_again(outgoing, &message.broker_name, deadline, published);
     }
 
     /// The message as it is published: body, flag and properties as they came, but for what says that it is a retry.

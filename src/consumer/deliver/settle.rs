@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender as ChannelSender;
 
 use crate::producer::RetryCodes;
-use crate::producer::send::Sender;
+use crate::producer::send::MessageSender;
 use crate::wire::name::INNER_PRODUCER_GROUP;
 
 use crate::consumer::deliver::Delivery;
@@ -24,7 +24,7 @@ pub(super) struct Settlement {
     pub(super) group: Arc<ConsumerGroup>,
     pull: ChannelSender<PullEvent>,
     /// Publishes to the retry topic what a broker would not take back.
-    pub(super) publisher: Arc<Sender>,
+    pub(super) publisher: Arc<MessageSender>,
     pub(super) retry_limit: RetryLimit,
     /// Delivers again what no broker would take.
     delivery: Weak<dyn Delivery>,
@@ -38,7 +38,7 @@ impl Settlement {
         delivery: Weak<dyn Delivery>,
     ) -> Arc<Self> {
         let name = Arc::from(INNER_PRODUCER_GROUP);
-        let publisher = Arc::new(Sender::new(Arc::clone(&group.core), name, 2, RetryCodes::default()));
+        let publisher = Arc::new(MessageSender::new(Arc::clone(&group.core), name, 2, RetryCodes::default()));
         Arc::new(Self { group, pull, publisher, retry_limit, delivery })
     }
 

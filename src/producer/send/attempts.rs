@@ -14,14 +14,25 @@ use crate::wire::ResponseCode;
 /// The pause before the only broker is asked again grows from here.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The broker codes after which a send is tried on another broker. Everything else is told to the caller at once: a
-/// message that is too large or a missing permission is not cured by another broker.
+/// Broker codes after which a send is tried on another broker (Java: `retryResponseCodes`).
+///
+/// Every other code ends the send at once: another broker cures neither a message that is too large nor a missing
+/// permission.
+///
+/// ```
+/// use rocketmq_sync::{ResponseCode, RetryCodes};
+///
+/// let codes = RetryCodes::default().with(ResponseCode::FLUSH_DISK_TIMEOUT).without(ResponseCode::SYSTEM_ERROR);
+/// assert!(codes.contains(ResponseCode::FLUSH_DISK_TIMEOUT) && !codes.contains(ResponseCode::SYSTEM_ERROR));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RetryCodes(BTreeSet<ResponseCode>);
+pub struct RetryCodes(BTreeSet<ResponseCode>);
 
 impl Default for RetryCodes {
-    /// The Java client's `retryResponseCodes` of 5.x, without `NO_PERMISSION`, and without `GO_AWAY`, after which a send
-    /// goes on in any case.
+    /// `SYSTEM_ERROR`, `SYSTEM_BUSY`, `SERVICE_NOT_AVAILABLE`, `TOPIC_NOT_EXIST`, `NO_BUYER_ID` and `NOT_IN_CURRENT_UNIT`.
+    ///
+    /// Those of the Java client 5.x without `NO_PERMISSION`, and without `GO_AWAY`, after which a send continues in any
+    /// case.
     fn default() -> Self {
         Self(BTreeSet::from([
             ResponseCode::SYSTEM_ERROR,
@@ -35,11 +46,29 @@ impl Default for RetryCodes {
 }
 
 impl RetryCodes {
-    pub(crate) fn of(codes: impl IntoIterator<Item = ResponseCode>) -> Self {
-        Self(codes.into_iter().collect())
+    /// No codes.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(BTreeSet::new())
     }
 
-    pub(crate) fn contains(&self, code: ResponseCode) -> bool {
+    /// Adds a code.
+    #[must_use]
+    pub fn with(mut self, code: ResponseCode) -> Self {
+        self.0.insert(code);
+        self
+    }
+
+    /// Removes a code.
+    #[must_use]
+    pub fn without(mut self, code: ResponseCode) -> Self {
+        self.0.remove(&code);
+        self
+    }
+
+    /// True if a send is tried again after this code.
+    #[must_use]
+    pub fn contains(&self, code: ResponseCode) -> bool {
         self.0.contains(&code)
     }
 }
@@ -189,28 +218,31 @@ impl Attempts {
         error.with_certainty(certainty)
     }
 
-    /// Everything that was tried, as one error with the last failure's kind; `no_queue` tells why nothing was.
+    /// One error for all attempts, with the kind of the last failure; `no_queue` is the reason when there was none.
     pub(crate) fn take_error(&mut self, now: Instant, topic: &str, no_queue: &str) -> Error {
         let is_late = now >= self.deadline;
         let Some(last) = self.last_error.take() else {
             return match is_late {
-                true => Error::new(ErrorKind::Timeout, format!("the deadline passed before {topic} could be sent to")),
+                true => Error::new(
+                    ErrorKind::Timeout,
+                    format!("send to {topic} failed: the deadline passed before an attempt began; not stored"),
+                ),
                 false => Error::new(ErrorKind::NoBroker, no_queue),
             };
         };
         if self.failed.is_empty() {
             return last;
         }
-        let count = self.failed.len();
-        let attempts = if count == 1 { "1 attempt".to_owned() } else { format!("{count} attempts") };
-        let certainty = match self.certainty {
-            Certainty::NotSent => "it is not stored",
-            Certainty::Unknown => "it may be stored",
-            Certainty::Stored => "it is stored",
-        };
-        let late = if is_late { " and the deadline passed" } else { "" };
-        let detail = format!("sending to {topic} failed after {attempts}{late}; {certainty}");
         let attempts = std::mem::take(&mut self.failed);
+        let cause = attempts.last().map_or_else(String::new, |last| format!("{}: {}", last.broker, last.detail));
+        let count = if attempts.len() == 1 { "1 attempt".to_owned() } else { format!("{} attempts", attempts.len()) };
+        let late = if is_late { ", the deadline passed" } else { "" };
+        let certainty = match self.certainty {
+            Certainty::NotSent => "not stored",
+            Certainty::Unknown => "may be stored",
+            Certainty::Stored => "stored",
+        };
+        let detail = format!("send to {topic} failed: {cause}; {count}{late}, {certainty}");
         last.in_context(detail).with_certainty(self.certainty).with_attempts(attempts)
     }
 }
@@ -452,7 +484,7 @@ mod tests {
     #[test]
     fn a_broker_that_departs_fails_no_send_that_its_neighbour_would_take() {
         let now = Instant::now();
-        let codes = RetryCodes::of([]);
+        let codes = RetryCodes::none();
         let queues = queues(&["a", "b"], 4);
         for turn in 0..8 {
             // Without any retry left to it.

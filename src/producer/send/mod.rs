@@ -6,7 +6,7 @@
 pub(crate) mod attempts;
 pub(crate) mod completions;
 pub(crate) mod lanes;
-pub(crate) mod prepare;
+pub(crate) mod outgoing;
 pub(crate) mod result;
 pub(crate) mod selector;
 pub(crate) mod window;
@@ -20,26 +20,25 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use crate::client::Core;
-use crate::client::route::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
+use crate::client::route::{PublishQueue, TopicRoute};
 use crate::client::rpc::unreadable;
 use crate::error::{Certainty, Error, ErrorKind, Phase, Result};
 use crate::message::{Message, MessageQueue};
 use crate::name_map::NameMap;
 use crate::producer::send::attempts::{Attempts, Failure, Next, RetryCodes};
 use crate::producer::send::lanes::{Entered, Lanes};
-use crate::producer::send::prepare::Prepared;
+use crate::producer::send::outgoing::Outgoing;
 use crate::producer::send::result::{Receipt, SendResult, SendStatus};
-use crate::remoting::{Complete, Completion, Outcome, Request};
+use crate::remoting::{Complete, Completion, Outcome};
 use crate::wire::header::SendMessageRequestV2;
-use crate::wire::name::CREATE_TOPIC_KEY;
-use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
+use crate::wire::{RemotingCommand, ResponseCode};
 
 /// A topic that was not sent to for this many refreshes of routes is forgotten: by default ten minutes, in which a broker
 /// still knows where a producer is.
 const FORGOTTEN_AFTER: u32 = 20;
 
 /// Sends messages in the name of one producer group.
-pub(crate) struct Sender {
+pub(crate) struct MessageSender {
     pub(crate) core: Arc<Core>,
     group: Arc<str>,
     pub(crate) retries: u32,
@@ -82,8 +81,8 @@ impl Target {
 
 /// One message on its way.
 #[derive(Debug)]
-pub(crate) struct Send {
-    prepared: Prepared,
+pub(crate) struct SendOperation {
+    outgoing: Outgoing,
     target: Target,
     attempts: Attempts,
     route: Option<Arc<TopicRoute>>,
@@ -110,7 +109,7 @@ enum Step {
     Over,
 }
 
-impl Sender {
+impl MessageSender {
     pub(crate) fn new(core: Arc<Core>, group: Arc<str>, retries: u32, retry_codes: RetryCodes) -> Self {
         Self { core, group, retries, retry_codes, turns: RwLock::default(), lanes: Mutex::default() }
     }
@@ -120,22 +119,22 @@ impl Sender {
     }
 
     /// A send that has `deadline` for everything: route, connections and all attempts.
-    pub(crate) fn begin(&self, prepared: Prepared, target: Target, deadline: Instant) -> Send {
+    pub(crate) fn begin(&self, outgoing: Outgoing, target: Target, deadline: Instant) -> SendOperation {
         let pinned = matches!(target, Target::Queue(_));
         let attempts = Attempts::new(self.retries, pinned, deadline);
-        Send { prepared, target, attempts, route: None, current: None, stored: None }
+        SendOperation { outgoing, target, attempts, route: None, current: None, stored: None }
     }
 
     /// Sends on the caller's thread, and returns when the message is stored or the send is over.
-    pub(crate) fn send(&self, mut send: Send) -> Result<SendResult> {
+    pub(crate) fn send(&self, mut send: SendOperation) -> Result<SendResult> {
         loop {
             let limit = match self.await_attempt(&mut send) {
                 Ok(limit) => limit,
                 Err(error) => return send.end(Err(error)),
             };
             let Some(queue) = send.queue() else { continue };
-            let outcome =
-                self.request(&send, queue, |address, request| self.core.remoting.invoke(address, request, limit));
+            let header = send.header(&self.group, queue);
+            let outcome = self.core.remoting.invoke(&queue.address, send.outgoing.request(&header), limit);
             if let Some(verdict) = self.verdict(&mut send, outcome) {
                 return send.end(verdict);
             }
@@ -143,11 +142,11 @@ impl Sender {
     }
 
     /// Waits on the caller's thread until there is something to try. Returns how long that may take.
-    fn await_attempt(&self, send: &mut Send) -> Result<Instant> {
+    fn await_attempt(&self, send: &mut SendOperation) -> Result<Instant> {
         loop {
             match self.step(send) {
                 Step::Route => {
-                    let route = self.core.routes.wait(&send.prepared.topic, send.attempts.deadline());
+                    let route = self.core.routes.wait(&send.outgoing.topic, send.attempts.deadline());
                     send.route = Some(route.map_err(|error| send.attempts.qualified(error))?);
                 }
                 Step::Answer { limit } => return Ok(limit),
@@ -158,7 +157,7 @@ impl Sender {
     }
 
     /// Sends without waiting; `done` is told when the send is over.
-    pub(crate) fn send_async<D: Done>(self: &Arc<Self>, send: Send, done: D) {
+    pub(crate) fn send_async<D: Done>(self: &Arc<Self>, send: SendOperation, done: D) {
         let lane = send.target.lane().cloned();
         let send = Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open, place: None });
         match lane {
@@ -193,32 +192,28 @@ impl Sender {
         }
     }
 
-    /// Publishes a message that was received before and could not be consumed: as it came, its body included, which may
-    /// be compressed; if possible not on its own broker, which did not take it back. `reconsume` has the deliveries so far
-    /// and the most there may be.
+    /// Sends a message that was received before and could not be consumed. If possible not through `broker`, which did not
+    /// take it back.
     pub(crate) fn publish_again<D: Done>(
         self: &Arc<Self>,
-        message: &Message,
-        sys_flag: i32,
-        reconsume: (Option<i32>, i32),
+        outgoing: Outgoing,
         broker: &Arc<str>,
         deadline: Instant,
         done: D,
     ) {
-        let prepared = Prepared::again(message, sys_flag, reconsume, &self.core.identity);
-        let mut send = self.begin(prepared, Target::InTurn, deadline);
+        let mut send = self.begin(outgoing, Target::InTurn, deadline);
         send.attempts.avoid(broker);
         self.send_async(send, done);
     }
 
     /// Hands the message to the connection of a broker that can be reached; there is no answer, and so no attempt after
     /// one that was accepted.
-    pub(crate) fn send_oneway(&self, mut send: Send) -> Result<()> {
+    pub(crate) fn send_oneway(&self, mut send: SendOperation) -> Result<()> {
         loop {
             let limit = self.await_attempt(&mut send)?;
             let Some(queue) = send.queue() else { continue };
-            let accepted = self
-                .request(&send, queue, |address, request| self.core.remoting.invoke_oneway(address, request, limit));
+            let header = send.header(&self.group, queue);
+            let accepted = self.core.remoting.invoke_oneway(&queue.address, send.outgoing.request(&header), limit);
             let Err(error) = accepted else { return Ok(()) };
             if let Some(verdict) = self.failed(&mut send, error.phase, error.into(), None) {
                 return verdict.map(drop);
@@ -241,9 +236,9 @@ impl Sender {
         })
     }
 
-    fn step(&self, send: &mut Send) -> Step {
+    fn step(&self, send: &mut SendOperation) -> Step {
         if send.route.is_none() {
-            match self.core.routes.known(&send.prepared.topic) {
+            match self.core.routes.known(&send.outgoing.topic) {
                 Some(route) if !route.publish.is_empty() => send.route = Some(route),
                 _ if Instant::now() < send.attempts.deadline() => return Step::Route,
                 _ => return Step::Over,
@@ -273,7 +268,7 @@ impl Sender {
             Next::Pause { until } => {
                 // Every broker of this route has failed: what a name server says now counts behind the pause, however
                 // little the time since the route was last doubted.
-                self.core.refresh_route(&send.prepared.topic);
+                self.core.refresh_route(&send.outgoing.topic);
                 send.route = None;
                 Step::Pause { until }
             }
@@ -322,33 +317,8 @@ impl Sender {
         take(self.turns.write().entry(Arc::clone(topic)).or_insert_with(turn))
     }
 
-    /// Hands the request of an attempt to `invoke`.
-    fn request<T>(&self, send: &Send, target: &PublishQueue, invoke: impl FnOnce(&Arc<str>, Request<'_>) -> T) -> T {
-        let prepared = &send.prepared;
-        let header = SendMessageRequestV2 {
-            producer_group: &self.group,
-            topic: &prepared.topic,
-            default_topic: CREATE_TOPIC_KEY,
-            default_topic_queue_nums: AUTO_CREATE_QUEUES,
-            queue_id: match &send.target {
-                Target::Queue(queue) => queue.queue_id,
-                Target::InTurn => target.queue.queue_id,
-            },
-            sys_flag: prepared.sys_flag,
-            born_timestamp: prepared.born_timestamp,
-            flag: prepared.flag,
-            properties: Some(&prepared.properties),
-            reconsume_times: Some(prepared.reconsume_times),
-            unit_mode: Some(false),
-            max_reconsume_times: prepared.max_reconsume_times,
-            batch: Some(false),
-            broker_name: Some(&target.queue.broker_name),
-        };
-        invoke(&target.address, Request::new(RequestCode::SEND_MESSAGE_V2, &header).with_body(&prepared.body))
-    }
-
     /// What the outcome of an attempt means: the end of the send, or `None` when it goes on.
-    fn verdict(&self, send: &mut Send, outcome: Outcome) -> Option<Result<Receipt>> {
+    fn verdict(&self, send: &mut SendOperation, outcome: Outcome) -> Option<Result<Receipt>> {
         match outcome {
             // Nearly every outcome. It leaves the route alone, whose counter is busy with the sends that begin meanwhile.
             Ok(response) if response.response_code() == ResponseCode::SUCCESS => {
@@ -360,9 +330,9 @@ impl Sender {
     }
 
     /// The broker did not store the message, or less safely than it should.
-    fn answered(&self, send: &mut Send, response: &RemotingCommand) -> Option<Result<Receipt>> {
+    fn answered(&self, send: &mut SendOperation, response: &RemotingCommand) -> Option<Result<Receipt>> {
         let code = response.response_code();
-        let refused = |send: &Send| Error::refused(code, response.remark.as_deref(), send.address());
+        let refused = |send: &SendOperation| Error::refused(code, response.remark.as_deref(), send.address());
         let Some(status) = SendStatus::of(code) else {
             let error = refused(send);
             return self.failed(send, Phase::Answered, error, None);
@@ -378,23 +348,29 @@ impl Sender {
 
     /// Reads what the broker says of a message that it stored. A topic that the message created has a route of its own
     /// from now on.
-    fn stored(&self, send: &Send, status: SendStatus, response: &RemotingCommand) -> Result<Receipt> {
+    fn stored(&self, send: &SendOperation, status: SendStatus, response: &RemotingCommand) -> Result<Receipt> {
         if send.current.is_some_and(|current| current.creates_topic) {
-            self.core.refresh_suspected_route(&send.prepared.topic);
+            self.core.refresh_suspected_route(&send.outgoing.topic);
         }
         Receipt::read(status, response)
             .map_err(|error| unreadable(send.address(), &error).with_certainty(Certainty::Stored))
     }
 
     /// Notes the failure. Whether there is another attempt is told by the next step, unless the client has ended.
-    fn failed(&self, send: &mut Send, phase: Phase, error: Error, stored: Option<Receipt>) -> Option<Result<Receipt>> {
+    fn failed(
+        &self,
+        send: &mut SendOperation,
+        phase: Phase,
+        error: Error,
+        stored: Option<Receipt>,
+    ) -> Option<Result<Receipt>> {
         if error.is_of_an_ended_client() {
             return Some(Err(send.attempts.qualified(error)));
         }
         let broker = Arc::clone(&send.queue()?.queue.broker_name);
         let begun = send.current.take()?.begun;
         // The route may be what is wrong: a broker that moved, a topic that was deleted there.
-        self.core.refresh_suspected_route(&send.prepared.topic);
+        self.core.refresh_suspected_route(&send.outgoing.topic);
         send.route = None;
         if let Some(receipt) = stored {
             send.stored = Some(Box::new((receipt, Arc::clone(&broker))));
@@ -405,21 +381,30 @@ impl Sender {
     }
 }
 
-impl std::fmt::Debug for Sender {
+impl std::fmt::Debug for MessageSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sender").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("MessageSender").field("group", &self.group).finish_non_exhaustive()
     }
 }
 
-impl Send {
+impl SendOperation {
     /// Bytes it holds.
     pub(crate) fn size(&self) -> usize {
-        self.prepared.size()
+        self.outgoing.size()
     }
 
     /// Where the attempt under way goes.
     fn queue(&self) -> Option<&PublishQueue> {
         self.route.as_ref()?.publish.get(self.current?.index)
+    }
+
+    /// The header of an attempt at `queue`.
+    fn header<'a>(&'a self, group: &'a str, queue: &'a PublishQueue) -> SendMessageRequestV2<'a> {
+        let queue_id = match &self.target {
+            Target::Queue(wanted) => wanted.queue_id,
+            Target::InTurn => queue.queue.queue_id,
+        };
+        self.outgoing.header(group, &queue.queue.broker_name, queue_id)
     }
 
     /// The address of the broker that it goes to.
@@ -437,13 +422,13 @@ impl Send {
             (Ok(_), None) => Err(self.take_error()),
         };
         let (receipt, broker_name) = stored?;
-        let (topic, msg_id) = self.prepared.into_topic_and_id();
+        let (topic, msg_id) = self.outgoing.into_topic_and_id();
         Ok(receipt.into_result(msg_id, topic, broker_name))
     }
 
     /// What its failed attempts add up to.
     fn take_error(&mut self) -> Error {
-        let topic = &self.prepared.topic;
+        let topic = &self.outgoing.topic;
         let no_queue = match &self.target {
             Target::Queue(queue) => format!("queue {queue} is not among those that can be written"),
             Target::InTurn => format!("topic {topic} has no queue that can be written"),
@@ -453,7 +438,7 @@ impl Send {
 }
 
 /// What waits for an asynchronous send, and travels with it.
-pub(crate) trait Done: Sized + std::marker::Send + 'static {
+pub(crate) trait Done: Sized + Send + 'static {
     /// Takes the send when it is over. Called on `rmq-remoting` or the caller's thread: must neither block nor run user
     /// code.
     fn done(send: Box<AsyncSend<Self>>);
@@ -462,8 +447,8 @@ pub(crate) trait Done: Sized + std::marker::Send + 'static {
 /// A send that nobody waits for on a stack: one box goes from step to step and, in the end, to where its result is
 /// wanted.
 pub(crate) struct AsyncSend<D> {
-    sender: Arc<Sender>,
-    send: Send,
+    sender: Arc<MessageSender>,
+    send: SendOperation,
     end: End,
     done: D,
     /// Of a send to a given queue, while it is under way.
@@ -471,7 +456,7 @@ pub(crate) struct AsyncSend<D> {
 }
 
 /// A send that waits for those before it to the same queue.
-trait InLane: std::marker::Send {
+trait InLane: Send {
     /// Its turn has come.
     fn begin(self: Box<Self>, place: Place);
 
@@ -481,7 +466,7 @@ trait InLane: std::marker::Send {
 
 /// The only place for a send under way to one queue. Dropped, it is the next one's.
 struct Place {
-    sender: Arc<Sender>,
+    sender: Arc<MessageSender>,
     queue: MessageQueue,
 }
 
@@ -531,10 +516,10 @@ impl<D: Done> AsyncSend<D> {
     }
 
     /// Takes the next step. `sender` is its own, lent: the send itself moves to where the step leads.
-    fn go_on(mut self: Box<Self>, sender: &Sender) {
+    fn go_on(mut self: Box<Self>, sender: &MessageSender) {
         match sender.step(&mut self.send) {
             Step::Route => {
-                let topic = Arc::clone(&self.send.prepared.topic);
+                let topic = Arc::clone(&self.send.outgoing.topic);
                 let deadline = self.send.attempts.deadline();
                 let waiter = Box::new(move |route| self.routed(route));
                 sender.core.routes.look_up_to_publish(&topic, deadline, waiter);
@@ -564,12 +549,13 @@ impl<D: Done> AsyncSend<D> {
         }
     }
 
-    fn invoke(self: Box<Self>, sender: &Sender, limit: Instant) {
+    fn invoke(self: Box<Self>, sender: &MessageSender, limit: Instant) {
         let Some((queue, Current { begun, .. })) = self.send.queue().zip(self.send.current) else {
             return self.go_on(sender);
         };
         let remoting = &sender.core.remoting;
-        let encoded = sender.request(&self.send, queue, |address, request| remoting.encode(address, request, false));
+        let header = self.send.header(&sender.group, queue);
+        let encoded = remoting.encode(&queue.address, self.send.outgoing.request(&header), false);
         match encoded {
             Ok(request) => remoting.invoke_encoded(request, limit, Completion::of(self), begun),
             Err(error) => self.complete(Err(error)),

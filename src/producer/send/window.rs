@@ -16,7 +16,7 @@ use crate::worker::patience;
 
 /// Counts what is in flight.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct SendWindow {
     max_messages: usize,
     max_bytes: usize,
     used: Mutex<Used>,
@@ -32,7 +32,7 @@ pub(crate) struct Window {
 struct Outcomes {
     /// Messages that have an outcome and keep their room until it is taken.
     untaken: AtomicUsize,
-    /// Callers wait in [`Window::drain`].
+    /// Callers wait in [`SendWindow::drain`].
     ///
     /// Partner of `untaken`, both sequentially consistent: a caller sets this and then counts, the selector counts up and
     /// then looks here. So the caller sees the last outcome, or the selector sees the caller and wakes it.
@@ -66,7 +66,7 @@ pub(crate) enum NoPermit {
     Closed,
 }
 
-impl Window {
+impl SendWindow {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
         let (used, settled, outcomes) = (Mutex::default(), Condvar::new(), Outcomes::default());
         Arc::new(Self { max_messages, max_bytes, used, settled, outcomes })
@@ -181,7 +181,7 @@ impl Window {
         self.outcomes.untaken.load(SeqCst)
     }
 
-    /// Wakes those in [`Window::drain`]. Under the lock none of them is between its look and its wait.
+    /// Wakes those in [`SendWindow::drain`]. Under the lock none of them is between its look and its wait.
     fn tell_drainers(&self) {
         drop(self.used.lock());
         self.settled.notify_all();
@@ -197,7 +197,7 @@ fn wake(callers: Vec<Thread>) {
 /// Room in the window, until dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    window: Arc<Window>,
+    window: Arc<SendWindow>,
     bytes: usize,
     settled: bool,
 }
@@ -238,7 +238,7 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn waiting(window: &Window) -> usize {
+    fn waiting(window: &SendWindow) -> usize {
         window.used.lock().queue.len()
     }
 
@@ -253,7 +253,7 @@ mod tests {
     /// Small messages that come one after the other would always find room before a large one does.
     #[test]
     fn a_large_message_is_not_starved_by_small_ones() {
-        let window = Window::new(100, 100);
+        let window = SendWindow::new(100, 100);
         let late = Some(Instant::now() + Duration::from_secs(60));
         let mut small: VecDeque<_> = (0..10).map(|_| window.enter(10, None).unwrap()).collect();
         thread::scope(|scope| {
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn one_that_waits_in_vain_lets_those_behind_it_pass() {
-        let window = Window::new(100, 100);
+        let window = SendWindow::new(100, 100);
         let first = window.enter(50, None).unwrap();
         let now = Instant::now();
         let (brief, late) = (Some(now + Duration::from_millis(300)), Some(now + Duration::from_secs(60)));
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn one_free_place_wakes_one_caller_in_the_order_of_their_coming() {
-        let window = Window::new(1, 100);
+        let window = SendWindow::new(1, 100);
         let mut held = window.enter(1, None).unwrap();
         let order = Mutex::new(Vec::new());
         let turns = AtomicUsize::new(0);
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn both_limits_hold_and_a_permit_comes_back_when_dropped() {
-        let window = Window::new(2, 100);
+        let window = SendWindow::new(2, 100);
         let first = window.enter(60, None).unwrap();
         assert_eq!(window.enter(60, None).unwrap_err(), NoPermit::Full);
         let second = window.enter(40, None).unwrap();
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_message_larger_than_the_window_goes_alone() {
-        let window = Window::new(10, 100);
+        let window = SendWindow::new(10, 100);
         let large = window.enter(500, None).unwrap();
         assert_eq!(window.enter(1, None).unwrap_err(), NoPermit::Full);
         drop(large);
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn an_outcome_that_is_not_taken_keeps_its_room_and_costs_no_waiting() {
-        let window = Window::new(1, 100);
+        let window = SendWindow::new(1, 100);
         let mut permit = window.enter(1, None).unwrap();
         assert_eq!((window.unsettled(), window.settled()), (1, 0));
         permit.settle();
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_room_with_the_deadline_or_with_the_end() {
-        let window = Window::new(1, 100);
+        let window = SendWindow::new(1, 100);
         let permit = window.enter(1, None).unwrap();
         let soon = Instant::now() + Duration::from_millis(20);
         assert_eq!(window.enter(1, Some(soon)).unwrap_err(), NoPermit::Full);

@@ -1,6 +1,6 @@
-//! From a user's message to what is sent: validation, compression, the message's id.
+//! Turns a message into the content of a send: validation, compression, message id, header.
 //!
-//! Runs on the caller's thread, before anything is accepted: what is wrong with a message is told at once.
+//! Runs on the caller's thread, before anything is accepted, so that an invalid message is an error of the call.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,11 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::client::identity::{Identity, wall_clock_millis};
+use crate::client::route::AUTO_CREATE_QUEUES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::debug;
 use crate::message::Message;
 use crate::message::properties::{Properties, name, place_in};
-use crate::wire::name::{check_topic, may_send_to};
+use crate::remoting::Request;
+use crate::wire::RequestCode;
+use crate::wire::header::SendMessageRequestV2;
+use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, may_send_to};
 use crate::wire::stored::compression::{self, Codec};
 use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::sys_flag::message as bits;
@@ -25,10 +29,10 @@ use crate::wire::sys_flag::message as bits;
 /// `DELAY`). The rest is for the counts of a retry that is published, ids with IPv6 addresses, and longer names.
 const PROPERTIES_HEADROOM: usize = 768;
 
-/// Properties of more bytes do not live on for the id in them.
+/// A properties text of more bytes is not kept for the id in it.
 const KEPT_PROPERTIES: usize = 256;
 
-/// What the producer's options say of bodies.
+/// Options of a producer for bodies.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyRules {
     pub(crate) max_message_size: usize,
@@ -38,27 +42,33 @@ pub(crate) struct BodyRules {
     pub(crate) compression_level: u32,
 }
 
-/// A message in the form in which each of its attempts sends it.
+/// Content of a send, the same in each of its attempts.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct Outgoing {
     pub(crate) topic: Arc<str>,
-    pub(crate) body: Bytes,
-    pub(crate) flag: i32,
-    pub(crate) sys_flag: i32,
-    /// In the form of the wire. With an id under which the receipt names it; the same in all attempts, so that doubles
-    /// can be told.
-    pub(crate) properties: String,
-    /// Where that id lies in the properties.
+    body: Bytes,
+    flag: i32,
+    sys_flag: i32,
+    /// In the form of the wire. They contain the message id, so that the copies of several attempts are recognised.
+    properties: String,
+    /// Place of the message id in the properties.
     message_id: Range<usize>,
-    pub(crate) born_timestamp: i64,
-    /// How often a message to a retry topic was delivered before, and how often it may be.
-    pub(crate) reconsume_times: i32,
-    pub(crate) max_reconsume_times: Option<i32>,
+    born_timestamp: i64,
+    /// Number of earlier deliveries of a message to a retry topic, and their limit.
+    reconsume_times: i32,
+    max_reconsume_times: Option<i32>,
 }
 
-impl Prepared {
-    /// Checks and encodes a message; the message itself is not touched.
-    pub(crate) fn new(message: &Message, rules: &BodyRules, identity: &Identity) -> Result<Self> {
+/// Deliveries of a message that goes to a retry topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reconsume {
+    pub(crate) times: i32,
+    pub(crate) limit: i32,
+}
+
+impl Outgoing {
+    /// Checks and encodes one message; the message itself is not touched.
+    pub(crate) fn single(message: &Message, rules: &BodyRules, identity: &Identity) -> Result<Self> {
         check(message, rules)?;
         let born_timestamp = wall_clock_millis();
         let (properties, message_id) = with_id(&message.properties, identity, born_timestamp);
@@ -77,13 +87,8 @@ impl Prepared {
         })
     }
 
-    /// A message that was received before, as it came.
-    pub(crate) fn again(
-        message: &Message,
-        sys_flag: i32,
-        (reconsume_times, max_reconsume_times): (Option<i32>, i32),
-        identity: &Identity,
-    ) -> Self {
+    /// A message that was received before, as it came, its body included, which may be compressed.
+    pub(crate) fn again(message: &Message, sys_flag: i32, reconsume: Reconsume, identity: &Identity) -> Self {
         let born_timestamp = wall_clock_millis();
         let (properties, message_id) = with_id(&message.properties, identity, born_timestamp);
         Self {
@@ -94,13 +99,43 @@ impl Prepared {
             properties,
             message_id,
             born_timestamp,
-            reconsume_times: reconsume_times.unwrap_or(0),
-            max_reconsume_times: Some(max_reconsume_times),
+            reconsume_times: reconsume.times,
+            max_reconsume_times: Some(reconsume.limit),
         }
     }
 
-    /// What the receipt names it by: its topic and its id. The id lies in the properties' own memory, unless that is too
-    /// large to be kept.
+    /// The header of an attempt at a queue.
+    pub(crate) fn header<'a>(
+        &'a self,
+        producer_group: &'a str,
+        broker_name: &'a str,
+        queue_id: i32,
+    ) -> SendMessageRequestV2<'a> {
+        SendMessageRequestV2 {
+            producer_group,
+            topic: &self.topic,
+            default_topic: CREATE_TOPIC_KEY,
+            default_topic_queue_nums: AUTO_CREATE_QUEUES,
+            queue_id,
+            sys_flag: self.sys_flag,
+            born_timestamp: self.born_timestamp,
+            flag: self.flag,
+            properties: Some(&self.properties),
+            reconsume_times: Some(self.reconsume_times),
+            unit_mode: Some(false),
+            max_reconsume_times: self.max_reconsume_times,
+            batch: Some(false),
+            broker_name: Some(broker_name),
+        }
+    }
+
+    /// The request of an attempt with this header.
+    pub(crate) fn request<'a>(&'a self, header: &'a SendMessageRequestV2<'_>) -> Request<'a> {
+        Request::new(RequestCode::SEND_MESSAGE_V2, header).with_body(&self.body)
+    }
+
+    /// Topic and message id for the receipt. The id reuses the memory of the properties, unless that is too large to be
+    /// kept.
     pub(crate) fn into_topic_and_id(self) -> (Arc<str>, String) {
         let Self { topic, mut properties, message_id, .. } = self;
         if properties.capacity() > KEPT_PROPERTIES {
@@ -126,20 +161,20 @@ fn with_id(properties: &Properties, identity: &Identity, now: i64) -> (String, R
 }
 
 fn check(message: &Message, rules: &BodyRules) -> Result<()> {
-    check_topic(&message.topic).map_err(|error| invalid(format!("topic {:?} cannot be: {error}", message.topic)))?;
+    check_topic(&message.topic).map_err(|error| invalid(format!("invalid topic name {:?}: {error}", message.topic)))?;
     if !may_send_to(&message.topic) {
-        return Err(invalid(format!("topic {} belongs to the broker: nobody may send to it", message.topic)));
+        return Err(invalid(format!("invalid topic {}: reserved for the broker", message.topic)));
     }
     if let Some(violation) = message.violation() {
         return Err(invalid(violation.to_string()));
     }
     let length = message.body.len();
     if length == 0 {
-        return Err(invalid("the message body length is zero: brokers do not store empty bodies"));
+        return Err(invalid("invalid message: the message body length is zero, and brokers store no empty body"));
     }
     if length > rules.max_message_size {
         return Err(invalid(format!(
-            "the message body is {length} bytes long, the limit is {} (max_message_size)",
+            "invalid message: the body has {length} bytes, the limit is {} (max_message_size)",
             rules.max_message_size
         )));
     }
@@ -151,8 +186,8 @@ fn check_properties(properties: &str) -> Result<()> {
     let limit = MAX_PROPERTIES_LENGTH - PROPERTIES_HEADROOM;
     if length > limit {
         return Err(invalid(format!(
-            "the properties are {length} bytes long, the limit is {limit}: {MAX_PROPERTIES_LENGTH} without the room \
-             that brokers need for their own"
+            "invalid message: the properties have {length} bytes, the limit is {limit}, which is {MAX_PROPERTIES_LENGTH} \
+             without the room for those that brokers add"
         )));
     }
     Ok(())
@@ -167,7 +202,7 @@ fn compressed(body: &Bytes, rules: &BodyRules) -> (Bytes, i32) {
         Ok(smaller) if smaller.len() < body.len() => (smaller.into(), codec.sys_flag()),
         Ok(_) => (body.clone(), 0),
         Err(error) => {
-            debug!("a body is sent as it is: {error}");
+            debug!("compression of a body failed: {error}; sent uncompressed");
             (body.clone(), 0)
         }
     }
@@ -186,8 +221,8 @@ mod tests {
         BodyRules { max_message_size: 1000, compress_threshold: 100, codec: Some(Codec::Zlib), compression_level: 5 }
     }
 
-    fn prepare(message: &Message) -> Result<Prepared> {
-        Prepared::new(message, &rules(), &Identity::new(&ClientConfig::default()).unwrap())
+    fn prepare(message: &Message) -> Result<Outgoing> {
+        Outgoing::single(message, &rules(), &Identity::new(&ClientConfig::default()).unwrap())
     }
 
     #[test]
