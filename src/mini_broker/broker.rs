@@ -1,7 +1,7 @@
-//! One broker: its messages, groups, members and offsets, the pulls that wait and the messages that are delayed.
+//! State of one broker: its messages, groups, members and offsets, its waiting pulls and delayed messages.
 //!
-//! A pure value of the broker's thread. What it wants to say on its own, to a waiting client or to the members of a
-//! group, it collects until [`Broker::take_output`].
+//! A pure value of the broker's thread. Messages that the broker sends by itself, to a waiting client or to the members
+//! of a group, are collected until [`Broker::take_output`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,22 +20,22 @@ use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, is_retry_topic};
 use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::{LanguageCode, RemotingCommand, RequestCode, ResponseCode};
 
-/// Holds delayed messages, level by level.
+/// Topic that holds delayed messages, one queue per level.
 const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 
 const READ_WRITE: i32 = permission::READ | permission::WRITE;
 
-/// A consumer group at one broker.
+/// Consumer group at one broker.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) members: Vec<Member>,
     pub(super) subscriptions: BTreeMap<String, SubscriptionData>,
     pub(super) broadcasting: bool,
-    /// What the broker says its members are, if a test makes it lie.
+    /// Member list set by a test, returned instead of the real one.
     pub(super) told_members: Option<Vec<String>>,
 }
 
-/// A connection over which a consumer of a group has sent heartbeats.
+/// Connection over which a consumer of a group has sent heartbeats.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) connection: u64,
@@ -45,7 +45,7 @@ pub(super) struct Member {
     pub(super) version: i32,
 }
 
-/// An answer to a request of earlier, and its time.
+/// Response to an earlier request, and its time.
 type LateAnswer = (ReturnAddress, Answer, i64);
 
 #[derive(Debug)]
@@ -55,13 +55,13 @@ pub(super) struct Broker {
     pub(super) condition: Condition,
     pub(super) settings: Arc<Settings>,
     pub(super) store: Store,
-    /// Consumer groups that the broker has met.
+    /// Consumer groups that the broker has seen.
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) offsets: Offsets,
     pub(super) parked: ParkedPulls,
-    /// Offsets in the log of messages that wait for their delay to pass, by their time and turn.
+    /// Log offsets of delayed messages, by their due time and sequence number.
     delayed: BTreeMap<(i64, u64), i64>,
-    /// Counts what needs an order or a turn: delayed messages, queues chosen by the broker, ids it makes.
+    /// Last sequence number; numbers delayed messages, queue choices of the broker, and ids made by it.
     turns: u64,
     answers: Vec<LateAnswer>,
     pushes: Vec<(u64, RemotingCommand)>,
@@ -91,7 +91,7 @@ impl Broker {
         }
     }
 
-    /// Stores a message, in its queue or for as long as its delay level says; waiting pulls get it.
+    /// Stores a message in its queue, or delays it as its delay level specifies; waiting pulls are notified.
     pub(super) fn put(&mut self, mut draft: Draft, now: i64) -> Result<Place, Answer> {
         self.check_size(&draft.message)?;
         let level = draft.message.property(name::DELAY).and_then(|level| level.parse::<usize>().ok()).unwrap_or(0);
@@ -115,7 +115,7 @@ impl Broker {
         Ok(place)
     }
 
-    /// Refuses a message whose body or properties are longer than the broker takes.
+    /// Refuses a message whose body or properties exceed the broker's limits.
     pub(super) fn check_size(&self, message: &Message) -> Result<(), Answer> {
         let properties = message.properties.encoded().len();
         if message.body().len() > self.settings.max_message_size || properties > MAX_PROPERTIES_LENGTH {
@@ -124,14 +124,18 @@ impl Broker {
         Ok(())
     }
 
-    /// Does what is due at `now`.
+    /// Performs everything due at `now`.
     pub(super) fn tick(&mut self, now: i64) {
         while let Some(entry) = self.delayed.first_entry()
             && entry.key().0 <= now
         {
             let log_offset = entry.remove();
             if let Err(answer) = self.deliver(log_offset, now) {
-                log::warn!("mini broker {} loses a delayed message: {:?}", self.name, answer.remark);
+                log::warn!(
+                    "mini broker: {} delivery of a delayed message failed: {:?}; message lost",
+                    self.name,
+                    answer.remark
+                );
             }
         }
         self.parked.lapse(now);
@@ -142,7 +146,7 @@ impl Broker {
         self.parked.next_deadline().into_iter().chain(delayed).min()
     }
 
-    /// A connection is gone: its pulls with it, and the members that spoke over it.
+    /// Handles a closed connection: removes its pulls and its members.
     pub(super) fn disconnected(&mut self, connection: u64) {
         self.parked.forget_connection(connection);
         let left: Vec<String> = self
@@ -159,7 +163,7 @@ impl Broker {
         }
     }
 
-    /// Tells all members of a group that they have changed.
+    /// Notifies all members of a group that the membership has changed.
     pub(super) fn notify_members(&mut self, group: &str) {
         let Some(members) = self.groups.get(group).map(|group| &group.members) else { return };
         for member in members {
@@ -169,17 +173,17 @@ impl Broker {
         }
     }
 
-    /// Answers a request that had to wait.
+    /// Adds a late response to a request that had to wait.
     pub(super) fn answer_late(&mut self, return_to: ReturnAddress, answer: Answer, now: i64) {
         self.answers.push((return_to, answer, now));
     }
 
-    /// What it has to say since the last call: answers that had to wait, and requests of its own.
+    /// Takes the output since the last call: late responses, and requests of the broker.
     pub(super) fn take_output(&mut self) -> (Vec<LateAnswer>, Vec<(u64, RemotingCommand)>) {
         (std::mem::take(&mut self.answers), std::mem::take(&mut self.pushes))
     }
 
-    /// The group, made when it is unknown and groups may be made by their first use.
+    /// Returns the group. An unknown group is created if automatic creation is enabled.
     pub(super) fn group(&mut self, name: &str) -> Result<&mut Group, Answer> {
         if !self.settings.auto_create_groups && !self.groups.contains_key(name) {
             let remark = format!("subscription group [{name}] does not exist, {}", self.settings.release.see_also());
@@ -188,7 +192,8 @@ impl Broker {
         Ok(self.groups.entry(name.to_owned()).or_default())
     }
 
-    /// The settings of a topic to which a message goes, made after those of `default_topic` when it is unknown.
+    /// Returns the settings of the topic that a message is sent to. An unknown topic is created with the settings of
+    /// `default_topic`.
     pub(super) fn topic_to_write(&mut self, topic: &str, default_topic: &str, queues: i32) -> Option<TopicConfig> {
         if let Some(known) = self.store.topic(topic) {
             return Some(known.config);
@@ -207,14 +212,14 @@ impl Broker {
         Some(config)
     }
 
-    /// Makes the retry or dead-letter topic of a group, of one queue, unless it is there.
+    /// Creates the retry or dead-letter topic of a group, with one queue, if it does not exist.
     pub(super) fn ensure_group_topic(&mut self, topic: &str) {
         if self.store.topic(topic).is_none() && check_topic(topic).is_ok() {
             self.store.set_topic(topic, TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE });
         }
     }
 
-    /// Numbers that grow.
+    /// Returns the next sequence number.
     pub(super) fn next_turn(&mut self) -> u64 {
         self.turns += 1;
         self.turns
@@ -226,14 +231,14 @@ impl Broker {
         }
         let (topic, queue_id) = (Arc::clone(&draft.message.topic), draft.queue_id);
         let place = self.store.append(draft, now).map_err(|error| {
-            log::debug!("mini broker {} cannot store a message: {error}", self.name);
+            log::debug!("mini broker: {} store failed: {error}", self.name);
             self.illegal_message()
         })?;
         self.parked.arrived(&topic, queue_id, place.tags_code, now);
         Ok(place)
     }
 
-    /// Moves a delayed message to where it was meant for. It keeps the properties that brought it here.
+    /// Moves a delayed message to its target queue. The message keeps the properties of its delay.
     fn deliver(&mut self, log_offset: i64, now: i64) -> Result<(), Answer> {
         let Some(stored) = self.store.message_at(log_offset) else { return Ok(()) };
         let mut message = stored.message;
@@ -261,14 +266,14 @@ impl Broker {
     }
 }
 
-/// Writes a property of the broker's own. A value with a separator in it cannot stand on the wire, and is left out.
+/// Sets a property written by the broker. A value that contains a separator cannot be encoded and is omitted.
 pub(super) fn set_property(message: &mut Message, name: &str, value: &str) {
     if !value.is_empty() && !value.contains(['\u{1}', '\u{2}']) {
         message.properties.set(name, value);
     }
 }
 
-/// 4.x brokers end the last property without a separator.
+/// Removes the last separator: 4.x brokers end the last property without one.
 fn without_last_separator(properties: &Properties) -> Properties {
     let encoded = properties.encoded();
     let kept = encoded.strip_suffix(b"\x02").map_or(encoded.len(), <[u8]>::len);
@@ -277,18 +282,18 @@ fn without_last_separator(properties: &Properties) -> Properties {
 
 type ByGroup = BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>;
 
-/// Consumed offsets by group, topic and queue, and what is written down of them.
+/// Consumed offsets by group, topic and queue, and their persisted copies.
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     by_group: ByGroup,
-    /// In milliseconds; without it nothing is ever lost.
+    /// Interval in milliseconds; without it no offset is ever lost.
     write_interval: Option<i64>,
     written: ByGroup,
     next_write: i64,
 }
 
 impl Offsets {
-    /// Offsets that are written down every so many milliseconds.
+    /// Creates offsets that are persisted at this interval, in milliseconds.
     fn written_every(write_interval: Option<i64>) -> Self {
         Self { write_interval, ..Self::default() }
     }
@@ -309,7 +314,7 @@ impl Offsets {
         }
     }
 
-    /// The broker dies: what is not written down is gone.
+    /// Simulates the broker's death: offsets that are not persisted are lost.
     pub(super) fn die(&mut self, now: i64) {
         if self.write_interval.is_some() {
             self.write_what_is_due(now);
@@ -317,7 +322,8 @@ impl Offsets {
         }
     }
 
-    /// Nothing changes between two calls: what was due since the last one would have been written as it is now.
+    /// Persists the offsets if due. No offset changes between two calls, so a write that was due earlier would have
+    /// stored the same values.
     fn write_what_is_due(&mut self, now: i64) {
         let Some(interval) = self.write_interval else { return };
         if self.next_write == 0 {

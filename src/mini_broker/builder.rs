@@ -1,4 +1,4 @@
-//! How a mini broker is set up and started.
+//! Configures and starts a mini broker.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::state::{NameServer, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::worker::Threads;
 
-/// The thread's name.
+/// Name of the thread.
 const THREAD: &str = "mini-broker";
 
-/// As many brokers as there are letters to name them.
+/// Maximum number of brokers, equal to the number of letters that name them.
 const MAX_BROKERS: usize = 26;
 
-/// The delays of a broker that is not told others (`messageDelayLevel`), in seconds.
+/// Default delay levels of a broker (`messageDelayLevel`), in seconds.
 const DELAY_LEVELS: [u64; 18] = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
 
-/// Sets up a [`MiniBroker`].
+/// Builder of a [`MiniBroker`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MiniBrokerBuilder {
@@ -57,96 +57,98 @@ impl MiniBrokerBuilder {
         }
     }
 
-    /// How many brokers there are, each a master: `broker-a`, `broker-b` and so on; at most 26. Default 1.
+    /// Number of brokers, each a master: `broker-a`, `broker-b` and so on; at most 26. Default: 1.
     pub fn brokers(mut self, brokers: usize) -> Self {
         self.brokers = brokers;
         self
     }
 
-    /// How many name servers there are. Default 1.
+    /// Number of name servers. Default: 1.
     pub fn name_servers(mut self, name_servers: usize) -> Self {
         self.name_servers = name_servers;
         self
     }
 
-    /// How many queues an automatically created topic gets on each broker at most; a client asks for 4 by default.
-    /// Default 8 (`defaultTopicQueueNums` of a Java broker).
+    /// Maximum number of queues per broker of an automatically created topic; a client requests 4 by default. Default:
+    /// 8 (`defaultTopicQueueNums` of a Java broker).
     pub fn queues(mut self, queues: u16) -> Self {
         self.settings.default_queues = queues.into();
         self
     }
 
-    /// The address of the first name server; all other servers take free ports of the same IP address, which is what
-    /// routes name: clients must be able to reach it. Default 127.0.0.1 and a free port.
+    /// Address of the first name server. All other servers use free ports of the same IP address. Routes contain that
+    /// IP address, so clients must be able to reach it. Default: 127.0.0.1 and a free port.
     pub fn bind(mut self, address: impl Into<SocketAddr>) -> Self {
         self.bind = address.into();
         self
     }
 
-    /// How time passes. Default [`Clock::Running`].
+    /// Clock of the mini broker. Default: [`Clock::Running`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Whose behaviour it imitates. Default [`Release::V5_5_0`].
+    /// Release whose behaviour the mini broker imitates. Default: [`Release::V5_5_0`].
     pub fn release(mut self, release: Release) -> Self {
         self.settings.release = release;
         self
     }
 
-    /// The cluster's name. Default `DefaultCluster`.
+    /// Name of the cluster. Default: `DefaultCluster`.
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.settings.cluster = name.into();
         self
     }
 
-    /// Whether the first send to an unknown topic makes it. Default true (`autoCreateTopicEnable`).
+    /// True if the first send to an unknown topic creates it. Default: true (`autoCreateTopicEnable`).
     pub fn auto_create_topics(mut self, enabled: bool) -> Self {
         self.settings.auto_create_topics = enabled;
         self
     }
 
-    /// Whether the first use of an unknown consumer group makes it. Default true (`autoCreateSubscriptionGroup`).
+    /// True if the first use of an unknown consumer group creates it. Default: true (`autoCreateSubscriptionGroup`).
     pub fn auto_create_groups(mut self, enabled: bool) -> Self {
         self.settings.auto_create_groups = enabled;
         self
     }
 
-    /// The largest body that is stored, in bytes. Default 4 MiB (`maxMessageSize`).
+    /// Size of the largest body that is stored, in bytes. Default: 4 MiB (`maxMessageSize`).
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.settings.max_message_size = bytes;
         self
     }
 
-    /// The delay of each level, the first of which is level 1. Default 1 s to 2 h in 18 levels (`messageDelayLevel`).
+    /// Delay of each level, beginning with level 1. Default: 1 s to 2 h in 18 levels (`messageDelayLevel`).
     pub fn delay_levels(mut self, levels: impl IntoIterator<Item = Duration>) -> Self {
         self.settings.delay_levels = levels.into_iter().collect();
         self
     }
 
-    /// How often a broker writes down how far groups have consumed (`flushConsumerOffsetInterval`): one that is stopped
-    /// forgets what it has confirmed since, as a real one that is killed. By default nothing is forgotten.
+    /// Interval at which a broker persists the consumed offsets of groups (`flushConsumerOffsetInterval`). A stopped
+    /// broker loses the offsets confirmed since the last write, like a real broker that is killed. By default nothing
+    /// is lost.
     pub fn offset_write_interval(mut self, interval: Duration) -> Self {
         self.settings.offset_write_interval = Some(interval);
         self
     }
 
-    /// Whether routes are told in fastjson's own dialect even to clients that ask for standard JSON, as name servers
-    /// before 4.9.4 do. Default false.
+    /// True if routes are encoded in fastjson's own dialect even for clients that request standard JSON, as name
+    /// servers before 4.9.4 do. Default: false.
     pub fn raw_route_json(mut self, enabled: bool) -> Self {
         self.settings.raw_route_json = enabled;
         self
     }
 
-    /// Starts it.
+    /// Starts the mini broker.
     ///
     /// # Errors
     ///
-    /// When there are no servers or too many, or the system gives no socket or no thread.
+    /// Returns an error if there are no servers or too many, or if the system refuses a socket or a thread.
     pub fn start(self) -> Result<MiniBroker> {
         if self.name_servers == 0 || !(1..=MAX_BROKERS).contains(&self.brokers) {
-            let detail = format!("a mini broker has a name server and 1 to {MAX_BROKERS} brokers");
+            let detail =
+                format!("invalid number of servers: a mini broker needs a name server and 1 to {MAX_BROKERS} brokers");
             return Err(Error::new(ErrorKind::InvalidConfig, detail));
         }
         let (jobs, inbox) = unbounded();

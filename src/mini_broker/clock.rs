@@ -1,29 +1,28 @@
-//! The mini broker's time: the system's, or one that only moves when it is told to.
+//! Clock of the mini broker: the system's, or one that a test moves.
 //!
-//! Every stored message, delay and long poll goes by this clock, so that hours pass in a test within milliseconds. All
-//! times are milliseconds since 1970, as on the wire. Read by the broker's own thread only.
+//! Every store timestamp, delay and long poll uses this clock, so hours can pass in a test within milliseconds. All
+//! times are milliseconds since 1970, as on the wire. Only the broker's thread reads it.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How a mini broker's time passes.
+/// Clock of a mini broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Clock {
-    /// Time passes as it does for everybody, and jumps ahead by what is given to
-    /// [`MiniBroker::advance`](super::MiniBroker::advance).
+    /// Time passes as in the system, and [`MiniBroker::advance`](super::MiniBroker::advance) adds jumps.
     #[default]
     Running,
-    /// Time stands still, and moves only by [`MiniBroker::advance`](super::MiniBroker::advance): no long poll ends and
-    /// no delayed message appears before the test says so.
+    /// Time changes only by [`MiniBroker::advance`](super::MiniBroker::advance): until then no long poll ends and no
+    /// delayed message is delivered.
     Manual,
 }
 
-/// A clock at work.
+/// Running clock.
 #[derive(Debug)]
 pub(super) struct Timekeeper {
     kind: Clock,
     started: Instant,
-    /// The time at `started`, and all jumps since.
+    /// Time at `started`, plus all jumps since.
     base: i64,
 }
 
@@ -33,7 +32,7 @@ impl Timekeeper {
         Self { kind, started: Instant::now(), base: millis(since_1970) }
     }
 
-    /// Milliseconds since 1970.
+    /// Returns the time in milliseconds since 1970.
     pub(super) fn now(&self) -> i64 {
         match self.kind {
             Clock::Running => self.base.saturating_add(millis(self.started.elapsed())),
@@ -45,7 +44,7 @@ impl Timekeeper {
         self.base = self.base.saturating_add(millis(by));
     }
 
-    /// How long the thread may sleep until `due`: without limit when time does not pass by itself.
+    /// Returns the duration until `due` for which the thread may sleep; `None` if time does not pass by itself.
     pub(super) fn wait_until(&self, due: i64) -> Option<Duration> {
         match self.kind {
             Clock::Running => {
@@ -56,7 +55,7 @@ impl Timekeeper {
     }
 }
 
-/// A length of time in the wire's unit.
+/// Converts a duration to the wire's unit.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

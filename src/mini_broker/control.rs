@@ -1,7 +1,7 @@
-//! What a test says to a running mini broker, and what it asks.
+//! Methods of a running mini broker for tests: commands and queries.
 //!
-//! Each method hands a job to the broker's thread and waits until it is done. A name or number that cannot be is a
-//! mistake in the test, and panics in the test's own thread.
+//! Each method sends a job to the broker's thread and waits until it is done. An unknown name or number is a mistake in
+//! the test, and panics on the test's own thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,23 +24,23 @@ use crate::wire::{RemotingCommand, RequestCode};
 
 /// # Addresses
 impl MiniBroker {
-    /// The addresses of the name servers, as a client's configuration takes them.
+    /// Addresses of the name servers, in the form of a client's configuration.
     #[must_use]
     pub fn name_servers(&self) -> Vec<String> {
         self.name_servers.iter().map(ToString::to_string).collect()
     }
 
-    /// The names of the brokers.
+    /// Names of the brokers.
     #[must_use]
     pub fn broker_names(&self) -> Vec<&str> {
         self.brokers.iter().map(|(name, _)| &**name).collect()
     }
 
-    /// The address of a broker; it stays the same when the broker is stopped and started.
+    /// Address of a broker; it stays the same when the broker is stopped and started.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn broker_address(&self, broker: &str) -> SocketAddr {
         self.broker_at(broker).1
@@ -49,51 +49,51 @@ impl MiniBroker {
 
 /// # Topics and messages
 impl MiniBroker {
-    /// Makes a topic for reading and writing with this many queues on each broker, or changes it to that.
+    /// Creates a topic for reading and writing with this many queues on each broker, or updates it.
     pub fn create_topic(&self, topic: &str, queues: u16) {
         for (name, _) in &self.brokers {
             self.create_topic_on(name, topic, queues, queues, permission::READ | permission::WRITE);
         }
     }
 
-    /// Makes a topic on one broker, or changes it there: its queues for readers and for writers, and the bits of
+    /// Creates or updates a topic on one broker: the number of queues for readers and for writers, and the bits of
     /// [`permission`].
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn create_topic_on(&self, broker: &str, topic: &str, read_queues: u16, write_queues: u16, perm: i32) {
         let topic = topic.to_owned();
         let config = TopicConfig { read_queues: read_queues.into(), write_queues: write_queues.into(), perm };
         self.with_broker(broker, move |broker, _| broker.store.set_topic(&topic, config));
     }
 
-    /// Removes a topic from a broker; whether it was there.
+    /// Deletes a topic from a broker. Returns true if it existed.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn delete_topic_on(&self, broker: &str, topic: &str) -> bool {
         let topic = topic.to_owned();
         self.with_broker(broker, move |broker, _| broker.store.remove_topic(&topic))
     }
 
-    /// Every topic of a broker, those that clients and the broker itself made among them.
+    /// Names of all topics of a broker, including those created by clients and by the broker itself.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn topics(&self, broker: &str) -> Vec<String> {
         self.with_broker(broker, |broker, _| broker.store.topics().map(|(name, _)| name.to_string()).collect())
     }
 
-    /// Stores a message in a queue of a topic that is there, as if it had been sent; returns its offset. A delay level
-    /// among its properties has its effect.
+    /// Stores a message in a queue of an existing topic, as if it had been sent, and returns its offset. A delay level
+    /// among its properties takes effect.
     ///
     /// # Panics
     ///
-    /// When there is no such broker or topic, or the message is too large.
+    /// Panics if there is no such broker or topic, or if the message is too large.
     pub fn store(&self, queue: &MessageQueue, message: &Message) -> i64 {
         let mut message = message.clone();
         message.topic = Arc::clone(&queue.topic);
@@ -105,12 +105,12 @@ impl MiniBroker {
         });
         match stored {
             Ok(place) => place.queue_offset,
-            Err(refusal) => panic!("{queue} does not take the message: {}", refusal.remark.unwrap_or_default()),
+            Err(refusal) => panic!("store in {queue} failed: {}", refusal.remark.unwrap_or_default()),
         }
     }
 
-    /// All messages of a topic that are not expired, broker by broker, queue by queue, oldest first; bodies as they are
-    /// stored, which may be compressed.
+    /// All messages of a topic that are not expired: broker by broker, queue by queue, oldest first. Bodies are
+    /// returned as stored, which may be compressed.
     #[must_use]
     pub fn messages(&self, topic: &str) -> Vec<MessageExt> {
         let topic = topic.to_owned();
@@ -125,38 +125,38 @@ impl MiniBroker {
         })
     }
 
-    /// The offset that the next message of the queue will get.
+    /// Offset of the next message of the queue.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn max_offset(&self, queue: &MessageQueue) -> i64 {
         self.with_queue(queue, |queue| queue.map_or(0, Queue::end))
     }
 
-    /// The offset of the oldest message of the queue that is not expired.
+    /// Offset of the oldest message of the queue that is not expired.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn min_offset(&self, queue: &MessageQueue) -> i64 {
         self.with_queue(queue, |queue| queue.map_or(0, Queue::first))
     }
 
-    /// Makes all messages of the queue before `offset` expired, as the deletion of old files does. An offset behind the
-    /// last message empties the queue, which then goes on from there.
+    /// Expires all messages of the queue before `offset`, as the deletion of old files does. An offset after the last
+    /// message empties the queue, and the next message gets that offset.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn set_min_offset(&self, queue: &MessageQueue, offset: i64) {
         let (topic, queue_id) = (Arc::clone(&queue.topic), queue.queue_id);
         self.with_broker(&queue.broker_name, move |broker, _| broker.store.set_first(&topic, queue_id, offset));
     }
 
-    /// Changes the delay of each level, the first of which is level 1. Messages that wait already keep their time.
+    /// Changes the delay of each level, beginning with level 1. Messages that are already delayed keep their time.
     pub fn set_delay_levels(&self, levels: impl IntoIterator<Item = Duration>) {
         let levels: Vec<_> = levels.into_iter().collect();
         self.ask(move |server| server.state.change_settings(|settings| settings.delay_levels = levels));
@@ -165,22 +165,22 @@ impl MiniBroker {
 
 /// # Consumer groups
 impl MiniBroker {
-    /// The offset that a group will consume next, as far as it has told the broker.
+    /// Offset that a group will consume next, as committed to the broker.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn committed_offset(&self, group: &str, queue: &MessageQueue) -> Option<i64> {
         let (group, topic, queue_id) = (group.to_owned(), Arc::clone(&queue.topic), queue.queue_id);
         self.with_broker(&queue.broker_name, move |broker, _| broker.offsets.find(&group, &topic, queue_id))
     }
 
-    /// Changes the committed offset of a group; `None` makes the broker forget it.
+    /// Changes the committed offset of a group; `None` removes it.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn set_committed_offset(&self, group: &str, queue: &MessageQueue, offset: Option<i64>) {
         let (group, topic, queue_id) = (group.to_owned(), Arc::clone(&queue.topic), queue.queue_id);
         self.with_broker(&queue.broker_name, move |broker, now| match offset {
@@ -189,11 +189,11 @@ impl MiniBroker {
         });
     }
 
-    /// The client ids of a group's members at a broker, in the order of their coming.
+    /// Client ids of a group's members at a broker, in the order of joining.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn members(&self, broker: &str, group: &str) -> Vec<String> {
         let group = group.to_owned();
@@ -203,8 +203,8 @@ impl MiniBroker {
         })
     }
 
-    /// Makes all brokers tell this list when they are asked for a group's members: without the asking client, with it
-    /// twice, or empty. `None` makes them tell the truth again.
+    /// Makes all brokers return this list as a group's members: without the requesting client, with it twice, or empty.
+    /// `None` restores the real list.
     pub fn set_member_list(&self, group: &str, told: Option<Vec<String>>) {
         let group = group.to_owned();
         self.ask(move |server| {
@@ -214,7 +214,7 @@ impl MiniBroker {
         });
     }
 
-    /// Makes all brokers tell a group's members that they have changed, which they have not.
+    /// Makes all brokers notify a group's members of a change, without any change.
     pub fn notify_members(&self, group: &str) {
         let group = group.to_owned();
         self.ask(move |server| {
@@ -228,148 +228,149 @@ impl MiniBroker {
 
 /// # Faults
 impl MiniBroker {
-    /// Lets requests of this code meet a fault, until it is spent or removed.
+    /// Adds a fault for requests of this code, until it is used up or removed.
     pub fn fail(&self, code: RequestCode, fault: Fault) -> FaultId {
         self.ask(move |server| server.state.faults.add(Some(code), fault))
     }
 
-    /// Lets requests of every code meet a fault, until it is spent or removed.
+    /// Adds a fault for requests of every code, until it is used up or removed.
     pub fn fail_all(&self, fault: Fault) -> FaultId {
         self.ask(move |server| server.state.faults.add(None, fault))
     }
 
-    /// How many requests have met a fault that is not removed: a test of a fault asserts that it happened.
+    /// Number of requests that hit a fault, until it is removed. A test of a fault asserts that it happened.
     #[must_use]
     pub fn fault_hits(&self, fault: FaultId) -> usize {
         self.ask(move |server| server.state.faults.hits(fault))
     }
 
-    /// Ends a fault.
+    /// Removes a fault.
     pub fn clear_fault(&self, fault: FaultId) {
         self.ask(move |server| server.state.faults.remove(fault));
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.ask(|server| server.state.faults.clear());
     }
 
-    /// Stops a broker: its connections break and new ones are refused; the route has it no more. What it has stored
-    /// stays, but for offsets with an [interval of writing](super::MiniBrokerBuilder::offset_write_interval).
+    /// Stops a broker: its connections are closed, new ones are refused, and routes no longer contain it. Stored data
+    /// stays, except offsets with an [interval of writing](super::MiniBrokerBuilder::offset_write_interval).
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn stop_broker(&self, broker: &str) {
         let (node, _) = self.broker_at(broker);
         self.ask(move |server| stop(server, node));
     }
 
-    /// Starts a stopped broker on its old address; without effect on a running one.
+    /// Starts a stopped broker on its old address; no effect on a running one.
     ///
     /// # Errors
     ///
-    /// When the address was taken meanwhile.
+    /// Returns an error if the address is in use.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn start_broker(&self, broker: &str) -> Result<()> {
         let (node, address) = self.broker_at(broker);
         self.ask(move |server| start(server, node, address))
     }
 
-    /// Stops a name server, by its place among [`name_servers`](Self::name_servers).
+    /// Stops a name server, by its index in [`name_servers`](Self::name_servers).
     ///
     /// # Panics
     ///
-    /// When there is no such name server.
+    /// Panics if there is no such name server.
     pub fn stop_name_server(&self, index: usize) {
         let (node, _) = self.name_server_at(index);
         self.ask(move |server| stop(server, node));
     }
 
-    /// Starts a stopped name server on its old address; without effect on a running one.
+    /// Starts a stopped name server on its old address; no effect on a running one.
     ///
     /// # Errors
     ///
-    /// When the address was taken meanwhile.
+    /// Returns an error if the address is in use.
     ///
     /// # Panics
     ///
-    /// When there is no such name server.
+    /// Panics if there is no such name server.
     pub fn start_name_server(&self, index: usize) -> Result<()> {
         let (node, address) = self.name_server_at(index);
         self.ask(move |server| start(server, node, address))
     }
 
-    /// Makes a broker hang: it takes connections and requests and does nothing, as a process stopped by SIGSTOP.
+    /// Pauses a broker: it accepts connections and requests and does nothing, like a process stopped by SIGSTOP.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn pause_broker(&self, broker: &str) {
         let (node, _) = self.broker_at(broker);
         self.ask(move |server| pause(server, node));
     }
 
-    /// Lets a paused broker go on, with what reached it meanwhile; without effect on another one.
+    /// Resumes a paused broker, which then handles the requests received in the meantime; no effect on another one.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn resume_broker(&self, broker: &str) {
         let (node, _) = self.broker_at(broker);
         self.ask(move |server| resume(server, node));
     }
 
-    /// Makes a name server hang, by its place among [`name_servers`](Self::name_servers).
+    /// Pauses a name server, by its index in [`name_servers`](Self::name_servers).
     ///
     /// # Panics
     ///
-    /// When there is no such name server.
+    /// Panics if there is no such name server.
     pub fn pause_name_server(&self, index: usize) {
         let (node, _) = self.name_server_at(index);
         self.ask(move |server| pause(server, node));
     }
 
-    /// Lets a paused name server go on, with what reached it meanwhile; without effect on another one.
+    /// Resumes a paused name server, which then handles the requests received in the meantime; no effect on another
+    /// one.
     ///
     /// # Panics
     ///
-    /// When there is no such name server.
+    /// Panics if there is no such name server.
     pub fn resume_name_server(&self, index: usize) {
         let (node, _) = self.name_server_at(index);
         self.ask(move |server| resume(server, node));
     }
 
-    /// Breaks all connections to a broker, which goes on; returns how many there were.
+    /// Closes all connections to a broker, which keeps running. Returns their number.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn cut_connections(&self, broker: &str) -> usize {
         let (node, _) = self.broker_at(broker);
         self.ask(move |server| server.cut_connections(node))
     }
 
-    /// How many connections a broker has.
+    /// Number of connections to a broker.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn connection_count(&self, broker: &str) -> usize {
         let (node, _) = self.broker_at(broker);
         self.ask(move |server| server.connection_count(node))
     }
 
-    /// Sends a request of the broker's own to all who are connected to it; opaque and version are set here. Two-way
-    /// requests are answered among [`replies`](Self::replies).
+    /// Sends a request of the broker to all connected clients; opaque and version are set here. Responses to two-way
+    /// requests are added to [`replies`](Self::replies).
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     pub fn push(&self, broker: &str, request: RemotingCommand) {
         let (node, _) = self.broker_at(broker);
         self.ask(move |server| {
@@ -382,14 +383,14 @@ impl MiniBroker {
 
 /// # Time
 impl MiniBroker {
-    /// The broker's time, with a resolution of milliseconds.
+    /// Time of the broker, with a resolution of milliseconds.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         at_millis(self.ask(|server| server.now()))
     }
 
-    /// Lets time jump ahead. What becomes due on the way (delayed messages, ends of long polls, delayed answers)
-    /// happens before this returns, in its order and each at its own time.
+    /// Advances the time. Everything that becomes due (delayed messages, ends of long polls, delayed responses) happens
+    /// before this returns, in order and each at its own time.
     pub fn advance(&self, by: Duration) {
         self.ask(move |server| server.advance(by));
     }
@@ -397,30 +398,30 @@ impl MiniBroker {
 
 /// # Requests seen
 impl MiniBroker {
-    /// The requests that have come in, oldest first; at most the last 100,000.
+    /// Received requests, oldest first; at most the last 100,000.
     #[must_use]
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.ask(|server| server.state.journal.records().cloned().collect())
     }
 
-    /// The requests of one code that have come in, oldest first.
+    /// Received requests of one code, oldest first.
     #[must_use]
     pub fn requests_of(&self, code: RequestCode) -> Vec<RequestRecord> {
         self.ask(move |server| server.state.journal.records().filter(|record| record.code == code).cloned().collect())
     }
 
-    /// How many requests of this code have come in.
+    /// Number of received requests of this code.
     #[must_use]
     pub fn request_count(&self, code: RequestCode) -> usize {
         self.ask(move |server| server.state.journal.count(code))
     }
 
-    /// Forgets the requests seen and their counts.
+    /// Clears the received requests and their counts.
     pub fn clear_requests(&self) {
         self.ask(|server| server.state.journal.clear());
     }
 
-    /// What clients answered to requests of the brokers, oldest first; at most the last 1,000.
+    /// Responses of clients to requests of the brokers, oldest first; at most the last 1,000.
     #[must_use]
     pub fn replies(&self) -> Vec<RemotingCommand> {
         self.ask(|server| server.state.replies.iter().cloned().collect())
@@ -429,22 +430,23 @@ impl MiniBroker {
 
 /// # Waiting
 ///
-/// Each waits until something is so, or until `timeout` has passed by the system's clock, and tells whether it is so.
+/// Each method waits until its condition is true, or until `timeout` has passed by the system's clock. It returns true
+/// if the condition is true.
 impl MiniBroker {
-    /// Until at least this many requests of the code have come in since the start or the last
+    /// Waits until at least this many requests of the code were received since the start or the last
     /// [`clear_requests`](Self::clear_requests).
     #[must_use]
     pub fn wait_for_requests(&self, code: RequestCode, count: usize, timeout: Duration) -> bool {
         self.wait(timeout, move |state| state.journal.count(code) >= count)
     }
 
-    /// Until a fault has been met at least this often.
+    /// Waits until a fault was hit at least this often.
     #[must_use]
     pub fn wait_for_fault(&self, fault: FaultId, hits: usize, timeout: Duration) -> bool {
         self.wait(timeout, move |state| state.faults.hits(fault) >= hits)
     }
 
-    /// Until a group has this many members at every running broker.
+    /// Waits until a group has this many members at every running broker.
     #[must_use]
     pub fn wait_for_members(&self, group: &str, count: usize, timeout: Duration) -> bool {
         let group = group.to_owned();
@@ -455,11 +457,11 @@ impl MiniBroker {
         })
     }
 
-    /// Until a group has committed `offset` or a later one.
+    /// Waits until a group has committed `offset` or a later one.
     ///
     /// # Panics
     ///
-    /// When there is no such broker.
+    /// Panics if there is no such broker.
     #[must_use]
     pub fn wait_for_committed_offset(&self, group: &str, queue: &MessageQueue, offset: i64, timeout: Duration) -> bool {
         let (Node::Broker(index) | Node::NameServer(index), _) = self.broker_at(&queue.broker_name);
@@ -471,7 +473,7 @@ impl MiniBroker {
         })
     }
 
-    /// Until this many messages are stored in a topic, on all brokers together.
+    /// Waits until this many messages are stored in a topic, on all brokers together.
     #[must_use]
     pub fn wait_for_messages(&self, topic: &str, count: usize, timeout: Duration) -> bool {
         let topic = topic.to_owned();
@@ -498,14 +500,14 @@ impl MiniBroker {
     fn ask<R: Send + 'static>(&self, job: impl FnOnce(&mut Server) -> R + Send + 'static) -> R {
         let (tell, told) = bounded(1);
         let job: Job = Box::new(move |server| {
-            // The asking thread waits for nothing else; it can only be gone in a panic.
+            // The requesting thread waits for nothing else; it can only have panicked.
             let _ = tell.send(job(server));
         });
         let is_handed_in = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         let is_woken = self.waker.wake().is_ok();
         match told.recv() {
             Ok(result) if is_handed_in && is_woken => result,
-            _ => panic!("the mini broker's thread has ended; its own panic, if there was one, is printed above"),
+            _ => panic!("the mini broker's thread has ended; its panic, if any, is printed above"),
         }
     }
 

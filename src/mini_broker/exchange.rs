@@ -1,4 +1,4 @@
-//! Values that pass between sockets, dispatcher, brokers and handlers: requests, answers, and where they go.
+//! Values exchanged between sockets, dispatcher, brokers and handlers: requests, responses, and their destinations.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::fault::ReplyFate;
 use crate::wire::{ExtFields, FieldSink, HeaderFields, RemotingCommand, ResponseCode};
 
-/// One of the servers, by its place among its kind.
+/// One of the servers, by its index among its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Node {
     NameServer(usize),
@@ -30,7 +30,7 @@ impl Output {
     }
 }
 
-/// A request at the server it was sent to.
+/// Request as received by a server.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) command: RemotingCommand,
@@ -39,7 +39,7 @@ pub(super) struct Request {
     pub(super) return_to: ReturnAddress,
 }
 
-/// Destination of one request's answer, and the fault that meets the answer on its way.
+/// Destination of a request's response, and the fault that applies to the response.
 #[derive(Clone, Debug)]
 pub(super) struct ReturnAddress {
     pub(super) connection: u64,
@@ -104,7 +104,7 @@ impl From<Answer> for Reply {
 pub(super) enum Condition {
     #[default]
     Up,
-    /// It takes connections and reads, but does nothing: a process that was stopped with SIGSTOP.
+    /// The server accepts connections and reads, but does nothing: like a process stopped with SIGSTOP.
     Paused,
     Down,
 }

@@ -1,7 +1,7 @@
-//! Scripted misbehaviour: which requests meet a fault, and what becomes of them.
+//! Scripted faults: the requests they apply to, and their effects.
 //!
-//! Pure bookkeeping, owned by the broker's thread. A rule counts the requests that fit it; the first rule in the order
-//! of their making that wants a request gets it, and no other rule's count of meetings changes by that.
+//! Pure bookkeeping, owned by the broker's thread. A fault counts the requests that match it. A request is hit by the
+//! first fault, in the order of creation, that is due for it; the hit counts of the other faults do not change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use super::journal::RequestRecord;
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
 
-/// A fault that the mini broker commits on purpose: what happens, how often, and to whose requests.
+/// Fault that the mini broker produces on purpose: effect, frequency, and the requests it applies to.
 ///
-/// Unless narrowed, it happens to every request of the code it is given for, on every server.
+/// Unless restricted, it applies to every request of its code, on every server.
 ///
 /// ```
 /// use rocketmq_sync::mini_broker::Fault;
@@ -36,54 +36,54 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// The request is refused unprocessed with this code and remark.
+    /// Refuses the request unprocessed with this code and remark.
     pub fn error(code: ResponseCode, remark: impl Into<String>) -> Self {
         Self::new(Effect::Error(code, remark.into()))
     }
 
-    /// The request is processed at once, and answered this much later.
+    /// Processes the request at once, and sends the response with this delay.
     pub fn delay(by: Duration) -> Self {
         Self::new(Effect::Delay(by))
     }
 
-    /// The request is neither processed nor answered.
+    /// Neither processes nor answers the request.
     pub fn no_reply() -> Self {
         Self::new(Effect::Ignore)
     }
 
-    /// The request is processed, and its answer is lost.
+    /// Processes the request, and drops its response.
     pub fn swallow_reply() -> Self {
         Self::new(Effect::SwallowReply)
     }
 
-    /// The connection is closed, the request unprocessed.
+    /// Closes the connection without processing the request.
     pub fn close() -> Self {
         Self::new(Effect::Close)
     }
 
-    /// The request is processed; in place of the answer the connection is closed.
+    /// Processes the request, and closes the connection instead of responding.
     pub fn close_after() -> Self {
         Self::new(Effect::CloseInsteadOfReply)
     }
 
-    /// The request is processed; in place of the answer these bytes are written.
+    /// Processes the request, and writes these bytes instead of the response.
     pub fn wrong_bytes(bytes: impl Into<Bytes>) -> Self {
         Self::new(Effect::Bytes(bytes.into()))
     }
 
-    /// The request is processed and answered twice.
+    /// Processes the request and sends the response twice.
     pub fn duplicate_reply() -> Self {
         Self::new(Effect::DuplicateReply)
     }
 
-    /// The request is not processed but answered with what `answer` makes of it: the way to lie. Opaque, response flag
-    /// and encoding are set by the broker. `answer` runs on the broker's thread: it must not block nor use the broker.
+    /// Answers the request with the result of `answer`, without processing it; for wrong responses. The broker sets
+    /// opaque, response flag and encoding. `answer` runs on the broker's thread: it must not block nor use the broker.
     pub fn answer(answer: impl FnMut(&RemotingCommand) -> RemotingCommand + Send + 'static) -> Self {
         Self::new(Effect::Answer(Box::new(answer)))
     }
 
-    /// The request is processed, and its answer's frame is written as `alter` returns it: the way to make one field
-    /// wrong. `alter` runs on the broker's thread: it must not block nor use the broker.
+    /// Processes the request, and writes the response's frame as `alter` returns it; for responses with one wrong
+    /// field. `alter` runs on the broker's thread: it must not block nor use the broker.
     pub fn alter(alter: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static) -> Self {
         Self::new(Effect::Alter(Alter(Arc::new(Mutex::new(alter)))))
     }
@@ -92,37 +92,37 @@ impl Fault {
         Self { effect, skip: 0, every: 1, times: None, server: None, group: None, topic: None }
     }
 
-    /// Leaves the first `requests` that fit alone; default 0.
+    /// Skips the first `requests` matching requests. Default: 0.
     pub fn skip(mut self, requests: usize) -> Self {
         self.skip = requests;
         self
     }
 
-    /// Happens to one in `requests` of those that fit; default 1.
+    /// Applies to one in `requests` matching requests. Default: 1.
     pub fn every(mut self, requests: usize) -> Self {
         self.every = requests.max(1);
         self
     }
 
-    /// Happens this many times; default without end.
+    /// Applies this many times. Default: without limit.
     pub fn times(mut self, times: usize) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Only at this broker, by its name, or at this name server, by its address; default everywhere.
+    /// Applies only at this broker, by its name, or at this name server, by its address. Default: everywhere.
     pub fn at(mut self, server: impl Into<String>) -> Self {
         self.server = Some(server.into());
         self
     }
 
-    /// Only to requests in the name of this producer or consumer group; default any.
+    /// Applies only to requests of this producer or consumer group. Default: any.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
     }
 
-    /// Only to requests about this topic; default any.
+    /// Applies only to requests about this topic. Default: any.
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topic = Some(topic.into());
         self
@@ -143,7 +143,7 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// Names a fault that was given to a broker, to ask for its count or to end it.
+/// Id of an added fault, for its count and its removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FaultId(u64);
 
@@ -162,7 +162,7 @@ enum Effect {
     Alter(Alter),
 }
 
-/// Rewrites the frames of answers. Several answers may be on their way at once, each with the right to it.
+/// Function that rewrites frames of responses. Several responses may be pending at once, each with a reference to it.
 #[derive(Clone)]
 pub(super) struct Alter(Arc<Mutex<Rewrite>>);
 
@@ -197,36 +197,36 @@ impl fmt::Debug for Effect {
     }
 }
 
-/// What happens to one request.
+/// Decision about one request.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It is handled; its answer meets the given fate.
+    /// The request is handled, and its response is treated as given.
     Process(ReplyFate),
-    /// It is answered with this, unprocessed.
+    /// The request is answered with this response, unprocessed.
     Answer(RemotingCommand),
-    /// It is forgotten.
+    /// The request is ignored.
     Ignore,
-    /// Its connection is closed.
+    /// The connection of the request is closed.
     Close,
 }
 
-/// What happens to the answer of a request, at once or when its long poll ends.
+/// Treatment of a request's response, at once or when its long poll ends.
 #[derive(Clone, Debug, Default)]
 pub(super) enum ReplyFate {
-    /// It is sent.
+    /// The response is sent.
     #[default]
     Sent,
-    /// It is sent later.
+    /// The response is sent later.
     Delayed(Duration),
-    /// It is lost.
+    /// The response is dropped.
     Lost,
-    /// It is sent twice.
+    /// The response is sent twice.
     Doubled,
-    /// These bytes are sent in its place.
+    /// These bytes are sent instead of the response.
     Replaced(Bytes),
-    /// Its frame is rewritten.
+    /// The response's frame is rewritten.
     Altered(Alter),
-    /// The connection is closed in its place.
+    /// The connection is closed instead of responding.
     ConnectionClosed,
 }
 
@@ -240,12 +240,12 @@ pub(super) struct FaultTable {
 #[derive(Debug)]
 struct Rule {
     id: FaultId,
-    /// Without one, any request.
+    /// Request code the fault applies to; `None` for any.
     code: Option<RequestCode>,
     fault: Fault,
-    /// Requests that fitted.
+    /// Number of requests that matched.
     seen: usize,
-    /// Requests that met the fault.
+    /// Number of requests that were hit.
     hits: usize,
 }
 
@@ -269,7 +269,7 @@ impl FaultTable {
         self.rules.iter().find(|rule| rule.id == id).map_or(0, |rule| rule.hits)
     }
 
-    /// Decides what becomes of a request.
+    /// Decides about a request.
     pub(super) fn verdict(&mut self, record: &RequestRecord, request: &RemotingCommand) -> Verdict {
         for rule in &mut self.rules {
             if rule.wants(record) {
@@ -281,7 +281,7 @@ impl FaultTable {
 }
 
 impl Rule {
-    /// Counts a request that fits, and tells whether it meets the fault.
+    /// Counts a matching request. Returns true if the fault hits it.
     fn wants(&mut self, record: &RequestRecord) -> bool {
         if !self.fits(record) {
             return false;

@@ -1,32 +1,33 @@
-//! The record of the requests that reached a mini broker.
+//! Record of the requests received by a mini broker.
 //!
-//! Owned by the broker's thread; tests get copies. It is bounded: the oldest records make room, the counts stay exact.
+//! Owned by the broker's thread; tests get copies. The record is bounded: the oldest entries are dropped, the counts
+//! stay exact.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::wire::{ExtFields, RemotingCommand, RequestCode};
 
-/// Records kept before the oldest one goes.
+/// Maximum number of records.
 const LIMIT: usize = 100_000;
 
-/// A request as it reached the mini broker, before any fault.
+/// Request as received by the mini broker, before any fault.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestRecord {
-    /// What it asked for.
+    /// Code of the request.
     pub code: RequestCode,
-    /// The broker's name, or the name server's address.
+    /// Name of the broker, or address of the name server.
     pub server: Arc<str>,
-    /// Its header fields.
+    /// Header fields of the request.
     pub fields: ExtFields,
-    /// The length of its body in bytes, as it came over the wire.
+    /// Length of the body in bytes, as received.
     pub body_length: usize,
-    /// Whether its sender expects no answer.
+    /// True if the sender expects no response.
     pub oneway: bool,
-    /// When it arrived, by the broker's clock, in milliseconds since 1970.
+    /// Time of arrival by the broker's clock, in milliseconds since 1970.
     pub received_at: i64,
-    /// The connection it came over; no two connections of one mini broker have the same number.
+    /// Number of the connection, unique within one mini broker.
     pub connection: u64,
 }
 
@@ -43,7 +44,7 @@ impl RequestRecord {
         }
     }
 
-    /// The producer or consumer group in whose name it came, under whichever field its header has for it.
+    /// Producer or consumer group of the request, from the header field that contains it.
     #[must_use]
     pub fn group(&self) -> Option<&str> {
         let key = match self.code {
@@ -58,7 +59,7 @@ impl RequestRecord {
         self.fields.get(key)
     }
 
-    /// The topic it is about, under whichever field its header has for it.
+    /// Topic of the request, from the header field that contains it.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         let key = match self.code {
@@ -70,7 +71,7 @@ impl RequestRecord {
     }
 }
 
-/// What was asked of one mini broker.
+/// Requests received by one mini broker.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     records: VecDeque<RequestRecord>,

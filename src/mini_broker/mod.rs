@@ -1,8 +1,9 @@
-//! An in-process name server and brokers on real TCP, for tests and local development (feature `mini-broker`).
+//! In-process name server and brokers on real TCP, for tests and local development (feature `mini-broker`).
 //!
-//! A [`MiniBroker`] is what a test needs of RocketMQ: it starts in a millisecond on free ports, keeps everything in
-//! memory, serves any Remoting client, tells what it was asked and what it stores, fails as it is told to, and lets hours
-//! pass in an instant. It runs on one thread, `mini-broker`; dropping it leaves no thread, socket or file behind.
+//! A [`MiniBroker`] provides the parts of RocketMQ that a test needs. It starts in a millisecond on free ports, keeps
+//! everything in memory, and serves any Remoting client. It records the received requests and stored messages, produces
+//! scripted faults, and can advance its time by hours in an instant. It runs on one thread, `mini-broker`; dropping it
+//! leaves no thread, socket or file behind.
 //!
 //! ```
 //! use rocketmq_sync::mini_broker::{Fault, MiniBroker};
@@ -17,33 +18,33 @@
 //! # Ok::<(), rocketmq_sync::Error>(())
 //! ```
 //!
-//! # What it serves
+//! # Supported requests
 //!
 //! Name server: `GET_ROUTEINFO_BY_TOPIC`, `GET_BROKER_CLUSTER_INFO`. Broker: `SEND_MESSAGE`, `SEND_MESSAGE_V2`,
 //! `PULL_MESSAGE`, `QUERY_CONSUMER_OFFSET`, `UPDATE_CONSUMER_OFFSET`, `UPDATE_AND_CREATE_TOPIC`,
 //! `SEARCH_OFFSET_BY_TIMESTAMP`, `GET_MAX_OFFSET`, `GET_MIN_OFFSET`, `GET_EARLIEST_MSG_STORETIME`,
 //! `VIEW_MESSAGE_BY_ID`, `HEART_BEAT`, `UNREGISTER_CLIENT`, `CONSUMER_SEND_MSG_BACK`, `GET_CONSUMER_LIST_BY_GROUP`,
-//! `SEND_BATCH_MESSAGE`, `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP`;
-//! to its clients, `NOTIFY_CONSUMER_IDS_CHANGED`. Topics come by a first send as on a real broker; retries and delays
-//! go by delay levels; dead letters end in `%DLQ%` topics. Where releases differ it does as its [`Release`] does.
+//! `SEND_BATCH_MESSAGE`, `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP`; to its clients, `NOTIFY_CONSUMER_IDS_CHANGED`. The
+//! first send to a topic creates it, as on a real broker. Retries and delays use delay levels; dead letters end in
+//! `%DLQ%` topics. Where releases differ, it follows its [`Release`].
 //!
-//! # What it does not model
+//! # Not modelled
 //!
-//! * **Transactions, orderly consuming (queue locks), request and reply, POP, SQL92 filters, timer messages,
-//!   static topics, compaction, lite topics**: capabilities that the client does not have yet. Their requests are
-//!   refused as unknown, or with a remark that says so; nothing is silently taken for something else, except what a 4.x
-//!   broker itself passes over.
+//! * **Transactions, orderly consuming (queue locks), request and reply, POP, SQL92 filters, timer messages, static
+//!   topics, compaction, lite topics**: the client does not have these capabilities yet. Their requests are refused as
+//!   unknown, or with an explaining remark. No request is silently treated as another one, except where a 4.x broker
+//!   itself ignores the difference.
 //! * **Slaves, replication, acting masters**: every broker is a master; `suggestWhichBrokerId` is 0.
-//! * **Disks**: no flush, no expiry by age ([`MiniBroker::set_min_offset`] stands in), no loss when a broker stops: its
-//!   messages *and* offsets are there when it starts again, while a real broker that is killed forgets the offsets of
-//!   the last five seconds ([`MiniBrokerBuilder::offset_write_interval`] makes it so).
-//! * **Heartbeat expiry and idle connections**: a real broker forgets a member after 120 s of silence. Here time can
-//!   jump, and would make everybody silent at once; a member goes when its connection does.
-//! * **TLS, ACL, VIP ports, the HAProxy header**: they come with the client's side of them.
-//! * **Admin requests** beyond making topics: look-ups and changes are methods of [`MiniBroker`].
-//! * **Name servers of their own minds**: all of them know the same; a lie is told with [`Fault::answer`].
+//! * **Disks**: no flush and no expiry by age (use [`MiniBroker::set_min_offset`]). A stopped broker loses nothing: its
+//!   messages *and* offsets are there when it starts again. A real broker that is killed loses the offsets of the last
+//!   five seconds; [`MiniBrokerBuilder::offset_write_interval`] simulates that.
+//! * **Heartbeat expiry and idle connections**: a real broker removes a member after 120 s of silence. Here time can
+//!   jump, and all members would expire at once; so a member is removed when its connection is closed.
+//! * **TLS, ACL, VIP ports, the HAProxy header**: they will come with the client's support for them.
+//! * **Admin requests** other than creating topics: queries and changes are methods of [`MiniBroker`].
+//! * **Independent name servers**: all of them return the same data; [`Fault::answer`] makes one return something else.
 //!
-//! It proves nothing about Apache RocketMQ: what passes here is to be tried there too.
+//! A test that passes here proves nothing about Apache RocketMQ; run it there too.
 
 mod broker;
 mod builder;
@@ -76,33 +77,34 @@ pub use settings::Release;
 use crate::worker::Worker;
 use server::Job;
 
-/// How long a mini broker that is dropped may take to end.
+/// Time within which a dropped mini broker must end.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// A running mini broker. See the [module](self) for what it is.
+/// Running mini broker; see the [module](self).
 ///
-/// It may be used from several threads at once; each call is done on the broker's thread, between two requests.
+/// It may be used from several threads at once; each call runs on the broker's thread, between two requests.
 pub struct MiniBroker {
     name_servers: Vec<SocketAddr>,
     brokers: Vec<(Arc<str>, SocketAddr)>,
-    /// The thread ends when nobody can hand it a job any more.
+    /// Sender of jobs; the thread ends when all senders are dropped.
     jobs: Option<Sender<Job>>,
-    /// Joined when it is dropped: before the waker, which takes a wake-up with it that was not seen yet.
+    /// Joined when the mini broker is dropped, before the waker: a wake-up that was not seen yet is lost with the
+    /// waker.
     worker: Worker,
     waker: Waker,
 }
 
 impl MiniBroker {
-    /// One name server and one broker, `broker-a`, on free ports of 127.0.0.1.
+    /// Starts one name server and one broker, `broker-a`, on free ports of 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// When the system gives no socket or no thread.
+    /// Returns an error if the system refuses a socket or a thread.
     pub fn start() -> crate::error::Result<Self> {
         Self::builder().start()
     }
 
-    /// For several brokers or name servers, another release, other times.
+    /// Returns a builder for several brokers or name servers, another release, or another clock.
     pub fn builder() -> MiniBrokerBuilder {
         MiniBrokerBuilder::new()
     }
@@ -112,10 +114,13 @@ impl Drop for MiniBroker {
     fn drop(&mut self) {
         self.jobs = None;
         if let Err(error) = self.waker.wake() {
-            // Without a wake-up the thread sees its end when the next request or deadline wakes it.
-            log::warn!("{} cannot be woken to end: {error}", self.worker.name());
+            // Without a wake-up the thread ends at its next request or deadline.
+            log::warn!(
+                "mini broker: waking thread {} failed: {error}; it ends at its next request",
+                self.worker.name()
+            );
         }
-        // Longer than the drop of the worker would wait: what comes next may count threads and ports.
+        // Longer than the drop of the worker would wait: the next test may count threads and ports.
         self.worker.join_until(Instant::now() + END_LIMIT);
     }
 }

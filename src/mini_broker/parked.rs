@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use super::exchange::ReturnAddress;
 use crate::wire::body::{SUBSCRIBE_ALL, SubscriptionData};
 
-/// Delay after which a waiting pull is read again once a message arrived that its filter refused.
+/// Delay after which a waiting pull is read again if a message arrived that its filter refused.
 const HOLD_CHECK_MILLIS: i64 = 5_000;
 
-/// A pull that waits for a message.
+/// Pull that waits for a message.
 #[derive(Debug)]
 pub(super) struct ParkedPull {
     pub(super) return_to: ReturnAddress,
@@ -19,7 +19,7 @@ pub(super) struct ParkedPull {
     pub(super) wanted: Wanted,
 }
 
-/// Messages that a pull asks for.
+/// Messages requested by a pull.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) topic: String,
@@ -52,11 +52,11 @@ impl Filter {
     }
 }
 
-/// The pulls that wait at one broker.
+/// Waiting pulls of one broker.
 #[derive(Debug, Default)]
 pub(super) struct ParkedPulls {
     waiting: Vec<ParkedPull>,
-    /// Pulls whose wait is over, each with the time of its end; not answered yet.
+    /// Pulls whose wait has ended, each with the time of its end; not answered yet.
     ended: Vec<(ParkedPull, i64)>,
 }
 
@@ -65,7 +65,7 @@ impl ParkedPulls {
         self.waiting.push(pull);
     }
 
-    /// Ends the wait of the pulls that want a message with this tag hash.
+    /// Ends the wait of the pulls that match a message with this tag hash.
     pub(super) fn arrived(&mut self, topic: &str, queue_id: i32, tags_code: i64, now: i64) {
         let is_meant = |pull: &mut ParkedPull| pull.wanted.queue_id == queue_id && pull.wanted.topic == topic;
         let meant: Vec<_> = self.waiting.extract_if(.., is_meant).collect();

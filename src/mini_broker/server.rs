@@ -1,8 +1,8 @@
-//! The mini broker's one thread: sockets, frames, time, and the jobs that tests hand in.
+//! The only thread of the mini broker: sockets, frames, time, and the jobs of tests.
 //!
-//! It only frames and keeps time; what a request means is the business of `state`, a pure value this thread owns. No
-//! socket is ever waited for: what a client does not read stays in that connection's buffer, and a connection whose
-//! buffer grows beyond its limit is closed. The thread ends when the channel of jobs has lost its sender.
+//! It only handles frames and time; `state`, a pure value owned by this thread, handles the requests. No socket is ever
+//! waited for: data that a client does not read stays in the connection's buffer, and a connection whose buffer exceeds
+//! its limit is closed. The thread ends when the senders of the job channel are dropped.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -23,26 +23,26 @@ use crate::wire::{self, FrameDecoder, MAX_FRAME_LENGTH, RemotingCommand};
 
 const WAKER: Token = Token(0);
 
-/// Bytes that may wait for a client to read them.
+/// Maximum number of bytes that wait for a client to read them.
 const OUTGOING_LIMIT: usize = 8 * MAX_FRAME_LENGTH;
 
-/// Bytes read from one connection before the others get their turn.
+/// Number of bytes read from one connection before the others have their turn.
 const READ_BUDGET: usize = 1024 * 1024;
 
 const READ_CHUNK: usize = 64 * 1024;
 
-/// Something that a test wants done or known, run on the broker's thread.
+/// Job of a test, run on the broker's thread.
 pub(super) type Job = Box<dyn FnOnce(&mut Server) + Send>;
 
-/// A condition that a test waits for.
+/// Condition that a test waits for.
 struct Watch {
     holds: Box<dyn FnMut(&State) -> bool + Send>,
     tell: Sender<()>,
-    /// Gone when the test has given up.
+    /// Dropped when the test has given up.
     wanted: Weak<()>,
 }
 
-/// Everything the thread owns.
+/// State owned by the thread.
 pub(super) struct Server {
     poll: Poll,
     jobs: Receiver<Job>,
@@ -50,7 +50,7 @@ pub(super) struct Server {
     clock: Timekeeper,
     listeners: HashMap<Token, (Node, TcpListener)>,
     connections: HashMap<Token, Connection>,
-    /// Connections that were left with bytes to read when their budget was spent.
+    /// Connections that had bytes left to read when their budget was used up.
     unfinished: Vec<Token>,
     last_token: usize,
     watches: Vec<Watch>,
@@ -83,7 +83,7 @@ impl Server {
         Ok((server, waker))
     }
 
-    /// The thread's body.
+    /// Runs the thread.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(256);
         loop {
@@ -91,7 +91,7 @@ impl Server {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    log::error!("the mini broker cannot wait for its sockets and ends: {error}");
+                    log::error!("mini broker: poll failed: {error}; the thread ends");
                     return;
                 }
             }
@@ -109,7 +109,7 @@ impl Server {
         }
     }
 
-    /// Opens the door of a server. Port 0 lets the system choose; the address that was taken is returned.
+    /// Opens the listener of a server, and returns its address. With port 0 the system chooses.
     pub(super) fn listen(&mut self, node: Node, address: SocketAddr) -> io::Result<SocketAddr> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -121,13 +121,13 @@ impl Server {
         Ok(bound)
     }
 
-    /// Closes the door of a server and cuts its connections.
+    /// Closes the listener of a server and its connections.
     pub(super) fn stop_listening(&mut self, node: Node) {
         self.listeners.retain(|_, (other, _)| *other != node);
         self.cut_connections(node);
     }
 
-    /// Cuts all connections of a server; returns how many there were.
+    /// Closes all connections of a server; returns their number.
     pub(super) fn cut_connections(&mut self, node: Node) -> usize {
         let tokens: Vec<_> = self
             .connections
@@ -149,13 +149,13 @@ impl Server {
         self.clock.now()
     }
 
-    /// Lets time jump; what becomes due on the way happens in order, each at its own time.
+    /// Advances the time; everything that becomes due happens in order, each at its own time.
     pub(super) fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
         self.state.run_until(self.clock.now());
     }
 
-    /// Tells `tell` as soon as the condition holds, unless nobody wants to know any more.
+    /// Notifies `tell` as soon as the condition is true, unless the waiting test has given up.
     pub(super) fn watch(
         &mut self,
         holds: impl FnMut(&State) -> bool + Send + 'static,
@@ -169,7 +169,7 @@ impl Server {
         if !self.unfinished.is_empty() {
             return Some(Duration::ZERO);
         }
-        // A poll rounds down to whole milliseconds; a little more keeps it from waking too early and spinning.
+        // A poll rounds down to whole milliseconds; the slack keeps it from waking too early and spinning.
         let slack = Duration::from_micros(500);
         self.state.next_due().and_then(|due| self.clock.wait_until(due)).map(|wait| wait + slack)
     }
@@ -197,12 +197,12 @@ impl Server {
             match socket.accept() {
                 Ok((stream, peer)) => {
                     if let Err(error) = self.welcome(node, stream, peer) {
-                        log::warn!("the mini broker lost a new connection: {error}");
+                        log::warn!("mini broker: registering a connection failed: {error}");
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    log::warn!("the mini broker cannot accept a connection: {error}");
+                    log::warn!("mini broker: accept failed: {error}");
                     return;
                 }
             }
@@ -231,7 +231,7 @@ impl Server {
             }
         };
         if let Err(error) = &framed {
-            log::warn!("the mini broker closes a connection: {error}");
+            log::warn!("mini broker: connection closed: {error}");
         }
         match read {
             Ok(ReadEnd::Drained) if framed.is_ok() => {}
@@ -246,7 +246,7 @@ impl Server {
         }
     }
 
-    /// Runs what tests have handed in; an error when nobody can hand in anything any more.
+    /// Runs the jobs of tests; an error if all senders of jobs are dropped.
     fn run_jobs(&mut self) -> Result<(), ()> {
         loop {
             match self.jobs.try_recv() {
@@ -260,7 +260,7 @@ impl Server {
         }
     }
 
-    /// Writes what the turn has produced. A closed connection may produce more: its group's members are told.
+    /// Writes the output of this turn. A closed connection may produce more: its group's members are notified.
     fn settle(&mut self) {
         let mut written = Vec::new();
         loop {
@@ -278,7 +278,7 @@ impl Server {
         let state = &self.state;
         self.watches.retain_mut(|watch| {
             if watch.wanted.strong_count() > 0 && (watch.holds)(state) {
-                // Full only when told before; gone when the test has given up.
+                // Full only if notified before; disconnected if the test has given up.
                 let _ = watch.tell.try_send(());
                 return false;
             }
@@ -295,11 +295,11 @@ impl Server {
                 connection.outgoing.extend_from_slice(&bytes);
                 Ok(())
             }
-            Output::Close(_) => Err("as it was told to".to_owned()),
+            Output::Close(_) => Err("requested by a fault".to_owned()),
         };
         if let Err(reason) = appended {
-            log::debug!("the mini broker closes a connection: {reason}");
-            // What was answered before is still on its way.
+            log::debug!("mini broker: connection closed: {reason}");
+            // Earlier responses are still being written.
             self.flush(token);
             self.close(token);
         } else {
@@ -310,7 +310,7 @@ impl Server {
     fn flush(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         if let Err(error) = connection.flush() {
-            log::debug!("the mini broker lost a connection: {error}");
+            log::debug!("mini broker: connection lost: {error}");
             self.close(token);
         }
     }
@@ -321,7 +321,7 @@ impl Server {
     }
 }
 
-/// The number under which `state` knows a connection.
+/// Number that `state` uses for a connection.
 fn connection_number(token: Token) -> u64 {
     token.0 as u64
 }
@@ -371,7 +371,7 @@ impl Connection {
             }
         }
         if self.outgoing.len() > OUTGOING_LIMIT {
-            return Err(io::Error::other("its client does not read"));
+            return Err(io::Error::other("the client does not read"));
         }
         Ok(())
     }

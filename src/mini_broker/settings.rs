@@ -36,7 +36,7 @@ impl Release {
         }
     }
 
-    /// The second line of many a remark, about a page of answers.
+    /// Second line of many remarks, with the address of a page of answers.
     pub(super) fn see_also(self) -> &'static str {
         match self {
             Self::V4_9_7 => "\nSee http://rocketmq.apache.org/docs/faq/ for further details.",
@@ -54,9 +54,9 @@ pub(super) struct Settings {
     pub(super) auto_create_groups: bool,
     pub(super) default_queues: i32,
     pub(super) max_message_size: usize,
-    /// Route answers in fastjson's own dialect, whatever the client asks for.
+    /// True to encode routes in fastjson's own dialect, regardless of the client's request.
     pub(super) raw_route_json: bool,
     pub(super) delay_levels: Vec<Duration>,
-    /// Interval at which offsets are written down; `None` for at once.
+    /// Interval at which offsets are persisted; `None` for at once.
     pub(super) offset_write_interval: Option<Duration>,
 }

@@ -1,7 +1,7 @@
-//! What a mini broker is: its name servers and brokers, who is connected to them, and what they will say.
+//! State of a mini broker: its name servers and brokers, their connections, and pending output.
 //!
-//! A pure value of the broker's thread: requests and times go in, [`Output`]s come out; no socket, no clock. What is
-//! due happens in the order of its time, so that a jump of hours has the same outcome as waiting for them.
+//! A pure value of the broker's thread: requests and times go in, [`Output`]s come out; no socket, no clock. Due events
+//! happen in the order of their times, so a jump of hours has the same outcome as waiting for them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use super::journal::{Journal, RequestRecord};
 use super::settings::Settings;
 use crate::wire::{HeaderEncoding, LanguageCode, RemotingCommand, ResponseCode};
 
-/// Answers of clients that are kept for tests to look at.
+/// Maximum number of client responses kept for tests.
 const REPLIES_KEPT: usize = 1000;
 
-/// A name server: it knows what the brokers of its mini broker know, and has nothing of its own.
+/// Name server: it shares the view of the mini broker's brokers, and has no data of its own.
 #[derive(Debug)]
 pub(super) struct NameServer {
     pub(super) address: Arc<str>,
     pub(super) condition: Condition,
 }
 
-/// A connection as the servers know it.
+/// Connection to one of the servers.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     node: Node,
@@ -40,12 +40,12 @@ pub(super) struct State {
     pub(super) brokers: Vec<Broker>,
     pub(super) faults: FaultTable,
     pub(super) journal: Journal,
-    /// What clients answered to requests of the brokers, newest last.
+    /// Responses of clients to requests of the brokers, newest last.
     pub(super) replies: VecDeque<RemotingCommand>,
     peers: HashMap<u64, Peer>,
-    /// What reached paused servers.
+    /// Requests received by paused servers.
     backlog: VecDeque<(u64, RemotingCommand)>,
-    /// Answers that a fault holds back, by their time.
+    /// Responses delayed by a fault, by their time.
     delayed: BTreeMap<(i64, u64), Output>,
     last_number: u64,
     output: Vec<Output>,
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// A command has come in over a connection.
+    /// Handles a command received over a connection.
     pub(super) fn receive(&mut self, connection: u64, command: RemotingCommand, now: i64) {
         // A fault may have closed the connection while more of its requests were in the same read.
         let Some(peer) = self.peers.get(&connection).copied() else { return };
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// Lets everything happen that is due by `now`, in order.
+    /// Performs everything that is due by `now`, in order.
     pub(super) fn run_until(&mut self, now: i64) {
         while let Some(due) = self.next_due().filter(|due| *due <= now) {
             while let Some(entry) = self.delayed.first_entry()
@@ -119,7 +119,7 @@ impl State {
         }
     }
 
-    /// When something happens next if nobody asks for anything.
+    /// Time of the next due event, if no request arrives.
     pub(super) fn next_due(&self) -> Option<i64> {
         let brokers = self.brokers.iter().filter(|broker| broker.condition == Condition::Up);
         let answers = self.delayed.keys().next().map(|(due, _)| *due);
@@ -138,7 +138,7 @@ impl State {
         .unwrap_or(Condition::Down)
     }
 
-    /// Changes whether a server is there. One that goes on does what reached it while it was paused.
+    /// Changes the condition of a server. A resumed server handles the requests received while it was paused.
     pub(super) fn set_condition(&mut self, node: Node, condition: Condition, now: i64) {
         match node {
             Node::NameServer(index) => {
@@ -160,7 +160,7 @@ impl State {
         }
     }
 
-    /// Changes what all servers have in common.
+    /// Changes the settings of all servers.
     pub(super) fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) {
         change(Arc::make_mut(&mut self.settings));
         for broker in &mut self.brokers {
@@ -168,7 +168,7 @@ impl State {
         }
     }
 
-    /// Sends a request of the broker's own to a client.
+    /// Sends a request of the broker to a client.
     pub(super) fn push(&mut self, connection: u64, mut command: RemotingCommand) {
         self.last_number += 1;
         command.language = LanguageCode::JAVA;
@@ -185,7 +185,7 @@ impl State {
         connections
     }
 
-    /// Takes over what a broker has to say.
+    /// Takes the output of a broker.
     pub(super) fn collect_from(&mut self, index: usize) {
         let Some(broker) = self.brokers.get_mut(index) else { return };
         handlers::answer_ended_pulls(broker);
@@ -230,7 +230,8 @@ impl State {
                 None => Reply::Never,
             },
         };
-        // As on a real broker: the members of a group hear of a new one before it has the answer to its heartbeat.
+        // Order of a real broker: the members of a group are notified of a new one before the new one has the response
+        // to its heartbeat.
         if let Node::Broker(index) = peer.node {
             self.collect_from(index);
         }

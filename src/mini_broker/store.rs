@@ -1,7 +1,7 @@
-//! One broker's messages: a commit log of encoded messages, and per queue the order in which they are consumed.
+//! Messages of one broker: a commit log of encoded messages, and per queue the order of consumption.
 //!
-//! A pure value of the broker's thread. Memory only; nothing is ever deleted, a queue's beginning only moves. What is
-//! handed out are slices of the log, encoded once with their final offsets, as a real broker's are.
+//! A pure value of the broker's thread. Memory only; no message is ever deleted, only a queue's begin moves. Reads
+//! return slices of the log, encoded once with their final offsets, as on a real broker.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::wire::Error;
 use crate::wire::java_hash::tags_code;
 use crate::wire::stored::message::{body_crc, encode_stored, stored_messages, stored_size};
 
-/// How the queues of a topic look on one broker.
+/// Configuration of a topic's queues on one broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TopicConfig {
     pub(super) read_queues: i32,
@@ -22,7 +22,7 @@ pub(super) struct TopicConfig {
     pub(super) perm: i32,
 }
 
-/// A message on its way into the store: everything that its place in the store does not decide.
+/// Message to be stored: everything that does not depend on its position in the store.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) message: Message,
@@ -33,7 +33,7 @@ pub(super) struct Draft {
     pub(super) reconsume_times: i32,
 }
 
-/// The place a message got.
+/// Position of a stored message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) queue_offset: i64,
@@ -46,7 +46,7 @@ pub(super) struct Store {
     broker_name: Arc<str>,
     host: SocketAddr,
     topics: BTreeMap<Arc<str>, Topic>,
-    /// Every message by its offset in the commit log.
+    /// Messages by offset in the commit log.
     log: BTreeMap<i64, Bytes>,
     log_end: i64,
 }
@@ -54,20 +54,20 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) config: TopicConfig,
-    /// Queues that have a message or were touched; fewer queues in the configuration leave the others as they are.
+    /// Queues that have a message or were used. Fewer queues in the configuration leave the others unchanged.
     queues: BTreeMap<i32, Queue>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// The offset of `entries`' beginning.
+    /// Offset of the first element of `entries`.
     base: i64,
-    /// The oldest offset that is not expired; never below `base`.
+    /// Oldest offset that is not expired; never below `base`.
     first: i64,
     entries: Vec<Entry>,
 }
 
-/// A message in its queue.
+/// Message in its queue.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) bytes: Bytes,
@@ -88,7 +88,7 @@ impl Store {
         self.topics.iter()
     }
 
-    /// Makes a topic, or changes the configuration of one.
+    /// Creates a topic, or changes its configuration.
     pub(super) fn set_topic(&mut self, name: &str, config: TopicConfig) {
         match self.topics.get_mut(name) {
             Some(topic) => topic.config = config,
@@ -98,7 +98,7 @@ impl Store {
         }
     }
 
-    /// Forgets a topic and its queues; its messages are still found by their offset in the log.
+    /// Removes a topic and its queues; its messages are still found by their offset in the log.
     pub(super) fn remove_topic(&mut self, name: &str) -> bool {
         self.topics.remove(name).is_some()
     }
@@ -107,18 +107,18 @@ impl Store {
         self.topics.get(topic)?.queues.get(&queue_id)
     }
 
-    /// Moves the beginning of a queue, as the deletion of old files does.
+    /// Moves the begin of a queue, as the deletion of old files does.
     pub(super) fn set_first(&mut self, topic: &str, queue_id: i32, first: i64) {
         if let Some(topic) = self.topics.get_mut(topic) {
             topic.queues.entry(queue_id).or_default().set_first(first);
         }
     }
 
-    /// Appends a message to a queue of its topic, which must be there.
+    /// Appends a message to a queue of its topic, which must exist.
     ///
     /// # Errors
     ///
-    /// When a part of the message is too long for the stored layout, or its topic is unknown.
+    /// Returns an error if a part of the message is too long for the stored layout, or its topic is unknown.
     pub(super) fn append(&mut self, draft: Draft, now: i64) -> Result<Place, Error> {
         let topic = self.topics.get_mut(&draft.message.topic).ok_or(Error::MissingField { field: "topic" })?;
         let queue = topic.queues.entry(draft.queue_id).or_default();
@@ -152,23 +152,23 @@ impl Store {
         Ok(place)
     }
 
-    /// The encoded message that begins at this offset of the log.
+    /// Returns the encoded message at this offset of the log.
     pub(super) fn bytes_at(&self, log_offset: i64) -> Option<&Bytes> {
         self.log.get(&log_offset)
     }
 
-    /// The message that begins at this offset of the log, if it can be decoded.
+    /// Returns the message at this offset of the log, if it can be decoded.
     pub(super) fn message_at(&self, log_offset: i64) -> Option<MessageExt> {
         self.decode(self.bytes_at(log_offset)?).filter(|message| message.defect.is_none())
     }
 
-    /// All messages of a queue that are not expired, oldest first.
+    /// Returns all messages of a queue that are not expired, oldest first.
     pub(super) fn messages(&self, topic: &str, queue_id: i32) -> Vec<MessageExt> {
         let Some(queue) = self.queue(topic, queue_id) else { return Vec::new() };
         queue.from(queue.first).iter().filter_map(|entry| self.decode(&entry.bytes)).collect()
     }
 
-    /// The numbers of a topic's queues that have or had a message.
+    /// Numbers of a topic's queues that have or had a message.
     pub(super) fn queue_ids(&self, topic: &str) -> Vec<i32> {
         self.topics.get(topic).map(|topic| topic.queues.keys().copied().collect()).unwrap_or_default()
     }
@@ -179,23 +179,23 @@ impl Store {
 }
 
 impl Queue {
-    /// The offset of the oldest message that is still there.
+    /// Offset of the oldest message that is not expired.
     pub(super) fn first(&self) -> i64 {
         self.first
     }
 
-    /// The offset that the next message will get.
+    /// Offset of the next message.
     pub(super) fn end(&self) -> i64 {
         self.base.saturating_add(i64::try_from(self.entries.len()).unwrap_or(i64::MAX))
     }
 
-    /// The messages from `offset` on.
+    /// Messages from `offset` on.
     pub(super) fn from(&self, offset: i64) -> &[Entry] {
         let start = usize::try_from(offset.saturating_sub(self.base));
         start.ok().and_then(|start| self.entries.get(start..)).unwrap_or_default()
     }
 
-    /// The messages that are not expired, each with its offset.
+    /// Messages that are not expired, each with its offset.
     pub(super) fn live(&self) -> impl Iterator<Item = (i64, &Entry)> {
         (self.first..).zip(self.from(self.first))
     }

@@ -1,8 +1,8 @@
-//! Who consumes: heartbeats, members, and the notice that they have changed.
+//! Membership of consumer groups: heartbeats, member lists, and the notification of changes.
 //!
-//! Members go by connection: one whose connection is replaced without the broker's noticing is listed twice. Not
-//! modelled: the second heartbeat version, the silence of 120 s after which a real broker forgets a member (injected
-//! time would make everybody silent at once), producer groups, which matter to transactions only.
+//! Members are identified by connection: a member whose connection is replaced unnoticed by the broker is listed twice.
+//! Not modelled: the second heartbeat version; the expiry after 120 s of silence (with injected time all members would
+//! expire at once); producer groups, which matter to transactions only.
 
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ pub(super) fn heartbeat(broker: &mut Broker, request: &Request) -> Handled {
     let connection = request.return_to.connection;
     for consumer in &heartbeat.consumer_data_set {
         broker.ensure_group_topic(&retry_topic(&consumer.group_name));
-        // A broker that may not make groups passes an unknown one over in silence.
+        // A broker without automatic creation of groups ignores an unknown one silently.
         let Ok(group) = broker.group(&consumer.group_name) else { continue };
         let is_new = register(group, connection, request, &heartbeat.client_id);
         let is_changed = subscribe(group, consumer);
@@ -64,7 +64,7 @@ pub(super) fn list(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer::success().with_body(body::encode("consumer list", &ConsumerList { consumer_id_list })?).into())
 }
 
-/// Members with their connections, and the subscriptions of the newest heartbeats.
+/// Returns the members with their connections, and the subscriptions of the newest heartbeats.
 pub(super) fn connections(broker: &mut Broker, request: &Request) -> Handled {
     let name = request.command.ext_fields.get("consumerGroup").unwrap_or_default();
     let Some(group) = broker.groups.get(name).filter(|group| !group.members.is_empty()) else {
@@ -87,7 +87,7 @@ pub(super) fn connections(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer::success().with_body(body::encode("consumer connections", &list)?).into())
 }
 
-/// Of a group's settings only its being there matters.
+/// Creates the group; its settings have no effect.
 pub(super) fn create_group(broker: &mut Broker, request: &Request) -> Handled {
     let config: GroupConfig = body::decode("group", &request.command.body)?;
     broker.groups.entry(config.group_name).or_default();
@@ -105,14 +105,14 @@ fn told_members(group: &Group) -> Vec<String> {
     group.told_members.clone().unwrap_or_else(members)
 }
 
-/// Whether the connection is a new member.
+/// Registers the connection. Returns true if it is a new member.
 fn register(group: &mut Group, connection: u64, request: &Request, client_id: &str) -> bool {
     if let Some(member) = group.members.iter_mut().find(|member| member.connection == connection) {
         client_id.clone_into(&mut member.client_id);
         return false;
     }
     if group.members.is_empty() {
-        // A real broker forgets a group's subscriptions with its last member.
+        // A real broker drops a group's subscriptions with its last member.
         group.subscriptions.clear();
     }
     group.members.push(Member {
@@ -125,7 +125,7 @@ fn register(group: &mut Group, connection: u64, request: &Request, client_id: &s
     true
 }
 
-/// Takes over newer subscriptions, and drops those the newest heartbeat lacks; whether the topics have changed.
+/// Takes newer subscriptions, and drops those missing in the newest heartbeat. Returns true if the topics have changed.
 fn subscribe(group: &mut Group, consumer: &ConsumerData) -> bool {
     group.broadcasting = consumer.message_model == MessageModel::Broadcasting;
     let wanted = |topic: &String| consumer.subscription_data_set.iter().any(|wanted| wanted.topic == *topic);

@@ -1,7 +1,7 @@
-//! What the servers do with each request: one function per request code, chosen here.
+//! Request handlers of the servers: one function per request code, selected here.
 //!
-//! Handlers run on the broker's thread and only change values. An `Err` is a refusal: an answer like any other, given
-//! early. A header that cannot be read is refused in the words of the Java exception that it is on a real broker.
+//! Handlers run on the broker's thread and only change values. An `Err` is a refusal: a response like any other,
+//! returned early. A header that cannot be decoded is refused with the text of the Java exception of a real broker.
 
 mod membership;
 mod name_server;
@@ -18,7 +18,7 @@ use crate::wire::{self, RequestCode, ResponseCode};
 
 type Handled = Result<Reply, Answer>;
 
-/// A request to a broker.
+/// Handles a request to a broker.
 pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
     let handler: fn(&mut Broker, &Request) -> Handled = match request.command.request_code() {
         RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => send::send,
@@ -42,12 +42,12 @@ pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
     handler(broker, request).unwrap_or_else(Reply::Now)
 }
 
-/// A request to a name server.
+/// Handles a request to a name server.
 pub(super) fn name_server(registry: &Registry<'_>, request: &Request) -> Reply {
     let handled = match request.command.request_code() {
         RequestCode::GET_ROUTEINFO_BY_TOPIC => name_server::route(registry, request),
         RequestCode::GET_BROKER_CLUSTER_INFO => name_server::cluster_info(registry),
-        // A name server of 4.x leaves what it does not know without an answer.
+        // A name server of 4.x does not answer unknown requests.
         _ if !registry.settings.release.is_v5() => Ok(Reply::Never),
         _ => Err(not_supported(request)),
     };

@@ -1,7 +1,7 @@
-//! Routes and clusters, as a name server tells them.
+//! Route and cluster requests of a name server.
 //!
-//! Not modelled: registrations. The name servers of a mini broker see its brokers directly, all of them the same, and
-//! a broker that stops is gone at once, as it is when its connection to a real name server breaks.
+//! Not modelled: registrations. All name servers of a mini broker have the same direct view of its brokers. A stopped
+//! broker disappears at once, as it does when its connection to a real name server breaks.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::wire::ResponseCode;
 use crate::wire::body::{self, BrokerData, ClusterInfo, MASTER_ID, QueueData, TopicRouteData};
 use crate::wire::header::GetRouteInfoRequest;
 
-/// From this version on clients get standard JSON without asking for it: `V4_9_4`.
+/// Protocol version from which clients get standard JSON without requesting it: `V4_9_4`.
 const STANDARD_JSON_SINCE: i32 = 401;
 
 /// The part of the mini broker that its name servers answer from.
@@ -81,7 +81,8 @@ fn no_route(registry: &Registry<'_>, topic: &str) -> Answer {
     Answer::refusal(ResponseCode::TOPIC_NOT_EXIST, remark)
 }
 
-/// With members in the order of the alphabet, as fastjson writes them, and with what 5.x says of each broker besides.
+/// Encodes a body with members in alphabetical order, as fastjson writes them, and with the members that 5.x adds to
+/// each broker.
 fn java_json<T: Serialize>(registry: &Registry<'_>, body: &T) -> Result<Vec<u8>, Answer> {
     let mut json: Value = body::decode("body", &body::encode("body", body)?)?;
     if registry.settings.release.is_v5() {
@@ -103,7 +104,7 @@ fn deny_acting_masters(json: &mut Value) {
     }
 }
 
-/// The dialect in which fastjson writes maps whose keys are numbers: without quotes around them.
+/// Converts to the dialect in which fastjson writes maps with numbers as keys: without quotes around them.
 fn with_bare_integer_keys(json: &[u8]) -> Vec<u8> {
     let mut bare = Vec::with_capacity(json.len());
     let mut rest = json;
@@ -122,12 +123,12 @@ fn with_bare_integer_keys(json: &[u8]) -> Vec<u8> {
     bare
 }
 
-/// The length of the JSON string that `json` begins with, its quotes included.
+/// Returns the length of the JSON string at the begin of `json`, including its quotes.
 fn string_length(json: &[u8]) -> usize {
     let mut escaped = true;
     let end = json.iter().position(|&byte| {
         let ends = byte == b'"' && !escaped;
-        // The opening quote counts as escaped, so that it does not end the string it opens.
+        // The opening quote counts as escaped, so that it does not end the string.
         escaped = byte == b'\\' && !escaped;
         ends
     });

@@ -1,6 +1,6 @@
-//! Offsets: those that groups have consumed, and those at the ends of queues.
+//! Offsets: those consumed by groups, and the bounds of queues.
 //!
-//! Not modelled: offsets a broker loses when it is killed, the resets an administrator orders on a 5.x broker, and
+//! Not modelled: offsets that a broker loses when it is killed, resets ordered by an administrator on a 5.x broker, and
 //! logical offsets of static topics.
 
 use super::Handled;
@@ -13,8 +13,8 @@ use crate::wire::header::{
     UpdateConsumerOffsetRequest,
 };
 
-/// A group that has no offset yet is told 0 as long as the queue still has its first message: then to consume from the
-/// end means from the beginning. Only 5.x brokers can be asked for the truth.
+/// Returns the committed offset. For a group without an offset, the response is 0 as long as the queue still has its
+/// first message: then consuming from the end means from the beginning. Only 5.x brokers can report the missing offset.
 pub(super) fn query(broker: &mut Broker, request: &Request) -> Handled {
     let header = QueryConsumerOffsetRequest::from_fields(&request.command.ext_fields)?;
     if let Some(offset) = broker.offsets.find(header.consumer_group, header.topic, header.queue_id) {
@@ -52,13 +52,13 @@ pub(super) fn update(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer::success().into())
 }
 
-/// The offset that the next message of the queue will get.
+/// Returns the offset of the next message of the queue.
 pub(super) fn max(broker: &mut Broker, request: &Request) -> Handled {
     let header = QueueRequest::from_fields(&request.command.ext_fields)?;
     offset_answer(broker.store.queue(header.topic, header.queue_id).map_or(0, Queue::end))
 }
 
-/// The offset of the oldest message of the queue.
+/// Returns the offset of the oldest message of the queue.
 pub(super) fn min(broker: &mut Broker, request: &Request) -> Handled {
     let header = QueueRequest::from_fields(&request.command.ext_fields)?;
     offset_answer(broker.store.queue(header.topic, header.queue_id).map_or(0, Queue::first))
@@ -87,7 +87,8 @@ fn offset_answer(offset: i64) -> Handled {
     Ok(Answer::success().with_fields(&OffsetResponse { offset }).into())
 }
 
-/// 4.x: the message stored nearest to the time, the first one of several; the last one when the time is behind all.
+/// Searches as 4.x: the message stored nearest to the time, the first one of several; the last one if the time is after
+/// all.
 fn nearest(queue: &Queue, timestamp: i64) -> i64 {
     if queue.live().all(|(_, entry)| entry.stored_at < timestamp) {
         return (queue.end() - 1).max(queue.first());
@@ -96,12 +97,13 @@ fn nearest(queue: &Queue, timestamp: i64) -> i64 {
     queue.live().min_by_key(|(offset, entry)| (distance(entry.stored_at), *offset)).map_or(0, |(offset, _)| offset)
 }
 
-/// 5.x: the first message stored at the time or later; behind the last one when there is none.
+/// Searches as 5.x: the first message stored at the time or later; after the last one if there is none.
 fn lower_boundary(queue: &Queue, timestamp: i64) -> i64 {
     queue.live().find(|(_, entry)| entry.stored_at >= timestamp).map_or_else(|| queue.end(), |(offset, _)| offset)
 }
 
-/// 5.x, when asked for: the last message stored at the time or earlier; the first one when there is none.
+/// Searches as 5.x with the upper boundary: the last message stored at the time or earlier; the first one if there is
+/// none.
 fn upper_boundary(queue: &Queue, timestamp: i64) -> i64 {
     queue
         .live()

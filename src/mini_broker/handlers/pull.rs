@@ -1,7 +1,7 @@
-//! Reading: pulls with long polling, and single messages by their place in the commit log.
+//! Reads: pulls with long polling, and single messages by their position in the commit log.
 //!
 //! Not modelled: slaves (`suggestWhichBrokerId` is always 0), filtering by SQL92, groups that may not consume, reads
-//! from disk with their smaller batches. A long poll ends exactly at its time; real brokers look every 5 s.
+//! from disk with their smaller batches. A long poll ends exactly at its time; real brokers check every 5 s.
 
 use std::net::SocketAddr;
 
@@ -17,14 +17,14 @@ use crate::wire::body::{EXPRESSION_TYPE_TAG, SubscriptionData, permission};
 use crate::wire::header::{PullMessageRequest, PullMessageResponse, ViewMessageRequest};
 use crate::wire::sys_flag::pull::{COMMIT_OFFSET, SUBSCRIPTION, SUSPEND};
 
-/// Messages in one answer at most.
+/// Maximum number of messages in one response.
 const MAX_MESSAGES: usize = 32;
-/// Bytes in one answer, unless its first message is longer.
+/// Maximum number of bytes in one response, unless its first message is longer.
 const MAX_BYTES: usize = 256 * 1024;
-/// Messages looked at for one answer.
+/// Maximum number of messages scanned for one response.
 const MAX_SCANNED: usize = 800;
 
-/// Number by which a 5.x broker names the missing permission.
+/// Number that a 5.x broker returns for the missing permission.
 const FORBIDDEN_TOPIC: &str = "3";
 
 pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
@@ -63,7 +63,7 @@ pub(super) fn view_message(broker: &mut Broker, request: &Request) -> Handled {
     }
 }
 
-/// Answers the pulls whose wait has ended, with messages or without.
+/// Answers the pulls whose wait has ended, with or without messages.
 pub(in crate::mini_broker) fn answer_ended_pulls(broker: &mut Broker) {
     for (pull, now) in broker.parked.take_ended() {
         answer_ended(broker, pull, now);
@@ -128,7 +128,7 @@ fn filter_of(broker: &Broker, header: &PullMessageRequest<'_>) -> Result<Filter,
     Ok(Filter::of(subscription))
 }
 
-/// Result of a read; its name is the remark of the answer.
+/// Result of a read; its name is the remark of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Found,
@@ -205,7 +205,7 @@ fn read(broker: &Broker, wanted: &Wanted) -> Found {
     }
 }
 
-/// Messages from the wanted offset on, of which there is one at least.
+/// Collects messages from the requested offset on; there is at least one.
 fn collect(queue: &Queue, wanted: &Wanted) -> Found {
     let mut found = Found {
         status: Status::NoMatchedMessage,

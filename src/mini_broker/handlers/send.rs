@@ -1,7 +1,7 @@
-//! Writing: sends, messages that consumers hand back, and topics.
+//! Writes: sends, send-back of messages by consumers, and topics.
 //!
-//! Not modelled: transactions, the timer messages of 5.x, replies to requests; they are refused or, where
-//! 4.x passes the property over, stored like any message. Topic attributes and orders have no effect.
+//! Not modelled: transactions, the timer messages of 5.x, replies to requests. They are refused or, where 4.x ignores
+//! the property, stored like any message. Topic attributes and orders have no effect.
 
 use bytes::Bytes;
 
@@ -24,11 +24,12 @@ use crate::wire::{RequestCode, ResponseCode, name};
 
 const REGION: &str = "DefaultRegion";
 
-/// How often a message is delivered again before it goes to the dead-letter topic, unless its consumer says.
+/// Default maximum number of redeliveries before a message goes to the dead-letter topic; a consumer can specify
+/// another.
 const RETRY_MAX_TIMES: i32 = 16;
-/// The delay level of the first delivery after the first failure.
+/// Delay level of the redelivery after the first failure.
 const FIRST_RETRY_LEVEL: i32 = 3;
-/// From this version on a client's own maximum counts: `V3_4_9`.
+/// Protocol version from which a client's own maximum applies: `V3_4_9`.
 const OWN_MAXIMUM_SINCE: i32 = 121;
 
 pub(super) fn send(broker: &mut Broker, request: &Request) -> Handled {
@@ -95,7 +96,7 @@ pub(super) fn create_topic(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer { remark: Some("not set any response code".to_owned()), ..Answer::success() }.into())
 }
 
-/// In the words of the release's broker.
+/// Returns the error text of the release's broker.
 fn describe(release: Release, topic: &str, error: NameError) -> String {
     let (named, is_v5) = (format!(": {topic},"), release.is_v5());
     let named = if is_v5 { named.as_str() } else { "" };
@@ -111,7 +112,7 @@ fn describe(release: Release, topic: &str, error: NameError) -> String {
 
 fn store_sent(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<Answer, Answer> {
     if header.sys_flag & TRANSACTION_MASK != TRANSACTION_NOT {
-        let remark = "the mini broker does not model transactions";
+        let remark = "the mini broker does not support transactions";
         return Err(Answer::refusal(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, remark));
     }
     check_topic(broker, request, header)?;
@@ -126,7 +127,8 @@ fn store_sent(broker: &mut Broker, request: &Request, header: &SendMessageReques
     Ok(stored_answer(broker, queue_id, &places, unique_id.as_deref()))
 }
 
-/// Stores the messages of a batch one by one. 4.x brokers give each the properties of the whole, 5.x brokers do not.
+/// Stores the messages of a batch one by one. 4.x brokers give each the properties of the whole batch, 5.x brokers do
+/// not.
 fn put_batch(broker: &mut Broker, whole: &Draft, now: i64) -> Result<Vec<Place>, Answer> {
     broker.check_size(&whole.message)?;
     let messages = messages_of_batch(whole.message.body())?;
@@ -169,7 +171,7 @@ fn check_topic(broker: &mut Broker, request: &Request, header: &SendMessageReque
     Ok(())
 }
 
-/// As `TopicConfig.toString` of Java.
+/// Formats as `TopicConfig.toString` of Java.
 fn describe_config(release: Release, topic: &str, config: TopicConfig) -> String {
     let letter = |bit: i32, letter: char| if config.perm & bit != 0 { letter } else { '-' };
     format!(
@@ -216,8 +218,8 @@ fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV
     })
 }
 
-/// A message that a client itself sends to its retry topic ends in the dead-letter topic when it was delivered too
-/// often: the releases count differently.
+/// Moves a message to the dead-letter topic that a client sent to its retry topic and that exceeded its redeliveries.
+/// The releases count differently.
 fn move_exhausted_retry(
     broker: &mut Broker,
     request: &Request,
@@ -238,7 +240,7 @@ fn move_exhausted_retry(
         broker.ensure_group_topic(&topic);
         draft.message.topic = topic.into();
         draft.queue_id = 0;
-        // A 4.x broker delays the dead letter too when its sender asked for a delay.
+        // A 4.x broker also delays the dead letter if its sender requested a delay.
         if broker.settings.release.is_v5() {
             set_property(&mut draft.message, property::DELAY, "-1");
         }
@@ -266,7 +268,7 @@ fn any_queue(broker: &mut Broker, topic: &str) -> i32 {
     i32::try_from(turn).unwrap_or_default()
 }
 
-/// The id that a 5.x broker gives to a message whose sender gave none.
+/// Returns the id that a 5.x broker gives to a message without one.
 fn unique_id(broker: &mut Broker, now: i64) -> String {
     let low_bits = |number: u64| u16::try_from(number & 0xFFFF).unwrap_or_default();
     let id = UniqueId {
