@@ -128,12 +128,12 @@ pub(crate) fn words_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// Runs `body`; catches a panic and logs it with the prefix `what`.
+/// Runs `body`; catches a panic and logs it as a panic in `what`.
 pub(crate) fn contain<T>(what: &str, body: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => Some(value),
         Err(panic) => {
-            error!("{what} panicked: {}", words_of(&*panic));
+            error!("panic in {what}: {}", words_of(&*panic));
             None
         }
     }

@@ -2,8 +2,7 @@
 //!
 //! Reads the files of `src/` as text; a violation is reported with its file and line. Tests only.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use super::source::{Source, sources};
 
 /// Modules that each module may use besides itself. A lower layer never names a higher one, and no layer names the
 /// crate's root.
@@ -156,25 +155,7 @@ fn a_use_is_found_in_every_form() {
     assert_eq!(uses, ["client 1", "error 3", "wire 4", "message 6", "producer 6", "worker 7", "remoting 9"]);
 }
 
-/// File of `src/`.
-struct Source {
-    /// Path below `src/`, with slashes.
-    name: String,
-    /// Text without comments, with the same lines.
-    code: String,
-}
-
 impl Source {
-    fn new(name: String, text: &str) -> Self {
-        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim_end());
-        Self { name, code: code.collect::<Vec<_>>().join("\n") }
-    }
-
-    /// Returns the module of the crate's root that the file belongs to.
-    fn module(&self) -> &str {
-        self.name.split(['/', '.']).next().unwrap_or_default()
-    }
-
     /// Returns the number of `super`s that lead from the file to the crate's root.
     fn depth(&self) -> usize {
         self.name.split('/').filter(|part| *part != "mod.rs").count()
@@ -228,27 +209,4 @@ fn first_names(path: &str) -> Vec<(usize, String)> {
         }
     }
     names
-}
-
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut sources = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources.push(Source::new(name_below(&root, &path), &fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    assert!(sources.len() > 50, "only {} files", sources.len());
-    sources
-}
-
-fn name_below(root: &Path, path: &Path) -> String {
-    let parts: PathBuf = path.strip_prefix(root).unwrap().into();
-    parts.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }

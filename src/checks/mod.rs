@@ -3,5 +3,7 @@
 
 mod deaths;
 mod error_page;
+mod language;
 mod layers;
+mod source;
 pub(crate) mod vectors;
