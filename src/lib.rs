@@ -1,7 +1,7 @@
 //! A synchronous, thread-based [Apache RocketMQ](https://rocketmq.apache.org) client without an async runtime.
 //!
-//! It speaks the Remoting protocol to name servers and brokers of 4.9 and 5.x, with plain threads, blocking calls, and
-//! callbacks where they are wanted. Two types do the work: a [`Producer`] sends, a [`PushConsumer`] consumes.
+//! It uses the Remoting protocol to name servers and brokers of 4.9 and 5.x, with plain threads, blocking calls, and
+//! optional callbacks. A [`Producer`] sends, a [`PushConsumer`] consumes.
 //!
 //! # Send
 //!
@@ -17,11 +17,11 @@
 //! }
 //! ```
 //!
-//! Other verbs: with a callback ([`send_async`](Producer::send_async)), with results in batches
-//! ([`send_tracked`](Producer::send_tracked) and [`Completions`]), without an answer
-//! ([`send_oneway`](Producer::send_oneway)). Options of one call come before the verb, the same for all verbs: to a queue
-//! ([`to_queue`](Producer::to_queue)), to the queue of a key ([`by_key`](Producer::by_key)), to a selected one
-//! ([`by`](Producer::by)), with a timeout of its own ([`timeout`](Producer::timeout)).
+//! Other ways to send: with a callback ([`send_async`](Producer::send_async)), with results in batches
+//! ([`send_tracked`](Producer::send_tracked) and [`Completions`]), without a response
+//! ([`send_oneway`](Producer::send_oneway)). Options of one call come before the verb and are the same for all verbs: to a
+//! queue ([`to_queue`](Producer::to_queue)), to the queue of a key ([`by_key`](Producer::by_key)), to a selected queue
+//! ([`by`](Producer::by)), with its own timeout ([`timeout`](Producer::timeout)).
 //!
 //! # Consume
 //!
@@ -44,63 +44,65 @@
 //! }
 //! ```
 //!
-//! The listener runs on several threads at once. An `Err` or a panic makes the message come again after a while, and at
-//! last go to the group's dead-letter queue; for batches and a chosen delay see
+//! The listener runs on several threads at once. After an `Err` or a panic the message is redelivered with a delay. After
+//! the maximum of redeliveries it goes to the group's dead-letter queue. For batches and a chosen delay see
 //! [`concurrently`](PushConsumerBuilder::concurrently). Delivery is at least once: a message may be delivered twice, but
 //! is not lost.
 //!
-//! # What can be relied on
+//! # Guarantees
 //!
-//! * **Each call has one outcome, by its deadline.** The timeout of a send holds for all of it: route, connection and every
-//!   attempt. After `Ok(())` of an asynchronous send its callback runs exactly once, whatever happens to brokers,
-//!   connections and the producer.
-//! * **An error says what it means for the message.** [`Error::certainty`] is [`Certainty::NotSent`] only when no broker can
-//!   have it, [`Certainty::Unknown`] when it left and no answer came; [`Error::attempts`] tells what was tried where,
-//!   [`Error::kind`] what went wrong, [`Error::is_retryable`] whether the same call may succeed later.
-//! * **No offset passes a message that is not resolved:** consumed, or stored by a broker again for a later delivery.
-//! * **Nothing waits for ever.** A start dials nothing; servers that are gone are found again when they return. Each queue of
-//!   a consumer is in a state with a deadline, and [`PushConsumer::explain`] tells which.
-//! * **An end is an end.** [`Producer::shutdown`] and [`PushConsumer::shutdown`] wait for what is under way, up to a deadline,
-//!   and report what was left undone; dropping does the same with a grace of one second. When the last handle of a client is
-//!   dropped (its members hold one each), no thread, connection or descriptor of it is left, but for listeners that still
-//!   run, which the report counts.
+//! * **Each call has one outcome, by its deadline.** The timeout of a send covers route, connection and every attempt. After
+//!   `Ok(())` of an asynchronous send, its callback runs exactly once, regardless of failures of brokers and connections
+//!   and of the producer's shutdown.
+//! * **An error states the fate of the message.** [`Error::certainty`] is [`Certainty::NotSent`] only if no broker can have
+//!   the message, and [`Certainty::Unknown`] if it was sent and no response arrived. [`Error::attempts`] lists the attempts,
+//!   [`Error::kind`] is the kind of failure, and [`Error::is_retryable`] is true if the same call may succeed later.
+//! * **No offset passes an unresolved message.** A resolved message is consumed, or stored by a broker again for
+//!   redelivery.
+//! * **Every wait has a deadline.** A start makes no connection; servers that are down are found when they return. Each queue
+//!   of a consumer is in a state with a deadline, and [`PushConsumer::explain`] describes the state.
+//! * **Shutdown is complete.** [`Producer::shutdown`] and [`PushConsumer::shutdown`] wait for work in progress, up to a
+//!   deadline, and report unfinished work. Dropping does the same with a grace of one second. After the last handle of a
+//!   client is dropped (its members hold one each), no thread, connection or descriptor of it is left. The only exception
+//!   are listeners that still run; the report counts them.
 //!
-//! Each of these, and more, stands in [`guarantees`] with the tests that show it.
+//! [`guarantees`] lists these and more, with the tests that show them.
 //!
 //! # Threads
 //!
-//! | threads | of |
+//! | threads | owner |
 //! |---|---|
 //! | `rmq-remoting`, `rmq-timer` | each [`Client`], which producers and consumers make for themselves or share |
 //! | `rmq-pull`, `rmq-rebalance` | each client with consumers |
-//! | `rmq-consume-N` | each consumer: the listener runs there, on 20 threads unless told otherwise |
-//! | `rmq-callback-N` | each client whose producers were given callbacks: one unless told otherwise |
-//! | `rmq-resolve-N` | each client while it maps addresses and resolves host names: up to four |
-//! | `rmq-starter` | each client whose host brings a [`ThreadStarter`] |
+//! | `rmq-consume-N` | each consumer, for its listener; 20 threads by default |
+//! | `rmq-callback-N` | each client with asynchronous sends that have a callback; 1 thread by default |
+//! | `rmq-resolve-N` | each client while it maps addresses and resolves host names; up to 4 threads |
+//! | `rmq-starter` | each client of a host with its own [`ThreadStarter`] |
 //!
 //! Producers, consumers and clients may be used from any number of threads at once: every call takes `&self`. Signals are
-//! blocked in the library's threads; a host that must make threads itself gives a [`ThreadStarter`]. There is no global
-//! state but a counter of the process's forks. In a forked child the parent's clients fail with [`ErrorKind::Forked`]; new
+//! blocked in the library's threads. A host that must create threads itself provides a [`ThreadStarter`]. The only global
+//! state is a counter of the process's forks. In a forked child the parent's clients fail with [`ErrorKind::Forked`]; new
 //! ones work.
 //!
 //! # Features
 //!
-//! * `zlib`, `lz4`, `zstd` (default): body compression, each in pure Rust. A consumer needs those that its senders use.
+//! * `zlib`, `lz4`, `zstd` (default): body compression, each in pure Rust. A consumer needs the codecs of its senders.
 //! * `mini-broker`: the module `mini_broker`, an in-process name server and broker for tests, with scripted faults and
 //!   injected time.
 //!
 //! # Logs
 //!
-//! The library logs through the crate [`log`]: warnings for what failed and is tried again, an info line for the end of a
-//! producer or consumer, debug lines for connections, routes and rebalancing. A message's body is never logged.
+//! The library logs through the crate [`log`]: warnings for failures that are retried, info lines for changes such as the
+//! shutdown of a producer or consumer, debug lines for details of connections, routes and rebalancing. Message bodies are
+//! never logged.
 //!
 //! # Where to go next
 //!
 //! [`ProducerBuilder`] and [`PushConsumerBuilder`] list the options, each with its default and its name in the Java client;
-//! [`ErrorKind`] lists the failures, each with its meaning and remedy. The folder `examples` of the source has a file for
-//! each capability that runs without any server (`cargo run --example quickstart`) and, with `--name-server HOST:PORT`, on
-//! yours; `rmq-doctor` among them finds out why a program cannot reach its cluster. How the library is built, and why so,
-//! stands in `ARCHITECTURE.md` there.
+//! [`ErrorKind`] lists the failures, each with its meaning and remedy. The folder `examples` of the source has an example
+//! for each capability. Each runs without any server (`cargo run --example quickstart`) or, with `--name-server HOST:PORT`,
+//! on your cluster. The example `rmq-doctor` diagnoses why a program cannot reach its cluster. `ARCHITECTURE.md` there
+//! describes the design of the library and its reasons.
 
 #![forbid(unsafe_code)]
 
@@ -126,12 +128,12 @@ mod worker;
 pub mod unversioned;
 use unversioned::wire;
 
-/// The programs in the README are compiled as those in the documentation are.
+/// Compiles the programs in the README like those in the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-/// Reference-counted bytes of the crate `bytes`, the type of bodies.
+/// Reference-counted bytes of the crate `bytes`, the type of message bodies.
 pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{
