@@ -135,7 +135,7 @@ mod readme {}
 
 /// Reference-counted bytes of the crate `bytes`, the type of message bodies.
 pub use bytes::Bytes;
-pub use client::{Client, ClientBuilder};
+pub use client::{Client, ClientBuilder, ClientReport};
 pub use consumer::{
     AllocateStrategy, ConcurrentListener, ConsumeContext, ConsumeFromWhere, ConsumeStatus, ConsumerReport,
     FilterExpression, PushConsumer, PushConsumerBuilder, RetryDelay,

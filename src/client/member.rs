@@ -1,6 +1,6 @@
-//! The client's view of a producer or consumer: a member that heartbeats name, whose topics are kept fresh, and that is
-//! notified of changes.
+//! A producer or consumer as its client holds it: named in heartbeats, with topics to refresh, and notified of changes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ pub(crate) trait Member: Send + Sync {
     /// Identity within the client, from [`Core::new_member_id`](super::Core::new_member_id).
     fn id(&self) -> MemberId;
 
-    /// Kind and group: what brokers know. Unique among the members of a client that have not ended.
+    /// Kind and group, which brokers list. Unique among the members of a client that have not ended.
     fn key(&self) -> MemberKey;
 
-    /// Adds itself to what brokers are told of this client.
+    /// Adds itself to a heartbeat.
     fn describe(&self, heartbeat: &mut HeartbeatData);
 
     /// Topics whose routes are kept fresh for it.
@@ -40,8 +40,8 @@ pub(crate) trait Member: Send + Sync {
     fn offsets_due(&self, _now: Instant) {}
 }
 
-/// Identity of one life of a member. A group's name is not enough: the next member of the group has the same, and what
-/// is late for the one that ended must not reach it.
+/// Identity of one life of a member. A group's name is not enough: the next member of the group has the same one, and late
+/// events of the member that ended must not reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId(pub(super) u64);
 
@@ -52,4 +52,13 @@ pub(crate) enum MemberKey {
     Producer(Arc<str>),
     /// A consumer of this group.
     Consumer(Arc<str>),
+}
+
+impl fmt::Display for MemberKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Producer(group) => write!(f, "producer {group}"),
+            Self::Consumer(group) => write!(f, "consumer {group}"),
+        }
+    }
 }

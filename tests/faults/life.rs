@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode};
 use rocketmq_sync::{
     Client, ErrorKind, FilterExpression, MessageExt, Producer, PushConsumer, StdThreads, ThreadBody, ThreadJoin,
     ThreadSpec, ThreadStarter,
 };
 
-use crate::{PATIENCE, TOPIC, eventually, mini};
+use crate::{PATIENCE, TOPIC, eventually, message, mini};
 
 /// LIFE-10.
 #[test]
@@ -39,6 +40,55 @@ fn life_10_a_group_is_taken_once_and_free_again_and_nothing_is_left_of_the_last_
     assert_eq!(threads.living(), 0);
     eventually("no connection is left", || mini.connection_count("broker-a") == 0);
     assert!(mini.members("broker-a", "group").is_empty());
+}
+
+/// The client ends by one call, but not before its members; then each handle of it says so.
+#[test]
+fn a_client_that_is_shut_down_names_the_members_that_live_and_then_ends() {
+    let mini = mini(1);
+    let threads = CountedThreads::default();
+    let builder = Client::builder().name_servers(mini.name_servers()).thread_starter(threads.clone());
+    let client = builder.start().unwrap();
+    let producer = Producer::builder("orders").client(&client).start().unwrap();
+
+    let report = client.shutdown(PATIENCE);
+    assert_eq!(report.members_alive, ["producer orders"]);
+    assert!(!report.is_clean());
+    producer.send(&message()).expect("a client whose member lives goes on");
+
+    assert!(producer.shutdown(PATIENCE).is_clean());
+    assert!(client.shutdown(PATIENCE).is_clean());
+    assert_eq!(threads.living(), 0);
+    assert!(client.clone().shutdown(PATIENCE).is_clean(), "the first report stays");
+    let error = Producer::builder("late").client(&client).start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotRunning, "{error}");
+    let question = RemotingCommand::request(RequestCode::GET_BROKER_CLUSTER_INFO, &());
+    let error = client.request(&mini.name_servers()[0], &question, PATIENCE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotRunning, "{error}");
+    eventually("no connection is left", || mini.connection_count("broker-a") == 0);
+}
+
+/// A callback cannot wait for its own thread.
+#[test]
+fn a_client_that_is_shut_down_from_a_callback_only_begins_to_end() {
+    let mini = mini(1);
+    let client = Client::builder().name_servers(mini.name_servers()).start().unwrap();
+    let producer = Producer::builder("orders").client(&client).start().unwrap();
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let (go_on, wait) = crossbeam_channel::bounded::<()>(0);
+    let own = client.clone();
+    producer
+        .send_async(message(), move |_| {
+            // The member is shut down by then.
+            let _ = wait.recv_timeout(PATIENCE);
+            tell.send(own.shutdown(PATIENCE)).unwrap();
+        })
+        .unwrap();
+    assert!(producer.shutdown(PATIENCE).is_clean());
+    drop(go_on);
+    let report = told.recv_timeout(PATIENCE).unwrap();
+    assert!(report.only_begun, "{report:?}");
+    assert!(client.shutdown(PATIENCE).is_clean());
 }
 
 /// Counts the threads of a client that live.

@@ -4,6 +4,7 @@
 //! whichever thread asks; nothing here blocks but [`Routes::wait`].
 
 mod lookup;
+mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +15,8 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use parking_lot::{Mutex, RwLock};
 
+use self::topic::BrokerAddresses;
+pub(crate) use self::topic::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
 use super::timer::Timer;
 use crate::client::route::lookup::{Joined, LookUps, Question};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,88 +28,8 @@ use crate::wire::body::{MASTER_ID, TopicRouteData};
 use crate::wire::name::CREATE_TOPIC_KEY;
 use crate::worker::check_may_wait;
 
-/// Queues that a topic gets that is created so. (Java: `defaultTopicQueueNums`)
-pub(crate) const AUTO_CREATE_QUEUES: i32 = 4;
-
 /// Brokers that a topic has left are remembered, so that offsets of its queues there can still be stored; so many of them.
 const FORMER_BROKERS: usize = 16;
-
-/// Where a topic's queues are, made for looking things up; never changed, only replaced.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TopicRoute {
-    pub(crate) topic: Arc<str>,
-    /// Queues that can be written, with their masters' addresses.
-    pub(crate) publish: Vec<PublishQueue>,
-    /// Queues that can be read.
-    pub(crate) subscribe: Vec<MessageQueue>,
-    pub(crate) brokers: Vec<Broker>,
-    /// The topic does not exist yet; these are the queues it would get.
-    pub(crate) to_be_created: bool,
-}
-
-/// A queue to write to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PublishQueue {
-    pub(crate) queue: MessageQueue,
-    pub(crate) address: Arc<str>,
-}
-
-/// A broker and its copies: 0 is the master, greater numbers are slaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Broker {
-    pub(crate) name: Arc<str>,
-    pub(crate) addresses: Vec<(i64, Arc<str>)>,
-}
-
-impl Broker {
-    pub(crate) fn master(&self) -> Option<&Arc<str>> {
-        self.addresses.iter().find(|(id, _)| *id == MASTER_ID).map(|(_, address)| address)
-    }
-
-    /// The copy `id`, else the next slave, else any: what the Java client's `findBrokerAddressInSubscribe` does.
-    pub(crate) fn copy(&self, id: i64) -> Option<&Arc<str>> {
-        let exact = |wanted| self.addresses.iter().find(|(id, _)| *id == wanted);
-        let slave = || if id == MASTER_ID { None } else { exact(id + 1) };
-        exact(id).or_else(slave).or_else(|| self.addresses.first()).map(|(_, address)| address)
-    }
-}
-
-impl TopicRoute {
-    fn new(topic: &Arc<str>, data: &TopicRouteData) -> Self {
-        let brokers = brokers_of(data);
-        let master = |queue: &MessageQueue| brokers.iter().find(|broker| broker.name == queue.broker_name)?.master();
-        let publish = data.write_queues(topic).into_iter().filter_map(|queue| {
-            let address = Arc::clone(master(&queue)?);
-            Some(PublishQueue { queue, address })
-        });
-        let publish = publish.collect();
-        Self { topic: Arc::clone(topic), publish, subscribe: data.read_queues(topic), brokers, to_be_created: false }
-    }
-
-    /// The queues that `topic` would get where the route of [`CREATE_TOPIC_KEY`] leads.
-    fn to_be_created(topic: &Arc<str>, mut data: TopicRouteData) -> Self {
-        for queue_data in &mut data.queue_datas {
-            let queues = queue_data.read_queue_nums.min(AUTO_CREATE_QUEUES);
-            queue_data.read_queue_nums = queues;
-            queue_data.write_queue_nums = queues;
-        }
-        Self { to_be_created: true, ..Self::new(topic, &data) }
-    }
-
-    pub(crate) fn broker(&self, name: &str) -> Option<&Broker> {
-        self.brokers.iter().find(|broker| *broker.name == *name)
-    }
-}
-
-fn brokers_of(data: &TopicRouteData) -> Vec<Broker> {
-    let brokers = data.broker_datas.iter().map(|broker| {
-        let mut addresses: Vec<(i64, Arc<str>)> =
-            broker.broker_addrs.iter().map(|(id, address)| (*id, Arc::from(&**address))).collect();
-        addresses.sort();
-        Broker { name: Arc::from(&*broker.broker_name), addresses }
-    });
-    brokers.collect()
-}
 
 /// What is told about changes. Called on `rmq-remoting` and callers' threads: must not block.
 pub(crate) trait RouteWatcher: Send + Sync {
@@ -138,7 +61,7 @@ pub(crate) struct Routes {
 struct Known {
     route: Arc<TopicRoute>,
     /// Brokers that an earlier route named and this one does not.
-    former: Vec<Broker>,
+    former: Vec<BrokerAddresses>,
     /// A caller has asked for it since routes were last forgotten.
     is_asked_for: AtomicBool,
 }
@@ -152,11 +75,11 @@ impl Known {
     }
 
     /// The topic's brokers of this name, the present one first.
-    fn brokers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Broker> {
+    fn brokers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a BrokerAddresses> {
         self.route.brokers.iter().chain(&self.former).filter(move |broker| *broker.name == *name)
     }
 
-    fn replaced_by(&self, route: &TopicRoute) -> Vec<Broker> {
+    fn replaced_by(&self, route: &TopicRoute) -> Vec<BrokerAddresses> {
         let before = self.route.brokers.iter().chain(&self.former);
         before.filter(|broker| route.broker(&broker.name).is_none()).take(FORMER_BROKERS).cloned().collect()
     }
@@ -209,7 +132,7 @@ impl Routes {
     /// The master of a queue's broker, by the route of the queue's topic alone: brokers of two clusters may have one name.
     pub(crate) fn master_of(&self, queue: &MessageQueue) -> Option<Arc<str>> {
         let known = self.known.read();
-        known.get(&queue.topic)?.brokers(&queue.broker_name).find_map(Broker::master).cloned()
+        known.get(&queue.topic)?.brokers(&queue.broker_name).find_map(BrokerAddresses::master).cloned()
     }
 
     /// The names of the brokers of these topics whose master is at `address`.
