@@ -59,7 +59,7 @@ fn a_client_that_is_shut_down_names_the_members_that_live_and_then_ends() {
     assert!(producer.shutdown(PATIENCE).is_clean());
     assert!(client.shutdown(PATIENCE).is_clean());
     assert_eq!(threads.living(), 0);
-    assert!(client.clone().shutdown(PATIENCE).is_clean(), "the first report stays");
+    assert!(client.shutdown(PATIENCE).is_clean(), "the first report stays");
     let error = Producer::builder("late").client(&client).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotRunning, "{error}");
     let question = RemotingCommand::request(RequestCode::GET_BROKER_CLUSTER_INFO, &());
