@@ -77,7 +77,7 @@ impl Callbacks {
         let own = thread::current().id();
         let mut starting = self.starting.lock();
         loop {
-            // Under the lock: whoever has started them has left it.
+            // Under the lock: the thread that started them has released it.
             if self.is_running()? {
                 return Ok(false);
             }
@@ -108,7 +108,7 @@ impl Callbacks {
             if workers.is_empty() {
                 return Err(error);
             }
-            warn!("callbacks run on {} threads in place of {}: {error}", workers.len(), self.wanted);
+            warn!("callback threads: {} started instead of {}: {error}", workers.len(), self.wanted);
         }
         let mut state = self.state.write();
         if matches!(*state, State::Idle) {
@@ -134,7 +134,7 @@ impl Callbacks {
         run_guarded(unsent);
     }
 
-    /// Whether the caller runs on one of these threads.
+    /// True if the caller runs on one of these threads.
     pub(crate) fn is_current(&self) -> bool {
         match &*self.state.read() {
             State::Running { workers, .. } => workers.iter().any(Worker::is_current),
@@ -157,8 +157,8 @@ impl Callbacks {
         left_behind
     }
 
-    /// Leaves the threads to themselves, for jobs that threads which were left behind still submit. They end when nobody
-    /// is left who could.
+    /// Detaches the threads, for jobs that threads left behind may still submit. They end with the last possible
+    /// submitter.
     pub(crate) fn leave(&self) {
         let left = match &mut *self.state.write() {
             State::Running { workers, .. } => std::mem::take(workers),

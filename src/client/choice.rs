@@ -24,7 +24,7 @@ impl ClientChoice {
     pub(crate) fn take(self) -> Result<Client> {
         match (self.given, self.own) {
             (Some(_), Some(_)) => Err(invalid(
-                "client() is given together with options of a client (name_servers and others): set those on the client",
+                "invalid options: client() together with options of a client (name_servers and others); set those on the client",
             )),
             (Some(client), None) => {
                 client.core().check_usable()?;

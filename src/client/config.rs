@@ -1,4 +1,4 @@
-//! What a client is told at its start: addresses, time-outs, limits; checked in one place.
+//! Options of a client: addresses, timeouts, limits; checked in one place.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -14,7 +14,7 @@ use crate::worker::ThreadStarter;
 /// From room for any route and header up to what a frame's length can say.
 const FRAME_LENGTHS: RangeInclusive<usize> = 16 * 1024..=1024 * 1024 * 1024;
 
-/// Where name servers stand that the program does not give, as for the clients of other languages.
+/// Environment variable with the name servers of a program that configures none, as for the clients of other languages.
 const NAME_SERVERS_VARIABLE: &str = "NAMESRV_ADDR";
 
 /// Options of a [`Client`](crate::Client).
@@ -94,7 +94,7 @@ impl ClientConfig {
                 .map_err(|why| invalid(format!("name server {address:?} is not a valid host:port address: {why}")))?;
         }
         if self.client_id.as_ref().is_some_and(|client_id| client_id.trim().is_empty()) {
-            return Err(invalid("client_id is blank: give a name that no other client has, or leave the option out"));
+            return Err(invalid("invalid client_id: blank; give a unique name, or leave the option out"));
         }
         for (name, value) in [
             ("connect_timeout", self.connect_timeout),
@@ -107,16 +107,16 @@ impl ClientConfig {
         ] {
             // The upper bound keeps every sum with a moment in time representable.
             if value < Duration::from_millis(10) || value > Duration::from_secs(24 * 60 * 60) {
-                return Err(invalid(format!("{name} is {value:?}, it must lie between 10 ms and 24 h")));
+                return Err(invalid(format!("invalid {name} {value:?}: must be between 10 ms and 24 h")));
             }
         }
         if !FRAME_LENGTHS.contains(&self.max_frame_length) {
             let (least, most) = (FRAME_LENGTHS.start(), FRAME_LENGTHS.end());
             let length = self.max_frame_length;
-            return Err(invalid(format!("max_frame_length is {length}, it must lie in {least}..={most} bytes")));
+            return Err(invalid(format!("invalid max_frame_length {length}: must be in {least}..={most} bytes")));
         }
         if !(1..=64).contains(&self.callback_threads) {
-            return Err(invalid(format!("callback_threads is {}, it must lie in 1..=64", self.callback_threads)));
+            return Err(invalid(format!("invalid callback_threads {}: must be in 1..=64", self.callback_threads)));
         }
         Ok(())
     }
@@ -196,21 +196,21 @@ macro_rules! client_options {
             self
         }
 
-        /// How long dialling an address may take. Default 3 s. (Java: `com.rocketmq.remoting.client.connect.timeout`)
+        /// Time limit for dialling an address. Default 3 s. (Java: `com.rocketmq.remoting.client.connect.timeout`)
         pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$config().connect_timeout = timeout;
             self
         }
 
-        /// How long the client waits for the answer to a request of its own: routes, heartbeats, offsets. Default 3 s.
-        /// (Java: `mqClientApiTimeout`)
+        /// Time limit for the client's own requests: routes, heartbeats, offsets. Default 3 s. (Java:
+        /// `mqClientApiTimeout`)
         pub fn request_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$config().request_timeout = timeout;
             self
         }
 
-        /// How long a connection that owes a reply may bring none before it is probed; after half as long again it is
-        /// replaced. Default 10 s. (The Java client has no such check.)
+        /// Time without a whole frame after which a connection that owes a reply is probed. After half as long again it
+        /// is replaced. Default 10 s. (The Java client has no such check.)
         pub fn silence_limit(mut self, limit: std::time::Duration) -> Self {
             self.$config().silence_limit = limit;
             self
@@ -224,27 +224,27 @@ macro_rules! client_options {
             self
         }
 
-        /// How often routes are fetched anew; after a route error they are fetched at once. Default 30 s. (Java:
+        /// Interval at which routes are fetched; after a route error they are fetched at once. Default 30 s. (Java:
         /// `pollNameServerInterval`)
         pub fn route_interval(mut self, interval: std::time::Duration) -> Self {
             self.$config().route_interval = interval;
             self
         }
 
-        /// How often brokers hear of this client. Default 30 s. (Java: `heartbeatBrokerInterval`)
+        /// Interval of heartbeats to the brokers. Default 30 s. (Java: `heartbeatBrokerInterval`)
         pub fn heartbeat_interval(mut self, interval: std::time::Duration) -> Self {
             self.$config().heartbeat_interval = interval;
             self
         }
 
-        /// How often a consumer's share of the queues is computed when nothing hints at a change. Default 20 s. (Java:
+        /// Interval of rebalances without a hint of a change. Default 20 s. (Java:
         /// `rocketmq.client.rebalance.waitInterval`)
         pub fn rebalance_interval(mut self, interval: std::time::Duration) -> Self {
             self.$config().rebalance_interval = interval;
             self
         }
 
-        /// How often consumed offsets are sent to the brokers, besides those that ride on pulls. Default 5 s. (Java:
+        /// Interval at which consumed offsets are committed, besides those that ride on pulls. Default 5 s. (Java:
         /// `persistConsumerOffsetInterval`)
         pub fn offset_interval(mut self, interval: std::time::Duration) -> Self {
             self.$config().offset_interval = interval;
@@ -265,7 +265,7 @@ macro_rules! client_options {
             self
         }
 
-        /// How request headers are written. Default JSON, which everybody reads. (Java: `rocketmq.serialize.type`)
+        /// Encoding of request headers. Default JSON, which every server reads. (Java: `rocketmq.serialize.type`)
         pub fn header_encoding(mut self, encoding: $crate::wire::HeaderEncoding) -> Self {
             self.$config().header_encoding = encoding;
             self

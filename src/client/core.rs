@@ -148,7 +148,7 @@ impl Core {
         self.members.read().by_id.values().cloned().collect()
     }
 
-    /// The living member that brokers know by `key`.
+    /// The living member that brokers list under `key`.
     pub(crate) fn member(&self, key: &MemberKey) -> Option<Arc<dyn Member>> {
         self.members.read().by_id.values().find(|member| member.key() == *key).cloned()
     }
@@ -207,7 +207,7 @@ impl Core {
         self.changes.wait_for(patience(deadline), || is_broken() || ready()) && !is_broken()
     }
 
-    /// What all consumers of this client share; made by the first of them.
+    /// Threads that all consumers of this client share; the first consumer makes them.
     pub(crate) fn consumer_threads<T: Any + Send + Sync>(
         &self,
         make: impl FnOnce() -> Result<Arc<T>>,
@@ -347,7 +347,7 @@ impl Changes {
             while *count == seen {
                 if self.more.wait_until(&mut count, deadline).timed_out() {
                     drop(count);
-                    // What came in the last moment counts.
+                    // A change in the last moment counts.
                     return ready();
                 }
             }

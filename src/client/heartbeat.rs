@@ -1,7 +1,7 @@
-//! Heartbeats: what tells brokers which groups this client has. Sent to every broker in parallel, at once when a broker
-//! is learned or a connection made, and every heartbeat interval.
+//! Heartbeats, which register the groups of this client with the brokers. Sent to every broker in parallel, at once
+//! after a new broker or connection, and every heartbeat interval.
 //!
-//! Nothing here blocks. A broker knows a member by its *connection*: after a new one it has to be told again.
+//! Nothing here blocks. A broker registers a member by its *connection*: each new connection needs a heartbeat.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::wire::RequestCode;
 use crate::wire::body::{self, HeartbeatData};
 use crate::wire::version::release_name;
 
-/// A broker that did not take a heartbeat is told again after this long.
+/// Delay of the next heartbeat to a broker that did not accept one.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// A heartbeat sent within this long before a connection was made, with none lost in between, is the one that made it.
 const SAME_CONNECTION: Duration = Duration::from_secs(1);
 
-/// What each broker has been told.
+/// Heartbeats and farewells by broker.
 #[derive(Debug, Default)]
 pub(crate) struct Heartbeats {
     brokers: Mutex<NameMap<Told>>,
@@ -36,15 +36,16 @@ pub(crate) struct Heartbeats {
 #[derive(Debug)]
 struct Told {
     sent: Instant,
-    /// A connection was lost since: what was sent before may have been told on that one, and is forgotten with it.
+    /// A connection was lost since the heartbeat under way was sent: it may have used that connection, and counts for
+    /// nothing.
     lost: bool,
-    /// It has answered on its present connection.
+    /// True once the broker has answered on its present connection.
     heard: bool,
     /// The last heartbeat failed, which has been logged.
     failing: bool,
-    /// What it last told of itself in an answer.
+    /// Version in the broker's last answer.
     version: Option<i32>,
-    /// When it is told again: one time only, however many heartbeats fail until then.
+    /// Time of the planned repetition: one only, however many heartbeats fail until then.
     again: Option<Instant>,
     /// Heartbeats without an outcome.
     underway: usize,
@@ -54,14 +55,14 @@ struct Told {
     farewells: Vec<Farewell>,
 }
 
-/// The end of a member, to be told to one broker with UNREGISTER_CLIENT.
+/// The end of a member, for one broker: an UNREGISTER_CLIENT to send.
 #[derive(Debug)]
 pub(crate) struct Farewell {
     pub(super) id: MemberId,
     pub(super) key: MemberKey,
     /// Deadline of the request.
     pub(super) answer_by: Instant,
-    /// Gets the broker's address when the broker lists the member no more; `None` when nobody waits for that.
+    /// Receives the broker's address once the broker no longer lists the member. `None` without a waiting caller.
     pub(super) confirm: Option<Sender<Arc<str>>>,
 }
 
@@ -73,7 +74,7 @@ struct Beat {
     with_slaves: bool,
 }
 
-/// What a heartbeat that was not taken leads to.
+/// Consequence of a heartbeat that was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 struct Failed {
     /// To be logged.
@@ -120,8 +121,8 @@ impl Heartbeats {
         told.named.extend(members);
     }
 
-    /// Keeps a farewell while heartbeats are under way: brokers work on requests of one connection side by side, and an
-    /// UNREGISTER_CLIENT that overtakes the heartbeat before it is undone by that. Gives it back if it may be told now.
+    /// Keeps a farewell while heartbeats are under way; returns it if it may be sent now. A broker handles requests of
+    /// one connection in parallel, and an UNREGISTER_CLIENT that overtakes a heartbeat is undone by it.
     fn postpone(&self, address: &str, farewell: Farewell) -> Option<Farewell> {
         let mut brokers = self.brokers.lock();
         match brokers.get_mut(address) {
@@ -147,12 +148,12 @@ impl Heartbeats {
         std::mem::take(&mut told.farewells)
     }
 
-    /// Whether the broker may list the member; from now on it does not.
+    /// True if the broker may list the member; from now on it does not.
     fn forget_named(&self, address: &str, id: MemberId) -> bool {
         self.brokers.lock().get_mut(address).is_some_and(|told| told.named.remove(&id))
     }
 
-    /// The version that a broker last told.
+    /// Version in a broker's last answer.
     pub(crate) fn version(&self, address: &str) -> Option<i32> {
         self.brokers.lock().get(address)?.version
     }
@@ -175,7 +176,7 @@ impl Heartbeats {
         Some(Failed { is_news, again })
     }
 
-    /// Whether the broker is to be told again as it was planned for `due`.
+    /// True if the repetition that was planned for `due` is still wanted.
     fn is_due(&self, address: &str, due: Instant) -> bool {
         let mut brokers = self.brokers.lock();
         brokers.get_mut(address).and_then(|told| told.again.take_if(|again| *again == due)).is_some()
@@ -193,7 +194,7 @@ impl Core {
         }
     }
 
-    /// Tells the brokers of a route that have not been told of us yet.
+    /// Sends a heartbeat to each broker of a route that got none yet.
     pub(crate) fn heartbeat_to_new(self: &Arc<Self>, route: &TopicRoute) {
         let Some(beat) = self.heartbeat() else { return };
         for broker in &route.brokers {
@@ -217,7 +218,7 @@ impl Core {
         }
     }
 
-    /// The connection to a broker is lost: it no longer knows us.
+    /// The connection to a broker is lost, and its registration of this client with it.
     pub(crate) fn forget_heartbeat(&self, address: &str) {
         if let Some(told) = self.heartbeats.brokers.lock().get_mut(address) {
             told.heard = false;
@@ -226,7 +227,7 @@ impl Core {
         }
     }
 
-    /// Whether the broker at `address` knows the groups of this client.
+    /// True if the broker at `address` has answered a heartbeat on its present connection.
     pub(crate) fn is_heard(&self, address: &str) -> bool {
         self.heartbeats.brokers.lock().get(address).is_some_and(|told| told.heard)
     }
@@ -253,7 +254,7 @@ impl Core {
         match body::encode("heartbeat", &data) {
             Ok(encoded) => Some(Beat { body: Bytes::from(encoded), named, with_slaves }),
             Err(error) => {
-                warn!("a heartbeat cannot be written: {error}");
+                warn!("heartbeat failed: encoding the body: {error}");
                 None
             }
         }
@@ -302,8 +303,8 @@ impl Core {
     fn say_farewell(self: &Arc<Self>, address: &Arc<str>, farewell: Farewell) {
         let Farewell { id, key, answer_by, confirm } = farewell;
         let confirm = move |address: Arc<str>| drop(confirm.map(|confirm| confirm.send(address)));
-        // The broker lists the successor under the same name, or nobody: the heartbeat was not sent, or the connection
-        // was lost.
+        // The broker lists the successor under the same name, or no member: the heartbeat was not sent, or the
+        // connection was lost.
         if !self.heartbeats.forget_named(address, id) || self.member(&key).is_some() {
             return confirm(Arc::clone(address));
         }
@@ -325,7 +326,7 @@ impl Core {
     fn heartbeat_taken(&self, address: &Arc<str>, version: i32) {
         let first = self.heartbeats.taken(address, version);
         if first {
-            info!("broker {address}, which runs {}, knows this client", release_name(version));
+            info!("heartbeat: registered with broker {address} ({})", release_name(version));
             for member in self.members() {
                 member.heartbeat_heard(address);
             }
@@ -341,7 +342,7 @@ impl Core {
         // That a broker cannot be reached is logged where it is dialled.
         let is_logged = matches!(error.kind(), ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::ConnectionLost);
         if is_news && !is_logged {
-            warn!("broker {address} did not take a heartbeat: {error}");
+            warn!("heartbeat to broker {address} failed: {error}");
         }
         let Some(due) = again else { return };
         let core = Arc::downgrade(self);

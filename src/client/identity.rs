@@ -1,4 +1,4 @@
-//! Who this client is: the id that brokers know it by, and the ids of its messages.
+//! Identity of a client: the id that brokers list, and the ids of its messages.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process;
@@ -58,12 +58,12 @@ impl Identity {
         })
     }
 
-    /// Whether this process is a child of the one that made the client.
+    /// True in a child of the process that made the client.
     pub(crate) fn is_forked(&self) -> bool {
         self.fork.clone().detected_fork()
     }
 
-    /// Where a round over queues begins, so that not all clients begin at the same one.
+    /// Start of a round over queues, random so that clients do not all start at the same queue.
     pub(crate) fn random_start(&self) -> usize {
         usize::from(self.random)
     }
@@ -74,7 +74,7 @@ impl Identity {
         UniqueId {
             ip: self.address,
             process_id: self.random,
-            // Behind the moment: whoever sees one of a time that comes again sees the new value too.
+            // Read after the time: a reader that sees a repeated time also sees the new discriminator.
             discriminator: self.discriminator.load(Ordering::Acquire),
             millis_of_month: self.millis_of_month(millis),
             counter,
@@ -120,9 +120,9 @@ impl Identity {
     }
 }
 
-/// What follows a time and number at `now`, and whether the clock was set back.
+/// Successor of a time and number at `now`; true if the clock was set back.
 fn successor(last: u64, now: u64) -> (u64, bool) {
-    // Where the numbers of a millisecond are used up, this is in the next one.
+    // When the numbers of a millisecond are used up, this carries into the next one.
     let next = last + 1;
     let ahead = (next >> COUNTER_BITS).checked_sub(now);
     match ahead {

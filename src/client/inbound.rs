@@ -1,4 +1,4 @@
-//! What comes from below and from brokers: connections made and lost, and requests that brokers send to clients.
+//! Events from connections and requests from brokers: connections made and lost, changed groups.
 //!
 //! Runs on `rmq-remoting`: it must not block.
 
@@ -33,7 +33,7 @@ impl RemotingEvents for Inbound {
             RequestCode::NOTIFY_CONSUMER_IDS_CHANGED => {
                 match NotifyConsumerIdsChangedRequest::from_fields(&request.ext_fields) {
                     Ok(header) => self.members_changed(header.consumer_group),
-                    Err(error) => warn!("broker {address} sent a notification that cannot be read: {error}"),
+                    Err(error) => warn!("notification of broker {address} invalid: {error}"),
                 }
                 None
             }

@@ -41,7 +41,7 @@ use crate::worker::{Threads, is_service_thread};
 
 /// More than the in-flight windows of a few producers with the default settings. The net below them.
 const COMPLETIONS_OUTBOX: usize = 256 * 1024 * 1024;
-/// How long a client whose last handle is dropped may take to end its threads.
+/// Time that the drop of the last handle may take to end the threads.
 const DROP_GRACE: Duration = Duration::from_secs(1);
 
 /// Connections, routes, heartbeats and timers for any number of producers and consumers.
@@ -75,10 +75,9 @@ impl Client {
         &self.core().identity.client_id
     }
 
-    /// Versions of the brokers that this client sends heartbeats to, from their last answers: by broker name and address,
-    /// as numbers of the Java client's `MQVersion`.
-    /// [`release_name`](crate::wire::version::release_name) tells the release. A broker that has not answered yet is
-    /// missing; in a forked child the map is empty.
+    /// Versions of the brokers that this client sends heartbeats to, from their last answers: by broker name and
+    /// address, as numbers of the Java client's `MQVersion`. [`release_name`](crate::wire::version::release_name) gives
+    /// the release. A broker that has not answered yet is missing; in a forked child the map is empty.
     #[must_use]
     pub fn broker_versions(&self) -> BTreeMap<String, BTreeMap<String, i32>> {
         if self.core().check_process().is_err() {

@@ -31,7 +31,7 @@ impl Timer {
         let worker = threads.start_service("rmq-timer", move || {
             let mut waiting = BinaryHeap::new();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut waiting, &inbox, &stopped))) {
-                // Before what waits is dropped: whoever is told of that is told the reason.
+                // Before the waiting jobs are dropped: their owners get this reason.
                 health.died("rmq-timer", &format!("it panicked: {}", words_of(&*panic)));
             }
         })?;
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(done.iter().collect::<Vec<_>>(), [10, 20, 30]);
     }
 
-    /// What a client plans for its duties: the next time is an interval after the last one ran.
+    /// Plan of a periodic duty: the next run is an interval after the last one.
     fn every(timer: &Timer, interval: Duration, runs: Arc<AtomicUsize>) {
         let again = timer.clone();
         timer.after(interval, move || {

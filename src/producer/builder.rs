@@ -69,13 +69,13 @@ impl ProducerBuilder {
         self
     }
 
-    /// How long a send may take as a whole: route, connections and all attempts. Default 3 s. (Java: `sendMsgTimeout`)
+    /// Time limit of a whole send: route, connections and all attempts. Default 3 s. (Java: `sendMsgTimeout`)
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.options.send_timeout = timeout;
         self
     }
 
-    /// How often a send is tried again after its first attempt, on another broker if there is one. Default 2. (Java:
+    /// Number of further attempts after the first, on another broker if there is one. Default 2. (Java:
     /// `retryTimesWhenSendFailed`, `retryTimesWhenSendAsyncFailed`)
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
@@ -106,14 +106,14 @@ impl ProducerBuilder {
         self
     }
 
-    /// How bodies are compressed; `None` for not at all. Default zlib, which consumers of every version read. (Java:
+    /// Codec for bodies; `None` for no compression. Default zlib, which consumers of every version read. (Java:
     /// `compressType`)
     pub fn compression(mut self, codec: Option<Codec>) -> Self {
         self.options.body.codec = codec;
         self
     }
 
-    /// How hard zlib tries, from 0 to 9. Default 5. (Java: `compressLevel`)
+    /// Effort of zlib, from 0 to 9. Default 5. (Java: `compressLevel`)
     pub fn compression_level(mut self, level: u32) -> Self {
         self.options.body.compression_level = level;
         self
@@ -131,8 +131,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Whether an asynchronous send fails at once when the window is full, rather than wait for room until its
-    /// deadline. Default false.
+    /// Makes an asynchronous send fail at once when the window is full, instead of waiting for room until its deadline.
+    /// Default false.
     pub fn fail_when_full(mut self, fail: bool) -> Self {
         self.options.fail_when_full = fail;
         self
@@ -146,10 +146,11 @@ impl ProducerBuilder {
     /// has a producer of this group already, [`ErrorKind::Resource`] that the system refuses a thread. Nothing is left
     /// behind then.
     pub fn start(self) -> Result<Producer> {
-        check_group(&self.group).map_err(|error| invalid(format!("group {:?} cannot be: {error}", self.group)))?;
+        check_group(&self.group)
+            .map_err(|error| invalid(format!("invalid producer group {:?}: {error}", self.group)))?;
         if self.group == DEFAULT_PRODUCER_GROUP {
             return Err(invalid(format!(
-                "group {DEFAULT_PRODUCER_GROUP} is everybody's default: choose one of your own"
+                "invalid producer group \"{DEFAULT_PRODUCER_GROUP}\": reserved (the Java client's default); use your own name"
             )));
         }
         self.options.check()?;
@@ -171,23 +172,29 @@ impl ProducerBuilder {
 impl Options {
     fn check(&self) -> Result<()> {
         if self.send_timeout < Duration::from_millis(1) {
-            return Err(invalid(format!("send_timeout is {:?}, it must be 1 ms or longer", self.send_timeout)));
+            return Err(invalid(format!("invalid send_timeout {:?}: must be at least 1 ms", self.send_timeout)));
         }
         if self.retries > 100 {
-            return Err(invalid(format!("retries is {}, it must lie in 0..=100", self.retries)));
+            return Err(invalid(format!("invalid retries {}: must be in 0..=100", self.retries)));
         }
         if self.max_in_flight == 0 || self.max_in_flight_bytes == 0 {
-            return Err(invalid("max_in_flight and max_in_flight_bytes must not be 0"));
+            return Err(invalid("invalid max_in_flight or max_in_flight_bytes: must not be 0"));
         }
         if self.body.max_message_size == 0 || self.body.max_message_size > MAX_BODY {
             let size = self.body.max_message_size;
-            return Err(invalid(format!("max_message_size is {size}, it must lie in 1..={MAX_BODY}")));
+            return Err(invalid(format!("invalid max_message_size {size}: must be in 1..={MAX_BODY}")));
         }
         if let Some(codec) = self.body.codec.filter(|codec| !codec.is_built()) {
-            return Err(invalid(format!("compression with {} needs the crate's feature of that name", codec.name())));
+            return Err(invalid(format!(
+                "invalid compression {}: needs the crate's feature of that name",
+                codec.name()
+            )));
         }
         if self.body.compression_level > 9 {
-            return Err(invalid(format!("compression_level is {}, it must lie in 0..=9", self.body.compression_level)));
+            return Err(invalid(format!(
+                "invalid compression_level {}: must be in 0..=9",
+                self.body.compression_level
+            )));
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ pub struct ProducerReport {
 }
 
 impl ProducerReport {
-    /// True if every send has its outcome and every broker was told.
+    /// True if every send has its outcome and every broker confirmed the end.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         *self == Self { untaken: self.untaken, ..Self::default() }
@@ -97,12 +97,12 @@ impl Producer {
         ProducerBuilder { group: group.into(), client: ClientChoice::default(), options: Options::default() }
     }
 
-    /// The queues of a topic that can be written now.
+    /// Returns the queues of a topic that can be written now.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NoRoute`] when the topic does not exist and would not be created, [`ErrorKind::NameServer`] when
-    /// nobody could tell.
+    /// no name server answered.
     pub fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>> {
         let _call = self.enter_call()?;
         let route = self.core().routes.wait(&Arc::from(topic), deadline_after(self.options.send_timeout))?;
@@ -156,11 +156,11 @@ impl Producer {
         &self.client
     }
 
-    /// Accepts no more messages, waits until those in flight have their outcome, and tells the brokers.
+    /// Accepts no more messages, waits until those in flight have their outcome, and unregisters at the brokers.
     ///
-    /// May be called from any thread and any number of times: the first call ends the producer, and every later one returns
-    /// its report. From a callback it only begins the end, and says so. Results that stand in [`Completions`] cost no
-    /// waiting.
+    /// May be called from any thread and any number of times: the first call ends the producer, and every later one
+    /// returns its report. From a callback it only begins the end, and reports so. Untaken results in [`Completions`]
+    /// cost no waiting.
     pub fn shutdown(&self, timeout: Duration) -> ProducerReport {
         if self.core().check_process().is_err() {
             return ProducerReport { forked: true, ..ProducerReport::default() };
@@ -198,7 +198,7 @@ impl Producer {
             broken: self.core().broken(),
             ..ProducerReport::default()
         };
-        info!("producer {} has ended: {report:?}", self.sender.group());
+        info!("shutdown of producer {} ended: {report:?}", self.sender.group());
         report
     }
 

@@ -1,4 +1,4 @@
-//! What other clients' tests pin of producers: defaults, choices of queues, and what is told at once.
+//! Values that other clients' tests pin for producers: defaults, choices of queues, errors at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,7 +178,7 @@ fn after_the_end_calls_are_refused_and_no_callback_runs() {
     }
 }
 
-/// A producer whose name server nobody needs to reach.
+/// A producer whose name server need not be reachable.
 fn producer() -> Producer {
     Producer::builder("vectors").name_servers(["127.0.0.1:1"]).start().unwrap()
 }

@@ -1,8 +1,8 @@
-//! Look-ups of routes: questions to the name servers, and those who wait for the answers.
+//! Look-ups of routes: questions to the name servers, and the waiters for their answers.
 //!
-//! One question a topic is under way at a time, shared by all who wait, and one more for what topics would be created
-//! with. Each waiter keeps its own deadline: the timer tells whoever has no time left, and a question that ends for want
-//! of time is asked again for whoever has. Answers come on `rmq-remoting`; nothing here blocks.
+//! One question a topic is under way at a time, shared by all waiters, and one more for the queues that new topics
+//! would get. Each waiter keeps its own deadline: the timer ends the wait of those without time, and a question that
+//! ran out of time is asked again for the others. Answers come on `rmq-remoting`; nothing here blocks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,10 +45,10 @@ struct Waiter {
     run: RouteWaiter,
 }
 
-/// What is to be done for somebody who joined a look-up.
+/// Work for the caller that joined a look-up.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Joined {
-    /// The name servers are to be asked: nobody waited before.
+    /// True if no one waited before: the name servers are to be asked.
     pub(crate) is_first: bool,
     /// The timer is to call [`LookUps::expire`] at this moment.
     pub(crate) watch: Option<Instant>,
@@ -90,7 +90,7 @@ impl LookUps {
         waiters.into_iter().map(|waiter| waiter.run).collect()
     }
 
-    /// The topic does not exist. That ends the look-up, unless somebody wants to send: then `None`.
+    /// Ends the look-up of a topic that does not exist. `None` if a waiter wants to send, which may create the topic.
     pub(crate) fn end_if_nobody_sends(&mut self, topic: &str) -> Option<Vec<RouteWaiter>> {
         let somebody_sends = self.by_topic.get(topic).is_some_and(|look_up| look_up.to_publish);
         (!somebody_sends).then(|| self.end(topic))
@@ -117,10 +117,10 @@ impl LookUp {
 
 type Answered = Box<dyn FnOnce(&Question, Result<TopicRouteData>) + Send>;
 
-/// One question to the name servers, in turn until one knows.
+/// One question to the name servers, in turn until one has the route.
 ///
-/// A server that does not answer costs at most a share of the time; that a topic does not exist counts only when every
-/// server that answers says so.
+/// A server that does not answer costs at most a share of the time. The topic counts as missing only when every server
+/// that answers says so.
 pub(crate) struct Question {
     routes: Arc<Routes>,
     pub(crate) topic: Arc<str>,
@@ -155,7 +155,7 @@ impl Question {
         let Some(server) = servers.get(self.current()).cloned() else {
             return self.give_up();
         };
-        // Time is kept for whoever comes next: another server, or the look-up of what an unknown topic would get.
+        // Time is kept for the next step: another server, or the look-up of the queues that an unknown topic would get.
         let others = self.asked + 1 < servers.len() || self.unknown.is_some();
         let limit = if others { now + share(self.deadline - now) } else { self.deadline };
         let remoting = self.routes.remoting().clone();
@@ -176,13 +176,13 @@ impl Question {
                 return self.finish(Ok(data));
             }
             Err(error) if error.kind() == ErrorKind::NoRoute => {
-                // It answers, which those before it did not.
+                // This server answers; those before it did not.
                 if self.unknown.is_none() {
                     self.prefer_current();
                 }
                 self.unknown = Some(error);
             }
-            // The client has ended: nobody else needs to be asked.
+            // The client has ended: no other server is asked.
             Err(error) if error.is_of_an_ended_client() => return self.finish(Err(error)),
             Err(error) => self.failed = Some(error),
         }
@@ -238,8 +238,8 @@ fn read_answer(server: &Arc<str>, outcome: Outcome) -> Result<TopicRouteData> {
         code => return Err(Error::refused(code, response.remark.as_deref(), server)),
     }
     let data = TopicRouteData::decode(&response.body).map_err(|error| {
-        warn!("name server {server} sent a route that cannot be read: {error}");
-        Error::new(ErrorKind::Protocol, format!("the route cannot be read: {error}")).with_address(server)
+        warn!("route response of name server {server} invalid: {error}");
+        Error::new(ErrorKind::Protocol, format!("reading the route failed: {error}")).with_address(server)
     })?;
     if !leads_somewhere(&data) {
         return Err(Error::new(ErrorKind::NoRoute, "the route has no broker").with_address(server));
@@ -247,7 +247,7 @@ fn read_answer(server: &Arc<str>, outcome: Outcome) -> Result<TopicRouteData> {
     Ok(data)
 }
 
-/// Whether there is a queue on a broker that has an address. Anything else is not believed, and so replaces no route.
+/// True if a queue is on a broker with an address. Any other route is ignored and replaces none.
 fn leads_somewhere(data: &TopicRouteData) -> bool {
     data.queue_datas.iter().any(|queues| {
         let is_its_broker = |broker: &&BrokerData| broker.broker_name == queues.broker_name;

@@ -1,7 +1,7 @@
-//! Topic routes: which brokers and queues a topic has, kept and refreshed while somebody uses the topic.
+//! Topic routes: brokers and queues of each topic, cached and refreshed while the topic is in use.
 //!
-//! A look-up is asynchronous and shared (`lookup.rs`). It goes on on `rmq-remoting` and `rmq-timer`, and begins on
-//! whichever thread asks; nothing here blocks but [`Routes::wait`].
+//! A look-up is asynchronous and shared (`lookup.rs`). It continues on `rmq-remoting` and `rmq-timer`, and begins on
+//! any thread; nothing here blocks but [`Routes::wait`].
 
 mod lookup;
 mod topic;
@@ -31,7 +31,7 @@ use crate::worker::check_may_wait;
 /// Brokers that a topic has left are remembered, so that offsets of its queues there can still be stored; so many of them.
 const FORMER_BROKERS: usize = 16;
 
-/// What is told about changes. Called on `rmq-remoting` and callers' threads: must not block.
+/// Receiver of route changes. Called on `rmq-remoting` and callers' threads: must not block.
 pub(crate) trait RouteWatcher: Send + Sync {
     /// The route of a topic is known for the first time, or differs from what was known.
     fn route_changed(&self, route: &Arc<TopicRoute>);
@@ -40,7 +40,7 @@ pub(crate) trait RouteWatcher: Send + Sync {
 /// Runs with a look-up's answer.
 pub(crate) type RouteWaiter = Box<dyn FnOnce(Result<Arc<TopicRoute>>) + Send>;
 
-/// The routes that one client knows, and the way to more.
+/// Cache of the routes of one client, with the look-ups that fill it.
 pub(crate) struct Routes {
     remoting: Remoting,
     timer: Timer,
@@ -51,8 +51,8 @@ pub(crate) struct Routes {
     is_answered: AtomicBool,
     known: RwLock<NameMap<Known>>,
     looked_up: Mutex<LookUps>,
-    /// Topics that do not exist and are sent to, while the name servers are asked for what they would be created with;
-    /// each with what is told when they would not be.
+    /// Topics that do not exist and have waiting senders, while the name servers are asked for the queues of new
+    /// topics. Each with the error for the case that topics are not created.
     creating: Mutex<Vec<(Arc<str>, Error)>>,
     watcher: Box<dyn RouteWatcher>,
 }
@@ -144,7 +144,7 @@ impl Routes {
         here.map(|broker| Arc::clone(&broker.name)).collect()
     }
 
-    /// Forgets the routes of topics that are not among those `in_use` and that nobody has asked for since the last time.
+    /// Removes the routes of topics that are not `in_use` and were not looked up since the last call.
     pub(crate) fn forget_all_but(&self, in_use: &BTreeSet<Arc<str>>) {
         self.known.write().retain(|topic, known| {
             let is_asked_for = std::mem::take(known.is_asked_for.get_mut());
@@ -165,7 +165,7 @@ impl Routes {
         answered.recv_deadline(deadline).unwrap_or_else(|_| Err(self.unheard(topic)))
     }
 
-    /// What a caller is told whose deadline passes before the look-up ends.
+    /// Error of a caller whose deadline passes before the look-up ends.
     pub(crate) fn unheard(&self, topic: &str) -> Error {
         let servers = self.name_servers.join(";");
         let detail = format!("the deadline passed before a name server of {servers} told the route of topic {topic}");
@@ -177,8 +177,8 @@ impl Routes {
         self.look_up(topic, true, deadline, waiter);
     }
 
-    /// Asks anew for the route of a topic. One that does not exist yet gets anew what it would be created with, if
-    /// somebody has sent to it: else the broker that was to create it could move and not be found.
+    /// Fetches the route of a topic again. For a topic that does not exist yet but has been sent to, also the queues
+    /// that it would get: the broker that was to create it may have moved.
     pub(crate) fn refresh(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, waiter: RouteWaiter) {
         let is_guessed = self.known.read().get(topic).is_some_and(|known| known.route.to_be_created);
         self.look_up(topic, is_guessed, deadline, waiter);
@@ -230,7 +230,7 @@ impl Routes {
         }
     }
 
-    /// The topic does not exist, and somebody wants to send to it. All topics of which that is so share one question.
+    /// Asks for the queues that a missing topic would get. All such topics share one question.
     fn ask_how_it_would_be_created(self: &Arc<Self>, question: &Question, unknown: Error) {
         let is_first = {
             let mut creating = self.creating.lock();
@@ -249,10 +249,10 @@ impl Routes {
         for (topic, unknown) in creating {
             match data {
                 Ok(data) => {
-                    debug!("topic {topic} does not exist yet; the first message will create it");
+                    debug!("route of {topic}: topic does not exist yet; the first message creates it");
                     self.found(TopicRoute::to_be_created(&topic, data.clone()));
                 }
-                // Nobody creates topics: what was wrong is still that the topic does not exist.
+                // Topics are not created: the error remains that the topic does not exist.
                 Err(error) if error.kind() == ErrorKind::NoRoute => {
                     self.forget_guess(&topic);
                     let waiters = self.looked_up.lock().end(&topic);
@@ -269,7 +269,7 @@ impl Routes {
         tell(waiters, &Ok(route));
     }
 
-    /// A question has failed. Where its time was up, which was that of whoever asked it, others may have time left.
+    /// A question has failed. If its asker's time ran out, other waiters may have time left.
     fn failed(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant, error: &Error) {
         let now = Instant::now();
         if error.kind() != ErrorKind::NameServer || now < deadline {
@@ -311,7 +311,7 @@ impl Routes {
         route
     }
 
-    /// Nobody would create the topic any more.
+    /// Removes the route of a topic that would not be created any more.
     fn forget_guess(&self, topic: &str) {
         let mut known = self.known.write();
         if known.get(topic).is_some_and(|known| known.route.to_be_created) {
@@ -338,7 +338,7 @@ impl Routes {
         self.is_answered.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a name server has answered since this was last asked.
+    /// True if a name server has answered since the last call.
     pub(crate) fn take_answered(&self) -> bool {
         self.is_answered.swap(false, Ordering::Relaxed)
     }

@@ -34,8 +34,8 @@ impl Core {
         });
     }
 
-    /// Whether a group exists at a broker, or is made when it is first used. A pull tells: a broker looks for the group
-    /// before anything else, while it passes over one that does not exist in heartbeats.
+    /// Asks a broker for the existence of a group; groups created at first use exist. The request is a pull: a broker
+    /// checks the group of a pull first, and ignores an unknown group in a heartbeat.
     pub(crate) fn does_group_exist(
         &self,
         address: &Arc<str>,

@@ -13,8 +13,8 @@ use crate::wire::header::{
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
 
 impl Core {
-    /// The offset that a group has stored for a queue; `None` when the broker says that there is none. Any other
-    /// failure is an error: it tells nothing about the offset.
+    /// The offset that a group has stored for a queue; `None` when the broker has none. Any other failure is an error
+    /// and says nothing about the offset.
     pub(crate) fn query_consumer_offset(
         &self,
         address: &Arc<str>,

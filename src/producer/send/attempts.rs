@@ -73,7 +73,7 @@ impl RetryCodes {
     }
 }
 
-/// How an attempt failed.
+/// Failure of an attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) broker: Arc<str>,
@@ -82,14 +82,14 @@ pub(crate) struct Failure {
     pub(crate) error: Error,
 }
 
-/// What a send does next.
+/// Next step of a send.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Send to this queue, and wait for the answer until the limit.
     Try { index: usize, limit: Instant },
     /// Do nothing until then, then ask again.
     Pause { until: Instant },
-    /// It is over: see [`Attempts::take_error`].
+    /// End of the send: see [`Attempts::take_error`].
     GiveUp,
 }
 
@@ -97,10 +97,10 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     deadline: Instant,
-    /// How many may still be begun.
+    /// Number of attempts that may still begin.
     left: u32,
-    /// Whose turn it was when the send began. Each further attempt begins one queue later: were it to take another turn
-    /// from the topic's counter, senders in step with a broker that refuses would all begin there.
+    /// Turn of the topic when the send began. Each further attempt starts one queue later: with a new turn from the
+    /// topic's counter, senders in step would all start at the broker that refuses.
     start: Option<usize>,
     /// The queue is given: another broker is no choice, and only what was surely not sent may be repeated there, or
     /// messages would change their order.
@@ -180,7 +180,7 @@ impl Attempts {
     /// While another broker could be tried after this one, an attempt gets only its share of the time that is left.
     fn limit(&self, now: Instant, index: usize, queues: &[PublishQueue]) -> Instant {
         let this = queues.get(index).map(|queue| &queue.queue.broker_name);
-        // A route tells each broker's name once: most names are known by their place, without a look at the text.
+        // A route contains each broker's name once: most names compare by address, without their text.
         let is_this = |name: &Arc<str>| this.is_some_and(|this| Arc::ptr_eq(this, name) || this == name);
         let others = self.left > 0 && !queues.iter().all(|queue| is_this(&queue.queue.broker_name));
         if others { now + (self.deadline - now) / (self.left + 1) } else { self.deadline }

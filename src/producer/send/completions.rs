@@ -76,9 +76,9 @@ struct Queue {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Completed {
-    /// What the send was given to be known by.
+    /// Token that the send was given.
     pub token: u64,
-    /// How it ended.
+    /// Outcome of the send.
     pub result: Result<SendResult>,
 }
 
@@ -138,9 +138,9 @@ impl fmt::Debug for Completions {
     }
 }
 
-/// Where one send's result will stand.
+/// Reserved slot of one send's result.
 pub(crate) struct Place {
-    /// `None` once it stands there: a queue that everybody has dropped does not keep itself alive.
+    /// `None` once the result is in the queue, so that a queue without owners is freed.
     shared: Option<Arc<Shared>>,
     token: u64,
     /// Room until the result is taken.
@@ -155,7 +155,7 @@ impl Done for Place {
         let somebody_waits = {
             let mut queue = shared.queue.lock();
             queue.finished.push(send);
-            // Whoever waits wakes for the first; what comes until then it takes along.
+            // A waiting thread wakes for the first result and takes along those that follow.
             queue.waiting > 0 && queue.finished.len() == 1
         };
         if somebody_waits {
@@ -177,7 +177,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A producer each of whose sends fails soon, as nobody tells it where to send to.
+    /// A producer without a reachable name server: each send fails soon.
     fn lost() -> Producer {
         Producer::builder("G").name_servers(["127.0.0.1:1"]).send_timeout(Duration::from_millis(1)).start().unwrap()
     }

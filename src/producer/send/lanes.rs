@@ -35,14 +35,14 @@ struct Waiting<S> {
     gives_up: Option<Instant>,
 }
 
-/// What becomes of a send that enters its lane.
+/// Result of entering a lane.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entered<S> {
-    /// It is to be begun, and [`Lanes::begun`] to be told afterwards.
+    /// The send begins now; [`Lanes::begun`] follows.
     Begins(S),
-    /// It waits until those ahead of it are over.
+    /// The send waits until those ahead of it have ended.
     Waits,
-    /// It waits; since those ahead have more time, [`Lanes::give_up`] is to be called at its deadline.
+    /// The send waits behind sends with later deadlines: [`Lanes::give_up`] is due at its own.
     WaitsUntil(Instant),
 }
 
@@ -192,7 +192,7 @@ mod tests {
             self.sends[send].2 = Fate::Beginning;
         }
 
-        /// One event: somebody enters, a begun send is told of, one ends, maybe while it is being begun, or time passes.
+        /// One event: a send enters, begins, ends (perhaps while it begins), or time passes.
         fn step(&mut self) {
             match self.roll(5) {
                 0 if self.sends.len() < 40 => self.enter(),

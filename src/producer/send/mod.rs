@@ -1,7 +1,7 @@
-//! How a message gets to a broker: one way of deciding, driven by callers' threads for synchronous sends and by
+//! The operation that sends a message: one set of decisions, driven by callers' threads for synchronous sends and by
 //! completions for asynchronous ones.
 //!
-//! Producers use it, and consumers for messages that a broker would not take back otherwise.
+//! Used by producers, and by consumers for messages that a broker does not take back.
 
 pub(crate) mod attempts;
 pub(crate) mod completions;
@@ -33,8 +33,8 @@ use crate::remoting::{Complete, Completion, Outcome};
 use crate::wire::header::SendMessageRequestV2;
 use crate::wire::{RemotingCommand, ResponseCode};
 
-/// A topic that was not sent to for this many refreshes of routes is forgotten: by default ten minutes, in which a broker
-/// still knows where a producer is.
+/// Refreshes of routes after which an unused topic is forgotten: by default ten minutes, in which a broker still lists
+/// the producer.
 const FORGOTTEN_AFTER: u32 = 20;
 
 /// Sends messages in the name of one producer group.
@@ -43,7 +43,7 @@ pub(crate) struct MessageSender {
     group: Arc<str>,
     pub(crate) retries: u32,
     retry_codes: RetryCodes,
-    /// Whose turn it is, for each topic in use.
+    /// Round-robin counter per topic in use.
     turns: RwLock<NameMap<Turn>>,
     /// The asynchronous sends to given queues.
     lanes: Mutex<Lanes<Box<dyn InLane>>>,
@@ -56,11 +56,11 @@ struct Turn {
     next: AtomicUsize,
     /// Something was sent since idle topics were last looked for.
     is_used: AtomicBool,
-    /// How often in a row nothing was.
+    /// Refreshes in a row without a send.
     idle_rounds: u32,
 }
 
-/// Where a message goes.
+/// Destination of a message.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// To all queues of the topic in turn.
@@ -87,7 +87,8 @@ pub(crate) struct SendOperation {
     attempts: Attempts,
     route: Option<Arc<TopicRoute>>,
     current: Option<Current>,
-    /// It is stored, but less safely than wanted: what it ends with, on which broker, when no other attempt does better.
+    /// Receipt of an attempt that was stored with a degraded status, with its broker; the result if no later attempt
+    /// does better.
     stored: Option<Box<(Receipt, Arc<str>)>>,
 }
 
@@ -101,7 +102,7 @@ struct Current {
     creates_topic: bool,
 }
 
-/// What a send waits for.
+/// Next wait of a send.
 enum Step {
     Route,
     Answer { limit: Instant },
@@ -156,7 +157,7 @@ impl MessageSender {
         }
     }
 
-    /// Sends without waiting; `done` is told when the send is over.
+    /// Sends without waiting; `done` receives the send at its end.
     pub(crate) fn send_async<D: Done>(self: &Arc<Self>, send: SendOperation, done: D) {
         let lane = send.target.lane().cloned();
         let send = Box::new(AsyncSend { sender: Arc::clone(self), send, done, end: End::Open, place: None });
@@ -317,7 +318,7 @@ impl MessageSender {
         take(self.turns.write().entry(Arc::clone(topic)).or_insert_with(turn))
     }
 
-    /// What the outcome of an attempt means: the end of the send, or `None` when it goes on.
+    /// Result of an attempt: the end of the send, or `None` when it continues.
     fn verdict(&self, send: &mut SendOperation, outcome: Outcome) -> Option<Result<Receipt>> {
         match outcome {
             // Nearly every outcome. It leaves the route alone, whose counter is busy with the sends that begin meanwhile.
@@ -356,7 +357,7 @@ impl MessageSender {
             .map_err(|error| unreadable(send.address(), &error).with_certainty(Certainty::Stored))
     }
 
-    /// Notes the failure. Whether there is another attempt is told by the next step, unless the client has ended.
+    /// Notes the failure. The next step decides about another attempt, unless the client has ended.
     fn failed(
         &self,
         send: &mut SendOperation,
@@ -393,7 +394,7 @@ impl SendOperation {
         self.outgoing.size()
     }
 
-    /// Where the attempt under way goes.
+    /// Queue of the attempt under way.
     fn queue(&self) -> Option<&PublishQueue> {
         self.route.as_ref()?.publish.get(self.current?.index)
     }
@@ -412,8 +413,8 @@ impl SendOperation {
         self.queue().map_or("", |target| &target.address)
     }
 
-    /// What the caller is told at the end: of a message that is stored, where; the failure of a later attempt to store it
-    /// more safely changes nothing of that.
+    /// Result for the caller. The failure of a later attempt to store a message better does not change that it is
+    /// stored.
     fn end(mut self, verdict: Result<Receipt>) -> Result<SendResult> {
         let broker_name = self.queue().map(|target| Arc::clone(&target.queue.broker_name));
         let stored = match (verdict, broker_name) {
@@ -426,7 +427,7 @@ impl SendOperation {
         Ok(receipt.into_result(msg_id, topic, broker_name))
     }
 
-    /// What its failed attempts add up to.
+    /// The error for all failed attempts.
     fn take_error(&mut self) -> Error {
         let topic = &self.outgoing.topic;
         let no_queue = match &self.target {
@@ -437,15 +438,14 @@ impl SendOperation {
     }
 }
 
-/// What waits for an asynchronous send, and travels with it.
+/// Completion target of an asynchronous send, owned by the operation.
 pub(crate) trait Done: Sized + Send + 'static {
     /// Takes the send when it is over. Called on `rmq-remoting` or the caller's thread: must neither block nor run user
     /// code.
     fn done(send: Box<AsyncSend<Self>>);
 }
 
-/// A send that nobody waits for on a stack: one box goes from step to step and, in the end, to where its result is
-/// wanted.
+/// An asynchronous send: one box passes from step to step and, in the end, to its completion target.
 pub(crate) struct AsyncSend<D> {
     sender: Arc<MessageSender>,
     send: SendOperation,
@@ -490,12 +490,12 @@ impl<D> AsyncSend<D> {
         &self.sender.core
     }
 
-    /// What waits for it.
+    /// The completion target.
     pub(crate) fn done(&mut self) -> &mut D {
         &mut self.done
     }
 
-    /// What waited for it, and how it ended.
+    /// The completion target and the result.
     #[allow(clippy::boxed_local, reason = "it is opened where it is used up")]
     pub(crate) fn into_result(self: Box<Self>) -> (D, Result<SendResult>) {
         let Self { mut send, end, done, .. } = *self;
@@ -594,7 +594,7 @@ impl<D: Done> Complete for AsyncSend<D> {
     }
 }
 
-/// A send that the timer has. A timer that ends drops it, and its end is told all the same.
+/// A send that waits in the timer. A timer that ends drops it, which ends the send with an error.
 struct Paused<D: Done>(Option<Box<AsyncSend<D>>>);
 
 impl<D: Done> Paused<D> {
@@ -616,8 +616,8 @@ impl<D: Done> Drop for Paused<D> {
     }
 }
 
-/// Whether a message for `wanted` goes where messages for `queue` go. A queue without a number of its own is any of its
-/// broker's, which chooses one itself.
+/// True if a message for `wanted` may go to `queue`. A queue with a negative number stands for any of its broker, which
+/// chooses one.
 fn leads_to(queue: &MessageQueue, wanted: &MessageQueue) -> bool {
     match wanted.queue_id {
         ..0 => (&queue.topic, &queue.broker_name) == (&wanted.topic, &wanted.broker_name),

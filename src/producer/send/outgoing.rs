@@ -152,7 +152,7 @@ impl Outgoing {
     }
 }
 
-/// The properties to send, with an id of ours unless there is one already; and where the id lies.
+/// The properties to send, with a new message id unless there is one; and the place of the id.
 fn with_id(properties: &Properties, identity: &Identity, now: i64) -> (String, Range<usize>) {
     match place_in(properties.encoded(), name::UNIQ_KEY) {
         Some(place) => (properties.as_text().to_owned(), place),

@@ -1,4 +1,4 @@
-//! What a send that was stored returns, and how a broker's answer becomes it.
+//! Result of a send that was stored, made from the broker's response.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::message::MessageQueue;
 use crate::wire::header::SendMessageResponse;
 use crate::wire::{self, RemotingCommand, ResponseCode};
 
-/// How safely a message is stored. In every case it *is* stored.
+/// Storage status of a message. In every case the message *is* stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendStatus {
@@ -38,7 +38,7 @@ impl SendStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendResult {
-    /// How safely.
+    /// Storage status.
     pub status: SendStatus,
     /// The id that the message carries with it; the consumer sees the same.
     pub msg_id: String,
@@ -48,16 +48,16 @@ pub struct SendResult {
     pub queue: MessageQueue,
     /// Its position in the queue.
     pub queue_offset: i64,
-    /// The region that the broker is configured to be in, `DefaultRegion` where it tells none.
+    /// Region configured at the broker; `DefaultRegion` where the broker sends none.
     pub region_id: Cow<'static, str>,
-    /// Whether the broker wants messages to be traced.
+    /// True if the broker asks for message trace.
     pub trace_on: bool,
 }
 
-/// What brokers say whose region nobody has configured.
+/// Region that brokers send when none is configured.
 const DEFAULT_REGION: &str = "DefaultRegion";
 
-/// What a broker says of a message that it has stored.
+/// A broker's response about a message that it has stored.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     pub(crate) status: SendStatus,

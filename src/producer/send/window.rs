@@ -20,7 +20,7 @@ pub(crate) struct SendWindow {
     max_messages: usize,
     max_bytes: usize,
     used: Mutex<Used>,
-    /// Nothing is without an outcome any more.
+    /// Signalled when every message has its outcome.
     settled: Condvar,
     outcomes: Outcomes,
 }
@@ -110,7 +110,7 @@ impl SendWindow {
             }
             used.queue.remove(at);
             let verdict = if used.closed { NoPermit::Closed } else { NoPermit::Full };
-            // It may have been the one that kept smaller ones behind it waiting.
+            // The departed waiter may have held back smaller ones behind it.
             let admitted = self.admit(&mut used);
             drop(used);
             wake(admitted);
@@ -142,7 +142,7 @@ impl SendWindow {
         admitted
     }
 
-    /// Lets nobody in any more.
+    /// Admits no more messages.
     pub(crate) fn close(&self) {
         let waiting: Vec<_> = {
             let mut used = self.used.lock();
@@ -224,7 +224,7 @@ impl Drop for Permit {
             let mut used = self.window.used.lock();
             used.messages -= 1;
             used.bytes -= self.bytes;
-            // Only a window that lets nobody in is waited for.
+            // Only a closed window has a waiter for its last outcome.
             (self.window.admit(&mut used), used.closed && self.window.without_outcome(&used) == 0)
         };
         wake(admitted);
