@@ -1,11 +1,11 @@
-//! What one message costs from end to end, next to a floor of the same shape.
+//! Cost of one message from end to end, compared to a floor of the same shape.
 //!
 //! `cargo bench --bench end_to_end [-- --quick] [-- --pin] [-- --only NAME]` runs each figure as two processes of this
-//! binary, the candidate and its floor, that take turns in short rounds, each against a peer in a process of its own
-//! that answers at once. Printed are the medians of the rounds.
+//! binary, the candidate and its floor. They alternate in short rounds, each against a peer in its own process that
+//! answers at once. The output are the medians of the rounds.
 //!
-//! Without `--bench` among the arguments, as under `cargo test --benches`, it checks itself with rounds too short to
-//! mean anything.
+//! Without `--bench` among the arguments, as under `cargo test --benches`, it checks itself with rounds too short for a
+//! result.
 
 #[cfg(target_os = "linux")]
 #[path = "end_to_end/mod.rs"]

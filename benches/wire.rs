@@ -1,6 +1,6 @@
-//! What the wire layer costs on the paths of a sent and of a consumed message; no I/O.
+//! Cost of the wire layer on the paths of a sent and of a consumed message; no I/O.
 //!
-//! `cargo bench --bench wire`, or with a part of a name behind `--`.
+//! `cargo bench --bench wire`, or with a part of a name after `--`.
 
 #![allow(clippy::expect_used, reason = "a bench ends at once where something is not as it should be")]
 
@@ -75,7 +75,7 @@ fn consuming(c: &mut Criterion) {
     for (encoding, name) in ENCODINGS {
         let reply = frame(encoding, &PullMessageResponse::default(), stored.clone());
         group.bench_function(format!("decode the reply's frame, {name}"), |b| {
-            // A copy into the decoder's buffer stands for the read from the socket.
+            // Copying into the decoder's buffer replaces the read from the socket.
             let pushed = || {
                 let mut decoder = FrameDecoder::new();
                 decoder.push(&reply);
@@ -176,7 +176,7 @@ fn frame(encoding: HeaderEncoding, header: &dyn HeaderFields, body: Bytes) -> By
     out.into()
 }
 
-/// A message as a broker stores it, between two IPv4 addresses.
+/// Encodes a message as a broker stores it, between two IPv4 addresses.
 fn stored_message() -> Vec<u8> {
     let topic = "TopicTest";
     let mut rest = Vec::new();

@@ -23,10 +23,10 @@ fn main() -> ExitCode {
 
 fn producer_async(target: &Target) -> Outcome {
     // At most this many messages are in flight; then the next call waits for room. `fail_when_full(true)` makes it fail
-    // instead, and give the message back.
+    // instead, and return the message.
     let producer =
         Producer::builder("producer_async").name_servers(&target.name_servers).max_in_flight(1000).start()?;
-    // The first one finds the route and makes the connections: a cluster that is not there is told at once.
+    // The first send finds the route and makes the connections: an unreachable cluster is reported at once.
     producer.send(&Message::new(target.topic.as_str(), "hello"))?;
     with_callbacks(&producer, &target.topic)?;
     with_completions(&producer, &target.topic)?;
@@ -36,7 +36,7 @@ fn producer_async(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// A closure for each result: simple, and enough for most programs.
+/// Sends with a closure for each result: simple, and enough for most programs.
 fn with_callbacks(producer: &Producer, topic: &str) -> Outcome {
     println!("{MESSAGES} messages, a callback for each");
     let begun = Instant::now();
@@ -44,7 +44,7 @@ fn with_callbacks(producer: &Producer, topic: &str) -> Outcome {
     for number in 0..MESSAGES {
         let told = told.clone();
         let message = Message::new(topic, format!("message {number}"));
-        // Runs once, on a thread `rmq-callback-1`, which other callbacks share: leave it quickly.
+        // Runs once, on a thread `rmq-callback-1` that other callbacks share: keep it short.
         let accepted = producer.send_async(message, move |result| drop(told.send(result)));
         accepted.map_err(not_accepted)?;
     }
@@ -56,13 +56,13 @@ fn with_callbacks(producer: &Producer, topic: &str) -> Outcome {
     tally.tell(begun)
 }
 
-/// A queue of results under tokens of the user's own: no closure for each message, no thread of the library's.
+/// Sends with a queue of results under tokens of the user: no closure for each message, no thread of the library.
 fn with_completions(producer: &Producer, topic: &str) -> Outcome {
     println!("\n{MESSAGES} messages, their results fetched in batches");
     let begun = Instant::now();
     let completions = Completions::new();
     let tally = thread::scope(|scope| {
-        // A result that is not taken keeps its place in the window, in which the sends below wait for room: so another
+        // A result that is not taken keeps its place in the window, and the sends below wait for places: so another
         // thread takes them.
         let taker = scope.spawn(|| take_all(&completions));
         for number in 0..MESSAGES {
@@ -79,7 +79,7 @@ fn take_all(completions: &Completions) -> Tally {
     while tally.sum() < MESSAGES && completions.take(&mut finished, PATIENCE).is_ok_and(|taken| taken > 0) {
         batches += 1;
         for completed in finished.drain(..) {
-            // `completed.token` is the number that the send was given.
+            // `completed.token` is the number that was given to the send.
             tally.count(completed.result.map(drop));
         }
     }
@@ -87,13 +87,14 @@ fn take_all(completions: &Completions) -> Tally {
     tally
 }
 
-/// The window was full until the deadline, or the message cannot be sent: nothing of it will be called back.
+/// Returns the error of a send that was not accepted, because the window was full until the deadline or the message is
+/// invalid. Such a send has no callback.
 fn not_accepted(rejected: Rejected) -> Error {
-    // `rejected.message` is the message, unharmed, for another try.
+    // `rejected.message` is the unchanged message, for another attempt.
     rejected.error
 }
 
-/// How the sends ended.
+/// Results of the sends.
 #[derive(Default)]
 struct Tally {
     stored: u64,

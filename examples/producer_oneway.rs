@@ -1,4 +1,5 @@
-//! Sends messages that nobody acknowledges: the cheapest way, for what may be lost, such as samples of a measurement.
+//! Sends messages without acknowledgement: the cheapest way, for messages that may be lost, such as samples of a
+//! measurement.
 //!
 //! ```text
 //! cargo run --release --example producer_oneway
@@ -25,15 +26,15 @@ fn producer_oneway(target: &Target) -> Outcome {
     let sample =
         |number| Message::new(target.topic.as_str(), format!("temperature {}", number % 30)).with_tag("sample");
 
-    // One acknowledged message first: it creates the topic where brokers do that, and an unreachable cluster is told
-    // here. One-way messages would only be lost.
+    // One acknowledged message first: it creates the topic on brokers that do so, and reports an unreachable cluster.
+    // One-way messages would only be lost.
     producer.send(&sample(0))?;
 
     println!("{MESSAGES} one-way messages to {}", target.topic);
     let begun = Instant::now();
     let mut refused = 0;
     for number in 1..=MESSAGES {
-        // An error says that the message surely was not sent: no broker is known, or its connection takes no more.
+        // After an error the message was certainly not sent: no broker is available, or its connection accepts no more.
         if let Err(error) = producer.send_oneway(&sample(number)) {
             refused += 1;
             if refused == 1 {
@@ -48,7 +49,7 @@ fn producer_oneway(target: &Target) -> Outcome {
             let stored = mini_broker.messages(&target.topic).len() - 1;
             println!("  {} stored, says the mini broker: {stored}", if all { "all are" } else { "not all are" });
         }
-        None => println!("  how many are stored, nobody says: that is the price"),
+        None => println!("  the number of stored messages is unknown: one-way messages have no response"),
     }
 
     println!("\nshutting down");

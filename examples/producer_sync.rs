@@ -1,5 +1,5 @@
-//! Sends messages one by one and waits for each: in turn to all queues, to one queue, to the queue of a key; and what to
-//! do when a send fails.
+//! Sends messages one by one and waits for each: round-robin over all queues, to one queue, to the queue of a key.
+//! Shows how to handle a failed send.
 //!
 //! ```text
 //! cargo run --example producer_sync
@@ -36,7 +36,7 @@ fn producer_sync(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// The usual way: the queues of all brokers take turns.
+/// Sends in the usual way: round-robin over the queues of all brokers.
 fn in_turn(producer: &Producer, topic: &str) -> Outcome {
     println!("in turn to all queues");
     for number in 1..=4 {
@@ -50,7 +50,7 @@ fn in_turn(producer: &Producer, topic: &str) -> Outcome {
     Ok(())
 }
 
-/// A queue of the user's choice.
+/// Sends to a given queue.
 fn to_one_queue(producer: &Producer, topic: &str) -> Outcome {
     let queues = producer.queues(topic)?;
     println!("\nto one of {} queues", queues.len());
@@ -61,7 +61,7 @@ fn to_one_queue(producer: &Producer, topic: &str) -> Outcome {
     Ok(())
 }
 
-/// Messages of one key in one queue, where they stay in their order.
+/// Sends all messages of a key to one queue, where they keep their order.
 fn by_key(producer: &Producer, topic: &str) -> Outcome {
     println!("\nby key: all messages of an order are in one queue");
     for (order, event) in [("A-17", "placed"), ("B-42", "placed"), ("A-17", "paid"), ("A-17", "shipped")] {
@@ -72,7 +72,7 @@ fn by_key(producer: &Producer, topic: &str) -> Outcome {
     Ok(())
 }
 
-/// Every failure says what it is, and whether the message may be stored all the same.
+/// Shows the error of a failed send, and if the message may be stored nevertheless.
 fn refused(producer: &Producer, topic: &str) {
     println!("\na message without a body cannot be sent");
     if let Err(error) = producer.send(&Message::new(topic, "")) {

@@ -1,5 +1,5 @@
-//! Consumes two topics: one by tags, with a message that fails at first and comes again; one in batches, whose listener
-//! chooses the delay of what comes again. Tells what happens to each queue, and ends by itself.
+//! Consumes two topics: one by tags, with a message that fails at first and is retried; one in batches, whose listener
+//! chooses the retry delay. Prints the state of each queue, and ends by itself.
 //!
 //! ```text
 //! cargo run --example push_consumer
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn push_consumer(target: &Target) -> Outcome {
     let orders = target.topic.clone();
     let samples = format!("{}-samples", target.topic);
-    // Earlier runs may have left messages in the topics of a real cluster; those of this run bear its name.
+    // Earlier runs may have left messages in the topics of a real cluster; messages of this run contain its name.
     let run = common::of_this_run("run");
 
     let producer = Producer::builder("push_consumer").name_servers(&target.name_servers).start()?;
@@ -45,7 +45,7 @@ fn push_consumer(target: &Target) -> Outcome {
     ] {
         let message = Message::new(topic.as_str(), body).with_property("run", &run);
         let receipt = match tag {
-            // All in one queue, so that they come in one batch.
+            // All in one queue, so that they arrive in one batch.
             "" => producer.by_key("thermometer 1").send(&message)?,
             _ => producer.send(&message.with_tag(tag))?,
         };
@@ -62,18 +62,19 @@ fn push_consumer(target: &Target) -> Outcome {
     explain(&order_consumer);
 
     println!("\nconsuming");
-    // All but the order that was only viewed, which nobody subscribes to.
+    // All except the order that was only viewed, to which no consumer subscribes.
     await_consumed(sent.len() - 1, &tell, target)?;
 
     println!("\nshutting down");
-    // Waits for running listeners, hands back what failed, and stores the offsets: no signal handler, no leftovers.
+    // Waits for running listeners, sends failed messages back, and commits the offsets: no signal handler, no
+    // leftovers.
     common::tell_end_of_consumer(&order_consumer.shutdown(PATIENCE));
     common::tell_end_of_consumer(&sample_consumer.shutdown(PATIENCE));
     common::tell_end_of_producer(&producer.shutdown(PATIENCE));
     Ok(())
 }
 
-/// The usual consumer: one message at a time, and an error is a retry.
+/// Starts the usual consumer: one message at a time, and an error is a retry.
 fn consume_orders(
     producer: &Producer,
     topic: &str,
@@ -91,7 +92,7 @@ fn consume_orders(
             if message.property("run") != Some(&run) {
                 return Ok(());
             }
-            // Only the first delivery fails here. A panic would do the same as an `Err`.
+            // Only the first delivery fails here. A panic would have the same effect as an `Err`.
             if message.tag() == Some("paid") && message.reconsume_times() == 0 {
                 let _ = told.send(Consumed::failed(message, "the bank does not answer; again after 10 s"));
                 return Err("the bank does not answer");
@@ -102,7 +103,7 @@ fn consume_orders(
         .start()
 }
 
-/// A consumer of batches, which may say what becomes of those that failed.
+/// Starts a consumer of batches, whose listener may specify the fate of failed messages.
 fn consume_samples(
     producer: &Producer,
     topic: &str,
@@ -122,7 +123,8 @@ fn consume_samples(
                 }
                 if message.body().starts_with(b"-300") && message.reconsume_times() == 0 {
                     let _ = told.send(Consumed::failed(message, "colder than it can be; again after 1 s"));
-                    // What is before it is consumed; it and what follows comes again after level 1 of the broker.
+                    // Messages before it are consumed; it and the messages after it are redelivered after level 1 of
+                    // the broker.
                     context.acknowledge_first(index);
                     context.retry_delay = RetryDelay::Level(1);
                     break;
@@ -134,7 +136,7 @@ fn consume_samples(
         .start()
 }
 
-/// What a listener did.
+/// Result of a listener call.
 struct Consumed {
     words: String,
     well: bool,
@@ -158,18 +160,18 @@ fn in_words(message: &MessageExt) -> String {
     }
 }
 
-/// For the question "why is this queue not consumed?": each queue is in a state that has a reason.
+/// Answers the question "why is this queue not consumed?": each queue is in a state with a reason.
 fn explain(consumer: &PushConsumer) {
-    println!("\nwhat happens to the queues");
+    println!("\nstate of the queues");
     for queue in consumer.queues() {
-        // None when the queue has just gone to another member of the group.
+        // None if the queue has just moved to another member of the group.
         if let Some(words) = consumer.explain(&queue) {
             println!("  {words}");
         }
     }
 }
 
-/// Prints what listeners tell until `expected` messages are consumed.
+/// Prints the results of listeners until `expected` messages are consumed.
 fn await_consumed(expected: usize, tell: &Receiver<Consumed>, target: &Target) -> Outcome {
     let (mut consumed, mut failed) = (0, 0);
     while consumed < expected {
@@ -180,7 +182,7 @@ fn await_consumed(expected: usize, tell: &Receiver<Consumed>, target: &Target) -
         consumed += usize::from(well);
         failed += usize::from(!well);
         let Some(mini_broker) = target.mini_broker.as_ref().filter(|_| !well) else { continue };
-        // Nobody has to wait for the mini broker's time: as soon as it has what failed, its clock jumps ahead.
+        // No need to wait for the mini broker's time: as soon as it has the failed messages, its clock jumps ahead.
         if mini_broker.wait_for_requests(RequestCode::CONSUMER_SEND_MSG_BACK, failed, PATIENCE) {
             mini_broker.advance(Duration::from_secs(10));
         }

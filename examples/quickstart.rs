@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn quickstart(target: &Target) -> Outcome {
-    // Only what this run sends has this tag: earlier runs may have left messages in the topic of a real cluster.
+    // Only messages of this run have this tag: earlier runs may have left messages in the topic of a real cluster.
     let tag = common::of_this_run("run");
     let group = common::of_this_run("quickstart");
     let (consumed, arrivals) = crossbeam_channel::unbounded();

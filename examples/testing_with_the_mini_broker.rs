@@ -1,13 +1,13 @@
-//! How to test a service that sends and consumes: against a mini broker, which starts in a millisecond, fails as it is
-//! told to, lets hours pass in an instant, and knows what it was asked.
+//! Shows how to test a service that sends and consumes against a mini broker: it starts in a millisecond, produces
+//! scripted faults, lets hours pass in an instant, and records its requests.
 //!
 //! ```text
 //! cargo run --example testing_with_the_mini_broker
 //! cargo run --example testing_with_the_mini_broker -- --name-server 127.0.0.1:9876 --topic Orders
 //! ```
 //!
-//! The first line runs the tests of the service, the second the service itself on a real cluster. In a project of your
-//! own the tests have `#[test]` above them, and `Cargo.toml` has
+//! The first line runs the tests of the service, the second the service itself on a real cluster. In your own project
+//! the tests have `#[test]` above them, and `Cargo.toml` has
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -30,8 +30,8 @@ use rocketmq_sync::{
 mod common;
 use common::{Failure, Outcome, PATIENCE, Target};
 
-/// The service under test: for each order it sends an invoice. It knows nothing of any test; where its brokers are, it is
-/// told at its start.
+/// Service under test: for each order it sends an invoice. It does not depend on tests; it gets the brokers' addresses
+/// at its start.
 struct Billing {
     producer: Arc<Producer>,
     consumer: PushConsumer,
@@ -102,7 +102,7 @@ const ORDERS: &str = "Orders";
 const INVOICES: &str = "Orders-invoices";
 const GROUP: &str = "billing";
 
-/// The usual path: what goes in, what comes out, what is acknowledged.
+/// Usual path: input, output, acknowledgement.
 fn an_order_becomes_an_invoice() {
     let (broker, billing) = with_brokers(1);
     broker.store(&order_queue(), &order(ORDERS, "42"));
@@ -113,7 +113,7 @@ fn an_order_becomes_an_invoice() {
     assert_eq!(broker.committed_offset(GROUP, &order_queue()), Some(1));
 }
 
-/// A scripted fault: the first two requests of this kind are refused. A test of a fault asserts that it happened.
+/// Scripted fault: the first two requests of this kind are refused. A test of a fault asserts that it happened.
 fn a_busy_broker_is_asked_again() {
     let (broker, _billing) = with_brokers(1);
     let busy = Fault::error(ResponseCode::SYSTEM_BUSY, "too busy").times(2).topic(INVOICES);
@@ -136,7 +136,7 @@ fn an_order_whose_invoice_fails_comes_again() {
     assert!(broker.wait_for_messages(INVOICES, 1, PATIENCE));
 }
 
-/// The record of requests: three retries, then the dead-letter queue, and nothing was ever sent.
+/// Record of requests: three retries, then the dead-letter queue, and no invoice was sent.
 fn an_order_that_cannot_be_read_ends_as_a_dead_letter() {
     let (broker, _billing) = with_brokers(1);
     broker.store(&order_queue(), &order(ORDERS, "a lot"));
@@ -148,7 +148,7 @@ fn an_order_that_cannot_be_read_ends_as_a_dead_letter() {
     assert_eq!(broker.requests_of(RequestCode::SEND_MESSAGE_V2).len(), 0);
 }
 
-/// Servers that go: orders are on the first broker, so that it is the second that dies.
+/// Stopped servers: orders are on the first broker, so the second one is stopped.
 fn a_dead_broker_is_done_without() {
     let (broker, _billing) = with_brokers(2);
     broker.stop_broker("broker-b");
@@ -159,7 +159,7 @@ fn a_dead_broker_is_done_without() {
     assert!(broker.messages(INVOICES).iter().all(|invoice| invoice.broker_name() == "broker-a"));
 }
 
-/// Brokers with both topics, and the service at work on them.
+/// Starts brokers with both topics, and the service on them.
 fn with_brokers(brokers: usize) -> (MiniBroker, Billing) {
     let broker = MiniBroker::builder().brokers(brokers).start().expect("a mini broker");
     broker.create_topic(ORDERS, 1);
@@ -173,7 +173,7 @@ fn order_queue() -> MessageQueue {
     MessageQueue::new(ORDERS, "broker-a", 0)
 }
 
-/// The same service on a real cluster.
+/// Runs the same service on a real cluster.
 fn run_service(target: &Target) -> Outcome {
     let producer = Producer::builder("orders").name_servers(&target.name_servers).start()?;
     println!("sending orders to {}", target.topic);

@@ -1,4 +1,4 @@
-//! The peer's replies on the hot path: bytes made once, in which opaque, queue and offsets are patched.
+//! Replies of the peer on the hot path: prepared bytes, in which opaque, queue and offsets are patched.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,18 +9,18 @@ use rocketmq_sync::unversioned::wire::{FieldSink, HeaderEncoding, HeaderFields, 
 use super::frames::Head;
 use super::{BODY_SIZE, MESSAGES_PER_PULL, QUEUES, Result, TOPIC};
 
-/// The version that Apache RocketMQ 4.9.7 states.
+/// Version number of Apache RocketMQ 4.9.7.
 const BROKER_VERSION: i32 = 407;
 const RESPONSE_FLAG: i32 = 1;
 const MAGIC: u32 = 0xDAA3_20A7;
 const QUEUE_OFFSET_AT: usize = 20;
 const COMMIT_LOG_OFFSET_AT: usize = 28;
 
-/// Everything that is made once.
+/// Prepared replies.
 pub(crate) struct Answers {
     json_send: SplitReply,
     binary_send: Vec<u8>,
-    /// The bodies of the replies to pulls, one for each queue.
+    /// Bodies of the replies to pulls, one for each queue.
     pulls: Vec<Vec<u8>>,
     message_size: usize,
 }
@@ -36,7 +36,7 @@ impl Answers {
         })
     }
 
-    /// The reply to a send: stored.
+    /// Reply to a send: stored.
     pub(crate) fn send_stored(&self, request: Head, out: &mut Vec<u8>) {
         match request.encoding {
             HeaderEncoding::Json => self.json_send.append(request.opaque, out),
@@ -48,7 +48,7 @@ impl Answers {
         }
     }
 
-    /// The reply to a pull: messages from `offset` on.
+    /// Reply to a pull: messages from `offset` on.
     pub(crate) fn messages(&self, request: Head, queue: usize, offset: i64, out: &mut Vec<u8>) -> Result<()> {
         let body = self.pulls.get(queue).ok_or("no such queue")?;
         let fields = PullFields { next_offset: offset + MESSAGES_PER_PULL as i64 };
@@ -66,7 +66,7 @@ impl Answers {
     }
 }
 
-/// A reply with a JSON header, cut in two where its opaque goes.
+/// Reply with a JSON header, split at its opaque.
 struct SplitReply {
     before: Vec<u8>,
     after: Vec<u8>,
@@ -136,7 +136,7 @@ impl HeaderFields for PullFields {
     }
 }
 
-/// One message as a broker stores and sends it, its offsets still 0.
+/// Encodes one message as a broker stores and sends it, with offsets 0.
 fn stored_message(queue: usize) -> Result<Vec<u8>> {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let body: Vec<u8> = (b'a'..=b'z').cycle().take(BODY_SIZE).collect();

@@ -1,4 +1,4 @@
-//! The library itself, through its public API and with its own defaults but for the in-flight window.
+//! The library itself, through its public API and with its defaults except for the in-flight window.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use super::peer::Addresses;
 use super::side::{Callers, Side, TIMED_ONE_IN, take_time};
 use super::{BODY_SIZE, CONSUME_THREADS, GROUP, IN_FLIGHT, MESSAGES_PER_PULL, Result, TOPIC};
 
-/// How long a start, a round or an end may take before it counts as stuck.
+/// Time after which a start, a round or an end counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Slots for the start times of timed sends: far more than can be in flight, whatever order they end in.
+/// Number of slots for the start times of timed sends: far more than can be in flight, in any order of completion.
 const TIMED_SLOTS: usize = 4 * IN_FLIGHT;
 
 /// Starts the library on `work` against `peer`.
@@ -92,7 +92,7 @@ struct CallbackSends {
     message: Message,
 }
 
-/// A round whose callbacks are still coming.
+/// Round with pending callbacks.
 struct Round {
     left: AtomicU64,
     failures: Mutex<Vec<String>>,
@@ -126,7 +126,7 @@ impl Round {
             self.latencies.lock().record(sent_at.elapsed());
         }
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // A round that was given up has no listener.
+            // An abandoned round has no receiver.
             let _ = self.over.send(());
         }
     }
@@ -235,7 +235,7 @@ struct Consumption {
     over: Receiver<()>,
 }
 
-/// What the listeners still have to get in this round.
+/// Messages that the listeners still expect in this round.
 struct Expected {
     messages: AtomicU64,
     over: Sender<()>,
@@ -244,7 +244,7 @@ struct Expected {
 impl Expected {
     fn came(&self, messages: usize) {
         if self.messages.fetch_sub(messages as u64, Ordering::AcqRel) == messages as u64 {
-            // A round that was given up has no listener.
+            // An abandoned round has no receiver.
             let _ = self.over.send(());
         }
     }

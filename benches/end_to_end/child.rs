@@ -1,4 +1,5 @@
-//! The process of one side of one figure: takes orders on standard input, measures itself, replies in lines of JSON.
+//! Process of one side of one figure: reads commands from standard input, measures itself, and replies in lines of
+//! JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -20,28 +21,28 @@ pub(crate) struct Measured {
     pub(crate) writes: u64,
     pub(crate) reads: u64,
     pub(crate) context_switches: u64,
-    /// 50 %, 99 % and 99.9 % of the latencies in microseconds, where they were recorded.
+    /// 50 %, 99 % and 99.9 % quantiles of the latencies in microseconds, if recorded.
     pub(crate) latencies: Option<[f64; 3]>,
     pub(crate) threads: BTreeMap<String, usize>,
 }
 
-/// What the process says.
+/// Reply of the process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Ready,
     Measured(Measured),
-    /// All rounds are over and the side has ended.
+    /// All rounds have ended and the side is shut down.
     Finished {
-        /// In bytes.
+        /// Peak memory in bytes.
         peak_memory: u64,
     },
     Failed(String),
 }
 
-/// What the process is told, as a line of text; a number is a round of so many messages.
+/// Command that ends the process; a number starts a round of that many messages.
 pub(crate) const FINISH: &str = "finish";
 
-/// Does what standard input says until it ends.
+/// Runs the commands from standard input until it ends.
 pub(crate) fn main(start: impl FnOnce() -> Result<Box<dyn Side>>) -> Result<()> {
     match obey(start) {
         Ok(()) => Ok(()),

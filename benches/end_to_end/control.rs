@@ -1,4 +1,4 @@
-//! What the bench asks of its peer besides the protocol: request codes of its own, on a connection of its own.
+//! Control requests of the bench to its peer, besides the protocol: separate request codes on a separate connection.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,37 +8,37 @@ use serde::{Deserialize, Serialize};
 
 use super::Result;
 
-/// Replies with a [`Tally`].
+/// Returns a [`Tally`].
 pub(crate) const REPORT: RequestCode = RequestCode(990_001);
-/// Lets so many more pulls have messages (field [`COUNT`]); until then they wait.
+/// Grants messages to this many more pulls (field [`COUNT`]); until then they wait.
 pub(crate) const GRANT: RequestCode = RequestCode(990_002);
-/// Replies as soon as so many one-way sends came in altogether (field [`COUNT`]).
+/// Replies as soon as this many one-way sends have arrived in total (field [`COUNT`]).
 pub(crate) const AWAIT_ONEWAYS: RequestCode = RequestCode(990_003);
-/// Replies with a frame of the request code (field [`CODE`]) as it came in; of sends, one-way or two-way.
+/// Returns a received frame of the request code (field [`CODE`]), for one-way or two-way sends.
 pub(crate) const CAPTURED: RequestCode = RequestCode(990_004);
 
 pub(crate) const COUNT: &str = "count";
 pub(crate) const CODE: &str = "code";
 
-/// What the peer saw, altogether.
+/// Totals of the peer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Two-way sends.
+    /// Number of two-way sends.
     pub(crate) sends: u64,
     pub(crate) oneways: u64,
-    /// Pulls answered with messages.
+    /// Number of pulls answered with messages.
     pub(crate) pulls: u64,
-    /// Pulls that did not go on where the one before on the same queue ended.
+    /// Number of pulls that did not continue at the end of the previous one on the same queue.
     pub(crate) misplaced_pulls: u64,
     pub(crate) send_backs: u64,
     /// Sum of the committed offsets of all queues of the topic.
     pub(crate) committed: u64,
     pub(crate) heartbeats: u64,
-    /// Requests of a code that the peer does not know.
+    /// Number of requests with an unknown code.
     pub(crate) unknown: u64,
 }
 
-/// A blocking connection to the peer.
+/// Blocking connection to the peer.
 pub(crate) struct Control {
     stream: TcpStream,
     decoder: FrameDecoder,
@@ -96,7 +96,7 @@ impl rocketmq_sync::unversioned::wire::HeaderFields for Number {
     }
 }
 
-/// The number in a field of a request.
+/// Returns the number in a field of a request.
 pub(crate) fn number(fields: &ExtFields, key: &str) -> Result<u64> {
     Ok(fields.get(key).ok_or_else(|| format!("field {key} is missing"))?.parse()?)
 }

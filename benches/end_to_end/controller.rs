@@ -1,4 +1,4 @@
-//! Starts the processes of a figure, lets candidate and floor take turns, and takes the medians.
+//! Starts the processes of a figure, alternates candidate and floor, and computes the medians.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,24 +15,24 @@ use super::figure::{Figure, Work};
 use super::peer::Addresses;
 use super::{CANDIDATE, FLOOR, MESSAGES_PER_PULL, Options, QUEUES, Result};
 
-/// Whoever is silent for longer is stuck.
+/// Time of silence after which a process counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came out for one figure.
+/// Result of one figure.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) figure: Figure,
     pub(crate) candidate: Medians,
     pub(crate) floor: Medians,
-    /// Median, smallest and largest rate of the candidate in shares of that of the floor in the same turn.
+    /// Median, smallest and largest rate of the candidate, relative to the floor's in the same turn.
     pub(crate) ratio: [f64; 3],
-    /// The candidate's at the end of a round.
+    /// Threads of the candidate at the end of a round.
     pub(crate) threads: BTreeMap<String, usize>,
-    /// CPU that other processes and the hypervisor took meanwhile, as a share of the machine.
+    /// CPU time of other processes and the hypervisor in the meantime, as a share of the machine.
     pub(crate) disturbance: f64,
 }
 
-/// Medians over the rounds of one side; all but rate, latencies and memory for one message.
+/// Medians over the rounds of one side; all except rate, latencies and memory are per message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Medians {
     pub(crate) rate: f64,
@@ -41,11 +41,11 @@ pub(crate) struct Medians {
     pub(crate) reads: f64,
     pub(crate) context_switches: f64,
     pub(crate) latencies: Option<[f64; 3]>,
-    /// The most that any of its processes had, in bytes.
+    /// Largest memory of any of its processes, in bytes.
     pub(crate) peak_memory: u64,
 }
 
-/// Measures one figure; that something was lost, sent twice or bounced back is an error.
+/// Measures one figure; a lost, duplicated or sent-back message is an error.
 pub(crate) fn measure(figure: Figure, options: &Options) -> Result<Row> {
     let (mut candidate, mut floor) = (Outcome::default(), Outcome::default());
     let mut disturbances = Vec::new();
@@ -62,8 +62,8 @@ pub(crate) fn measure(figure: Figure, options: &Options) -> Result<Row> {
     })
 }
 
-/// Some rounds of four new processes: where the scheduler puts them for good makes more of a difference than anything
-/// that happens from round to round. Tells how much of the machine others used.
+/// Runs some rounds with four new processes: their placement by the scheduler matters more than the differences between
+/// rounds. Returns the share of the machine used by others.
 fn run_trial(figure: Figure, options: &Options, candidate: &mut Outcome, floor: &mut Outcome) -> Result<f64> {
     let peers = [Process::start_peer(options)?, Process::start_peer(options)?];
     let addresses = [peers[0].addresses()?, peers[1].addresses()?];
@@ -97,7 +97,7 @@ fn ratios(candidate: &[Measured], floor: &[Measured]) -> Result<[f64; 3]> {
     Ok([median(ratios).ok_or("no round")?, smallest, largest])
 }
 
-/// Compares what the candidate says with what its peer saw.
+/// Compares the candidate's counts with those of its peer.
 fn check(figure: Figure, messages: u64, peer: Addresses, options: &Options) -> Result<()> {
     let tally = Control::connect(peer.broker)?.report()?;
     let came = match figure.work {
@@ -113,7 +113,7 @@ fn check(figure: Figure, messages: u64, peer: Addresses, options: &Options) -> R
     }
 }
 
-/// All rounds of one side.
+/// Rounds of one side.
 #[derive(Default)]
 struct Outcome {
     rounds: Vec<Measured>,
@@ -143,16 +143,16 @@ impl Outcome {
     }
 }
 
-/// A process of one side.
+/// Process of one side.
 struct Side {
     process: Process,
     messages_per_round: u64,
-    /// Of all rounds, those for warming up included.
+    /// Messages of all rounds, including the warm-up.
     messages: u64,
 }
 
 impl Side {
-    /// Starts the side, and finds out how many messages make a round of the length asked for.
+    /// Starts the side, and determines the number of messages for a round of the requested length.
     fn start(role: &str, figure: Figure, peers: &[Addresses], options: &Options) -> Result<Self> {
         let mut arguments = vec![role.to_owned(), figure.name.to_owned()];
         arguments.extend(peers.iter().flat_map(|peer| [peer.name_server.to_string(), peer.broker.to_string()]));
@@ -193,7 +193,7 @@ impl Side {
         }
     }
 
-    /// Ends it; tells its peak memory.
+    /// Ends the side; returns its peak memory.
     fn finish(mut self) -> Result<u64> {
         self.process.order(FINISH)?;
         match self.process.reply()? {
@@ -203,7 +203,7 @@ impl Side {
     }
 }
 
-/// A process of this binary that ends with its owner.
+/// Process of this binary that ends with its owner.
 struct Process {
     child: Child,
     orders: ChildStdin,
@@ -228,7 +228,7 @@ impl Process {
         Ok(Self { child, orders, lines })
     }
 
-    /// Where a peer says that it listens.
+    /// Reads the addresses on which a peer listens.
     fn addresses(&self) -> Result<Addresses> {
         let line = self.line()?;
         let (name_server, broker) = line.split_once(' ').ok_or("no addresses")?;
@@ -253,7 +253,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -286,7 +286,7 @@ impl Load {
     }
 }
 
-/// User and system time of a process; behind its name, which may hold anything.
+/// User and system time of a process, found after its name, which may contain any characters.
 fn cpu_ticks(stat: &str) -> Result<f64> {
     let stat = fs::read_to_string(stat)?;
     let fields = stat.rsplit_once(')').ok_or("no name in /proc")?.1;

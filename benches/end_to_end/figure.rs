@@ -1,37 +1,37 @@
-//! The figures that are measured, and the mark that each has to reach.
+//! Figures to be measured, and the mark of each.
 
 use std::time::Duration;
 
-/// What is done with messages.
+/// Work on messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Sends that wait for their result, from so many threads.
+    /// Sends that wait for their result, from this many threads.
     Sync { callers: usize },
-    /// Sends whose result comes later, with a window of [`IN_FLIGHT`](super::IN_FLIGHT).
+    /// Sends with a later result, with a window of [`IN_FLIGHT`](super::IN_FLIGHT).
     Async(Results),
     /// Sends without a result.
     Oneway,
-    /// A push consumer whose listener gets up to `batch` messages and takes so long for them.
+    /// Push consumer whose listener gets up to `batch` messages and takes this long for them.
     Consume { batch: usize, listener: Option<Duration> },
 }
 
-/// How the result of an asynchronous send comes back.
+/// Delivery of the result of an asynchronous send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Results {
     Callback,
     Completions,
 }
 
-/// A limit that a median must keep.
+/// Limit for a median.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mark {
-    /// At least this share of the floor's rate.
+    /// Minimum share of the floor's rate.
     RatioToFloor(f64),
-    /// At most so many microseconds of CPU for a message.
+    /// Maximum number of microseconds of CPU per message.
     CpuMicros(f64),
 }
 
-/// One line of the table.
+/// Line of the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
@@ -39,7 +39,7 @@ pub(crate) struct Figure {
     pub(crate) mark: Option<Mark>,
     /// Peak memory in MB that the candidate must stay below.
     pub(crate) memory_mark: f64,
-    /// How many threads of the library there may be besides those that run user code or look up names.
+    /// Maximum number of threads of the library, except those that run user code or resolve names.
     pub(crate) thread_mark: usize,
 }
 

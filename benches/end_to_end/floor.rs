@@ -1,5 +1,5 @@
-//! The least that any client could cost on this machine, in the same shape as the candidate: bare blocking sockets, the
-//! same bytes, nothing decoded but what matches a reply to its request, no deadline, no failure handled.
+//! Least possible cost of a client on this machine, in the same shape as the candidate: bare blocking sockets, the same
+//! bytes, no decoding except to match replies, no deadline, no failure handling.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -20,13 +20,13 @@ use super::peer::Addresses;
 use super::side::{Callers, Side, TIMED_ONE_IN, connect, take_time};
 use super::{CONSUME_THREADS, IN_FLIGHT, MESSAGES_PER_PULL, QUEUES, Result, requests};
 
-/// One-way sends that go out with one write.
+/// Number of one-way sends per write.
 const ONEWAYS_PER_WRITE: u64 = 64;
-/// Opaques begin again after so many.
+/// Number of opaques before they repeat.
 const NUMBERS: u64 = 1 << 20;
 
-/// Connects the floor of `work` to `peer`. Its requests are those that came in at the peer of the candidate, or without
-/// a candidate some of its own.
+/// Connects the floor of `work` to `peer`. Its requests are those received by the candidate's peer; without a candidate
+/// it encodes its own.
 pub(crate) fn start(work: Work, peer: Addresses, candidates_peer: Option<Addresses>) -> Result<Box<dyn Side>> {
     let request = match candidates_peer {
         Some(candidates_peer) => Control::connect(candidates_peer.broker)?.captured(code_of(work))?,
@@ -85,7 +85,7 @@ impl Side for PingPong {
     }
 }
 
-/// Many threads: each hands its request to the one that writes, and is woken by the one that reads.
+/// Many threads: each hands its request to the writing thread, and is woken by the reading thread.
 struct HandOff {
     callers: Callers,
     stream: TcpStream,
@@ -179,7 +179,7 @@ impl Side for HandOff {
     }
 }
 
-/// One thread, many requests in flight: writes as many as there is room for, reads what is there.
+/// One thread, many requests in flight: writes while there is room, reads what has arrived.
 struct Pipeline {
     stream: TcpStream,
     buffer: FrameBuffer,
@@ -221,7 +221,7 @@ impl Side for Pipeline {
     }
 }
 
-/// One thread, no answers: until the peer says that all came in.
+/// One thread, no answers: runs until the peer has received all.
 struct Oneway {
     stream: TcpStream,
     control: Control,
@@ -252,7 +252,7 @@ impl Side for Oneway {
     }
 }
 
-/// One pull in flight for each queue; the next one leaves when its reply was walked through.
+/// One pull in flight for each queue; the next one is sent after its reply was scanned.
 struct Pulls {
     stream: TcpStream,
     buffer: FrameBuffer,
@@ -287,7 +287,7 @@ impl Pulls {
         })
     }
 
-    /// Reads once; tells how many messages came.
+    /// Reads once; returns the number of messages.
     fn turn(&mut self, out: &mut Vec<u8>) -> Result<u64> {
         let mut messages = 0;
         self.buffer.fill(&mut self.stream)?;
@@ -334,7 +334,7 @@ impl Listeners {
             let run = move || {
                 for () in incoming {
                     take_time(Some(work));
-                    // Nobody listens any more when the process ends.
+                    // The receiver is gone when the process ends.
                     let _ = finished.send(());
                 }
             };
@@ -344,7 +344,7 @@ impl Listeners {
     }
 }
 
-/// The number of the request that a frame answers with success.
+/// Returns the number of the request that a frame answers with success.
 fn answered(frame: &[u8]) -> Result<u32> {
     let head = Head::scan(frame).ok_or("a frame in an unknown order")?;
     if head.code != 0 {

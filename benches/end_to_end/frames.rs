@@ -1,7 +1,7 @@
-//! Frames at the least possible cost: cut out of a big read, looked at in two places, made by patching a pattern.
+//! Frames at the least possible cost: cut out of a large read, read in two places, written by patching a pattern.
 //!
-//! The floors and the peer use this in place of the library's decoder, so that what they cost stays small beside what
-//! is measured. Only frames of our own library and of our own peer come here: both write JSON keys in one order.
+//! The floors and the peer use this instead of the library's decoder, so that their cost is small compared to the
+//! measured one. Only frames of this library and of the bench's peer arrive here: both write JSON keys in one order.
 
 use std::io::{self, Read};
 
@@ -9,14 +9,14 @@ use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, FrameDecoder, Heade
 
 use super::Result;
 
-/// Bytes before the header: length, encoding and header length.
+/// Number of bytes before the header: length, encoding and header length.
 const PREFIX: usize = 8;
-/// Patterned opaques have ten digits, so that they fit where they are patched in.
+/// First patterned opaque; all have ten digits, so that they fit when patched.
 const FIRST_OPAQUE: u32 = 1_000_000_000;
 /// Width of a patterned queue offset.
 const OFFSET_DIGITS: usize = 16;
 
-/// The bytes of one connection's incoming frames.
+/// Bytes of one connection's incoming frames.
 pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
     start: usize,
@@ -40,7 +40,7 @@ impl FrameBuffer {
         }
     }
 
-    /// The next complete frame.
+    /// Returns the next complete frame.
     pub(crate) fn next_frame(&mut self) -> Option<&[u8]> {
         let rest = &self.bytes[self.start..self.end];
         let length = 4 + usize::try_from(be_u32(rest, 0)?).ok()?;
@@ -65,7 +65,7 @@ impl FrameBuffer {
     }
 }
 
-/// What has to be known of a frame to answer or to match it.
+/// Parts of a frame that are needed to answer or to match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) code: i32,
@@ -75,14 +75,14 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Reads it without a look at anything else; nothing for a frame that is not in the one order.
+    /// Reads only these parts; `None` for a frame with another order of keys.
     pub(crate) fn scan(frame: &[u8]) -> Option<Self> {
         let marked = be_u32(frame, 4)?;
         let header = frame.get(PREFIX..PREFIX + usize::try_from(marked & 0x00FF_FFFF).ok()?)?;
         if marked >> 24 == 0 { Self::scan_json(header) } else { Self::scan_binary(header) }
     }
 
-    /// Neither key can occur within a text, where its quotes would be escaped, and both stand behind the fields.
+    /// Neither key can occur within a text, where its quotes would be escaped, and both come after the fields.
     fn scan_json(header: &[u8]) -> Option<Self> {
         let code = decimal(header.strip_prefix(b"{\"code\":")?)?;
         let opaque_key = find_last(header, b"\"opaque\":")?;
@@ -100,12 +100,12 @@ impl Head {
     }
 }
 
-/// The number that [`Pattern::append`] put into a request, out of the opaque of its reply.
+/// Returns the number that [`Pattern::append`] put into a request, from the opaque of its reply.
 pub(crate) fn number_of(opaque: i32) -> Option<u32> {
     u32::try_from(opaque).ok()?.checked_sub(FIRST_OPAQUE)
 }
 
-/// A request as the library wrote it, to be repeated with other opaques and offsets.
+/// Request encoded by the library, repeated with other opaques and offsets.
 #[derive(Clone)]
 pub(crate) struct Pattern {
     bytes: Vec<u8>,
@@ -115,12 +115,12 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// The pattern of a send, two-way or one-way.
+    /// Creates the pattern of a send, two-way or one-way.
     pub(crate) fn of_send(captured: &[u8]) -> Result<Self> {
         Self::of_command(decode(captured)?)
     }
 
-    /// The pattern of a pull from `queue`.
+    /// Creates the pattern of a pull from `queue`.
     pub(crate) fn of_pull(captured: &[u8], queue: usize) -> Result<Self> {
         let mut command = decode(captured)?;
         let mut fields = ExtFields::new();
@@ -151,7 +151,7 @@ impl Pattern {
         Ok(Self { bytes: bytes.to_vec(), opaque_at, offset_at, encoding: command.encoding })
     }
 
-    /// Writes the frame with an opaque that stands for `number`.
+    /// Writes the frame with an opaque for `number`.
     pub(crate) fn append(&self, number: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -173,13 +173,13 @@ impl Pattern {
     }
 }
 
-/// The body of a frame.
+/// Body of a frame.
 pub(crate) fn body(frame: &[u8]) -> &[u8] {
     let header = be_u32(frame, 4).map_or(0, |marked| marked & 0x00FF_FFFF);
     usize::try_from(header).ok().and_then(|header| frame.get(PREFIX + header..)).unwrap_or_default()
 }
 
-/// How many stored messages stand one behind the other in the body of a pull's reply.
+/// Number of stored messages in the body of a pull's reply.
 pub(crate) fn count_messages(mut body: &[u8]) -> u64 {
     let mut count = 0;
     while let Some(size) = be_u32(body, 0).and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0) {
@@ -190,7 +190,7 @@ pub(crate) fn count_messages(mut body: &[u8]) -> u64 {
     count
 }
 
-/// Decodes a whole frame as the library does: for what is rare.
+/// Decodes a whole frame with the library, for rare cases.
 pub(crate) fn decode(frame: &[u8]) -> Result<RemotingCommand> {
     let mut decoder = FrameDecoder::new();
     decoder.push(frame);

@@ -1,12 +1,12 @@
-//! Latencies in a fixed few kilobytes, so that the record does not show in the peak memory it stands beside.
+//! Latencies in a fixed memory of a few kilobytes, so that the record does not affect the peak memory.
 
 use std::time::Duration;
 
-/// Each doubling of the time is cut into this many buckets: an error of at most 3 %.
+/// Number of buckets per doubling of the time: an error of at most 3 %.
 const STEPS: usize = 32;
 const DOUBLINGS: usize = 32;
 
-/// How often each latency was seen, from 32 ns to a minute and above.
+/// Counts of latencies from 32 ns to a minute and above.
 #[derive(Clone)]
 pub(crate) struct Histogram {
     counts: Vec<u32>,
@@ -30,7 +30,7 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// The latency in microseconds that this share of all stayed below; nothing when none was recorded.
+    /// Returns the latency in microseconds that this share of all stayed below; `None` if no latency was recorded.
     pub(crate) fn quantile_micros(&self, share: f64) -> Option<f64> {
         let mut left = share * self.total as f64;
         let at = self.counts.iter().position(|&count| {
@@ -47,7 +47,7 @@ fn bucket(latency: Duration) -> usize {
     (doubling * STEPS + (nanos >> doubling) - STEPS).min(STEPS * DOUBLINGS - 1)
 }
 
-/// The middle of a bucket.
+/// Middle of a bucket.
 fn nanos_of(bucket: usize) -> f64 {
     let (doubling, step) = (bucket / STEPS, bucket % STEPS);
     ((STEPS + step) as f64 + 0.5) * (1_u64 << doubling) as f64

@@ -1,4 +1,4 @@
-//! Which process of the bench this is, and what the user wants.
+//! Roles of the bench's processes, and the user's options.
 //!
 //! One process controls; it starts the others from the same binary: peers, candidates and floors.
 
@@ -6,7 +6,7 @@
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "numbers of the bench's own making, far from any limit"
+    reason = "numbers of the bench itself, far from any limit"
 )]
 
 mod answers;
@@ -40,28 +40,28 @@ const BROKER_NAME: &str = "broker-a";
 const QUEUES: usize = 8;
 const BODY_SIZE: usize = 1024;
 const MESSAGES_PER_PULL: usize = 32;
-/// Asynchronous sends that wait for their result at one time.
+/// Maximum number of asynchronous sends in flight.
 const IN_FLIGHT: usize = 256;
-/// Threads that run a listener.
+/// Number of threads that run a listener.
 const CONSUME_THREADS: usize = 20;
 
 /// First arguments of the processes that the controller starts.
 const PEER: &str = "--as-peer";
 const CANDIDATE: &str = "--as-candidate";
 const FLOOR: &str = "--as-floor";
-/// Environment variable: the CPU that a process has to keep to.
+/// Environment variable with the CPU that a process must use.
 const CPU: &str = "END_TO_END_BENCH_CPU";
 
 const USAGE: &str = "options: --only NAME (part of a figure's name), --quick, --trials N, --rounds N, --pin (client and peer on a \
     CPU each), --self-check (a second floor in the candidate's place: what it then shows is noise)";
 
-/// What the user wants.
+/// Options of the user.
 #[derive(Clone, Debug)]
 struct Options {
     only: Option<String>,
-    /// How often new processes are started.
+    /// Number of starts of new processes.
     trials: usize,
-    /// How often the two sides take turns in each trial.
+    /// Number of turns of the two sides in each trial.
     rounds: usize,
     round: Duration,
     pin: bool,
@@ -93,7 +93,7 @@ fn run(arguments: Vec<String>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One after the other, so that no figure disturbs another.
+/// Runs the figures one after the other, so that no figure disturbs another.
 fn control(options: &Options) -> Result<ExitCode> {
     let wanted = |figure: &Figure| options.only.as_deref().is_none_or(|part| figure.name.contains(part));
     let (mut rows, mut failed) = (Vec::new(), false);
@@ -111,8 +111,8 @@ fn control(options: &Options) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// `arguments`: a figure's name, then name server and broker of the side's own peer, then, for a floor that repeats the
-/// candidate's requests, those of the candidate's.
+/// Runs one side. `arguments`: a figure's name, then name server and broker of the side's own peer, then, for a floor
+/// that repeats the candidate's requests, those of the candidate's.
 fn run_side(role: &str, arguments: &[String]) -> Result<()> {
     let [name, addresses @ ..] = arguments else { return Err("no figure".into()) };
     let work = Figure::named(name).ok_or("no such figure")?.work;
@@ -127,7 +127,7 @@ fn run_side(role: &str, arguments: &[String]) -> Result<()> {
     })
 }
 
-/// Before any other thread is there, so that all have it from this one.
+/// Pins the process to its CPU before any other thread starts, so that all threads inherit it.
 fn keep_to_cpu() -> Result<()> {
     if let Some(cpu) = std::env::var(CPU).ok().filter(|cpu| !cpu.is_empty()) {
         let mut cpus = CpuSet::new();
@@ -157,7 +157,7 @@ impl Options {
         Ok(options)
     }
 
-    /// As short as can be: `cargo bench` passes `--bench`, `cargo test` does not.
+    /// Shortest possible options: `cargo bench` passes `--bench`, `cargo test` does not.
     fn for_a_check() -> Self {
         Self { only: None, trials: 1, rounds: 1, round: Duration::from_millis(10), pin: false, self_check: false }
     }

@@ -1,8 +1,9 @@
-//! The other side: name server and broker in one process, which answers at once and counts what it gets.
+//! Peer of the bench: name server and broker in one process, which answers at once and counts its requests.
 //!
-//! A thread for each connection reads much at once, answers every complete request of one read with one write, and looks
-//! at a send in two places only. What is rare goes through the library's decoder. Pulls get messages only as far as the
-//! bench has granted them; the others wait as with a broker that has no message, so that a consumer rests between rounds.
+//! A thread for each connection reads large blocks, answers every complete request of one read with one write, and
+//! reads only two places of a send. Rare requests go through the library's decoder. Pulls get messages only as far as
+//! the bench has granted them. The others wait as at a broker without messages, so that a consumer rests between
+//! rounds.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
@@ -19,21 +20,21 @@ use super::control::{self, Tally};
 use super::frames::{self, FrameBuffer, Head};
 use super::{BROKER_NAME, MESSAGES_PER_PULL, QUEUES, Result, TOPIC};
 
-/// How long a pull without messages waits before it is told so; brokers do it when the client says, after 15 s.
+/// Time after which a pull without messages is answered; brokers use the client's value, 15 s.
 const PULL_PATIENCE: Duration = Duration::from_secs(15);
-/// How long the bench waits for one-way sends to come in.
+/// Time that the bench waits for one-way sends to arrive.
 const ONEWAY_PATIENCE: Duration = Duration::from_secs(20);
-/// The end of every queue, for those who ask; none of them is ever reached.
+/// End offset of every queue, for queries; it is never reached.
 const MAX_OFFSET: i64 = 1 << 40;
 
-/// Where a peer listens.
+/// Addresses of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addresses {
     pub(crate) name_server: SocketAddr,
     pub(crate) broker: SocketAddr,
 }
 
-/// Serves until standard input ends; first its two addresses go to standard output.
+/// Serves until standard input ends; its two addresses are first written to standard output.
 pub(crate) fn main() -> Result<()> {
     let name_server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let broker = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -63,14 +64,14 @@ struct Peer {
 #[derive(Default)]
 struct State {
     tally: Tally,
-    /// How many more pulls get messages.
+    /// Number of pulls that may still get messages.
     granted: u64,
     waiting: Vec<WaitingPull>,
-    /// Where the next pull of each queue has to begin.
+    /// Expected offset of the next pull of each queue.
     next_offsets: HashMap<usize, i64>,
     committed: HashMap<usize, i64>,
     consumers: HashSet<String>,
-    /// The newest frame but a few, by request code.
+    /// Recent frame by request code.
     captured: HashMap<i32, Vec<u8>>,
 }
 
@@ -82,12 +83,12 @@ struct WaitingPull {
 
 struct Pull {
     head: Head,
-    /// None for a queue that never has messages.
+    /// Number of the queue; `None` for a queue that never has messages.
     queue: Option<usize>,
     offset: i64,
 }
 
-/// The side of a connection that is written: by the connection's own thread, and by one that grants pulls.
+/// Write side of a connection: used by the connection's own thread, and by a thread that grants pulls.
 struct Connection {
     stream: Mutex<TcpStream>,
 }
@@ -208,7 +209,7 @@ impl Peer {
         for WaitingPull { pull, connection, .. } in served {
             let mut out = Vec::new();
             self.answers.messages(pull.head, pull.queue.unwrap_or_default(), pull.offset, &mut out)?;
-            // A client that has gone meanwhile is no failure of the others.
+            // A client that has disconnected does not affect the others.
             let _ = connection.write(&out);
         }
         Ok(())
@@ -225,7 +226,7 @@ impl Peer {
         Ok(RemotingCommand::response_to(request, ResponseCode::SYSTEM_ERROR, Some(remark)))
     }
 
-    /// Tells those that waited long enough that there is nothing.
+    /// Answers the pulls that have waited long enough, without messages.
     fn end_long_waits(&self) -> Result<()> {
         loop {
             thread::park_timeout(Duration::from_secs(1));
@@ -234,7 +235,7 @@ impl Peer {
             for WaitingPull { pull, connection, .. } in ended {
                 let mut out = Vec::new();
                 append(&pull.nothing_new(), &mut out)?;
-                // As in `grant`.
+                // See `grant`.
                 let _ = connection.write(&out);
             }
         }
@@ -242,7 +243,7 @@ impl Peer {
 }
 
 impl State {
-    /// The reply to what is not worth a way of its own.
+    /// Replies to requests that are not on the hot path.
     fn reply(&mut self, request: &RemotingCommand, broker: SocketAddr) -> Result<RemotingCommand> {
         let fields = &request.ext_fields;
         Ok(match request.request_code() {
@@ -350,7 +351,7 @@ fn is_send(code: i32) -> bool {
     code == RequestCode::SEND_MESSAGE_V2.0 || code == RequestCode::SEND_MESSAGE.0
 }
 
-/// The queue of the topic that a request is about; none if it is about another topic.
+/// Returns the queue of the topic that a request is about; `None` for another topic.
 fn queue_of(fields: &ExtFields) -> Result<Option<usize>> {
     if fields.get("topic") != Some(TOPIC) {
         return Ok(None);
@@ -359,7 +360,7 @@ fn queue_of(fields: &ExtFields) -> Result<Option<usize>> {
     if queue < QUEUES { Ok(Some(queue)) } else { Err("no such queue".into()) }
 }
 
-/// Whether a pull's system flag says that its commit offset counts.
+/// True if a pull's system flag marks its commit offset as valid.
 fn commits(fields: &ExtFields) -> bool {
     fields.get("sysFlag").and_then(|flag| flag.parse::<i32>().ok()).is_some_and(|flag| flag & 1 != 0)
 }
@@ -402,7 +403,7 @@ fn append(reply: &RemotingCommand, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Starts a thread that ends with the process; what goes wrong in it is told.
+/// Starts a thread that ends with the process; prints its errors.
 fn start(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let run = move || {
         if let Err(error) = run() {

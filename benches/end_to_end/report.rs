@@ -1,4 +1,4 @@
-//! The table, in Markdown, so that it can stand in the README as it is.
+//! Table of results in Markdown, ready for the README.
 
 use super::controller::{Medians, Row};
 use super::figure::{Figure, Mark};
@@ -19,12 +19,12 @@ const HEADS: [&str; 14] = [
     "threads",
     "peak MB",
 ];
-/// Threads of the library beside those that the mark is about.
+/// Threads of the library that the mark does not include.
 const NOT_COUNTED: [&str; 3] = ["rmq-consume", "rmq-callback", "rmq-resolve"];
-/// A disturbance worth a word.
+/// Disturbance from which a note is added.
 const DISTURBED: f64 = 0.05;
 
-/// All rows, the marks, and what a reader has to know beside them.
+/// Renders all rows, the marks, and notes for the reader.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut lines = vec![HEADS.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
@@ -38,7 +38,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
     text
 }
 
-/// Whether the candidate keeps every mark.
+/// True if the candidate keeps every mark.
 fn keeps_marks(row: &Row) -> bool {
     row.candidate.peak_memory as f64 <= row.figure.memory_mark * 1e6
         && library_threads(row, |name| !NOT_COUNTED.contains(&name)) <= row.figure.thread_mark
@@ -106,7 +106,7 @@ fn mark(row: &Row) -> String {
     format!("{wanted}{memory_mark} MB, {thread_mark} threads: {}", if keeps_marks(row) { "kept" } else { "MISSED" })
 }
 
-/// A Markdown table whose columns also line up as plain text: names to the left, numbers to the right.
+/// Renders a Markdown table whose columns also align as plain text: names to the left, numbers to the right.
 fn aligned(lines: &[[String; HEADS.len()]]) -> String {
     let widths: Vec<usize> = (0..HEADS.len())
         .map(|column| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0))

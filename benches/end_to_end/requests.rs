@@ -1,11 +1,11 @@
-//! Requests as a client writes them, for a floor that stands in the candidate's place (`--self-check`).
+//! Requests encoded as by a client, for a floor that replaces the candidate (`--self-check`).
 
 use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, RemotingCommand, RequestCode};
 
 use super::figure::Work;
 use super::{BODY_SIZE, BROKER_NAME, GROUP, Result, TOPIC};
 
-/// The request that `work` repeats.
+/// Returns the request that `work` repeats.
 pub(crate) fn of(work: Work) -> Result<Vec<u8>> {
     match work {
         Work::Sync { .. } | Work::Async(_) => encode(&send()),
@@ -14,7 +14,7 @@ pub(crate) fn of(work: Work) -> Result<Vec<u8>> {
     }
 }
 
-/// A send of [`BODY_SIZE`] bytes, with the fields that every client states.
+/// Send of [`BODY_SIZE`] bytes, with the fields that every client sets.
 fn send() -> RemotingCommand {
     let fields = [
         ("a", GROUP),
@@ -34,7 +34,7 @@ fn send() -> RemotingCommand {
     request(RequestCode::SEND_MESSAGE_V2, &fields).with_body(vec![b'x'; BODY_SIZE])
 }
 
-/// A pull that would wait for messages and carries no commit.
+/// Pull that would wait for messages and carries no commit.
 fn pull() -> RemotingCommand {
     let fields = [
         ("consumerGroup", GROUP),

@@ -1,4 +1,4 @@
-//! What the candidate and its floor have in common: rounds of messages, and the threads that call.
+//! Common parts of the candidate and its floor: rounds of messages, and the calling threads.
 
 use std::net::TcpStream;
 use std::thread::{self, JoinHandle};
@@ -9,15 +9,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Result;
 use super::histogram::Histogram;
 
-/// Of pipelined messages one in so many is timed: a look at the clock would show in the CPU time of the cheapest ones.
+/// Sampling interval of timed pipelined messages: reading the clock more often would affect the CPU time of the
+/// cheapest ones.
 pub(crate) const TIMED_ONE_IN: u64 = 16;
 
-/// One side of a figure, connected and ready.
+/// Side of a figure, connected and ready.
 pub(crate) trait Side {
-    /// Moves so many messages to their end, and tells the latencies it took.
+    /// Processes this many messages to their end, and returns the latencies.
     fn round(&mut self, messages: u64) -> Result<Histogram>;
 
-    /// Ends properly. What is lost or left over is an error.
+    /// Shuts down. A lost or remaining message is an error.
     fn finish(self: Box<Self>) -> Result<()> {
         Ok(())
     }
@@ -31,7 +32,7 @@ pub(crate) struct Callers {
 }
 
 impl Callers {
-    /// One thread for each of `calls`.
+    /// Starts one thread for each of `calls`.
     pub(crate) fn start<C>(calls: Vec<C>) -> Result<Self>
     where
         C: FnMut() -> Result<()> + Send + 'static,
@@ -43,7 +44,7 @@ impl Callers {
             let reporter = reporter.clone();
             let run = move || {
                 for count in ordered {
-                    // Who no longer listens to the report has failed already.
+                    // A receiver that is gone has failed already.
                     let _ = reporter.send(timed(&mut call, count));
                 }
             };
@@ -53,7 +54,7 @@ impl Callers {
         Ok(Self { orders, reports, threads })
     }
 
-    /// Shares `calls` out, waits for all of them.
+    /// Distributes `calls`, and waits for all of them.
     pub(crate) fn round(&self, calls: u64) -> Result<Histogram> {
         let callers = self.orders.len() as u64;
         for (order, number) in self.orders.iter().zip(0..) {
@@ -84,7 +85,7 @@ fn timed(call: &mut impl FnMut() -> Result<()>, count: u64) -> Result<Histogram>
     Ok(histogram)
 }
 
-/// What a listener does that takes its time.
+/// Simulates the duration of a listener.
 #[expect(clippy::disallowed_methods, reason = "a listener that sleeps is what is measured")]
 pub(crate) fn take_time(work: Option<Duration>) {
     if let Some(work) = work {
@@ -92,7 +93,7 @@ pub(crate) fn take_time(work: Option<Duration>) {
     }
 }
 
-/// A blocking socket.
+/// Connects a blocking socket.
 pub(crate) fn connect(peer: std::net::SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect(peer)?;
     stream.set_nodelay(true)?;

@@ -1,7 +1,7 @@
-//! What this process has used so far: CPU, context switches, socket calls, threads, memory.
+//! Resources used by this process: CPU, context switches, socket calls, threads, memory.
 //!
-//! Linux counts `write` in `/proc/self/io` but not `send`, and std writes to sockets with `send`. So this binary defines
-//! `send` and `recv` itself, which the linker prefers to those of the C library: they count and go on to `sendto` and
+//! Linux counts `write` in `/proc/self/io` but not `send`, and std writes to sockets with `send`. So this binary
+//! defines `send` and `recv` itself, and the linker prefers these to the C library's. They count and call `sendto` and
 //! `recvfrom`, which are the same system calls.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use super::Result;
 static SENDS: AtomicU64 = AtomicU64::new(0);
 static RECEIVES: AtomicU64 = AtomicU64::new(0);
 
-/// Counts `send`, then does what it does.
+/// Counts the call, then sends.
 ///
 /// # Safety
 ///
@@ -29,7 +29,7 @@ unsafe extern "C" fn send(socket: c_int, buffer: *const c_void, length: size_t, 
     unsafe { libc::sendto(socket, buffer, length, flags, std::ptr::null(), 0) }
 }
 
-/// Counts `recv`, then does what it does.
+/// Counts the call, then receives.
 ///
 /// # Safety
 ///
@@ -66,14 +66,14 @@ impl Usage {
     }
 }
 
-/// The most memory this process ever had resident, in bytes.
+/// Largest resident memory of this process so far, in bytes.
 ///
 /// `ru_maxrss` would be that of the process that started this one, if it was larger.
 pub(crate) fn peak_memory() -> Result<u64> {
     Ok(number_after(&fs::read_to_string("/proc/self/status")?, "VmHWM:")? * 1024)
 }
 
-/// The threads of this process by name, with how many have it; a number at the end of a name is left out.
+/// Threads of this process by name, with their number; a number at the end of a name is removed.
 pub(crate) fn threads() -> Result<BTreeMap<String, usize>> {
     let main = std::process::id().to_string();
     let mut threads = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! What every example does with its command line: a mini broker of its own, or a cluster that the user names. And what
-//! it says when something fails: the error, and what to do about it.
+//! Command line of every example: an in-process mini broker, or the user's cluster. Prints a failure's error and its
+//! remedy.
 #![allow(dead_code, reason = "each example uses its part of this")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
@@ -9,27 +9,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rocketmq_sync::mini_broker::MiniBroker;
 use rocketmq_sync::{ConsumerReport, Error, ErrorKind, ProducerReport};
 
-/// How long an example waits for what must come.
+/// Time that an example waits for an expected event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How an example ends.
+/// Result of an example.
 pub(crate) type Outcome = Result<(), Failure>;
 
 const USAGE: &str = "usage: cargo run --example NAME -- [--name-server HOST:PORT[;HOST:PORT]] [--topic TOPIC]";
 
-/// Where an example works.
+/// Servers and topic that an example uses.
 pub(crate) struct Target {
     pub(crate) name_servers: Vec<String>,
     pub(crate) topic: String,
-    /// Runs as long as the example when no cluster was named.
+    /// Mini broker that runs as long as the example, if no cluster is named.
     pub(crate) mini_broker: Option<MiniBroker>,
 }
 
-/// Why an example failed.
+/// Reason why an example failed.
 pub(crate) enum Failure {
-    /// The library says so.
+    /// Error of the library.
     Error(Error),
-    /// What the example waited for did not happen.
+    /// Expected event that did not happen.
     Missing(String),
 }
 
@@ -39,7 +39,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs an example, and tells what to do when it fails.
+/// Runs an example, and prints a remedy if it fails.
 pub(crate) fn run(example: fn(&Target) -> Outcome) -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     let outcome = Target::from_arguments(std::env::args().skip(1))
@@ -53,18 +53,19 @@ pub(crate) fn run(example: fn(&Target) -> Outcome) -> ExitCode {
     }
 }
 
-/// A name that no other run has used: what earlier runs left in the topic of a real cluster is told apart by it.
+/// Returns a name unique to this run, which distinguishes its messages from those of earlier runs in the topic of a
+/// real cluster.
 pub(crate) fn of_this_run(name: &str) -> String {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{name}-{}", since_1970.as_millis())
 }
 
-/// Says what the end of a producer came to.
+/// Prints the shutdown report of a producer.
 pub(crate) fn tell_end_of_producer(report: &ProducerReport) {
     tell_end("producer", report.is_clean(), report);
 }
 
-/// Says what the end of a consumer came to.
+/// Prints the shutdown report of a consumer.
 pub(crate) fn tell_end_of_consumer(report: &ConsumerReport) {
     tell_end("consumer", report.is_clean(), report);
 }
@@ -113,10 +114,10 @@ impl Failure {
     }
 }
 
-/// What a user can do about an error.
+/// Returns a remedy for an error.
 fn advice(error: &Error, target: &Target) -> String {
     let name_servers = target.name_servers.join(";");
-    // Some examples use several topics, whose names begin alike: the error tells which one it is about.
+    // Some examples use several topics whose names begin alike: the error names the affected one.
     let mut words = error.detail().split_whitespace();
     let topic = words.find(|word| word.starts_with(&target.topic)).unwrap_or(&target.topic);
     match error.kind() {

@@ -1,4 +1,4 @@
-//! Name servers, the topic's route, and the brokers behind it.
+//! Checks of name servers, the topic's route, and its brokers.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -15,30 +15,30 @@ use crate::options::Options;
 use crate::report::Report;
 
 const MASTER: i64 = 0;
-/// Delays, the age of messages and signatures are reckoned by clocks that should agree.
+/// Largest accepted difference between clocks, which affect delays, the age of messages and signatures.
 const LARGEST_CLOCK_DIFFERENCE_SECONDS: i64 = 10;
 
-/// The name servers that answer, and what they know.
+/// Name servers that answer, and the brokers they list.
 pub(crate) struct Overview {
     answers: Vec<(String, ClusterInfo)>,
 }
 
-/// A broker that should be reached.
+/// Broker to be checked.
 pub(crate) struct Broker {
     name: String,
-    /// By broker id.
+    /// Addresses by broker id.
     addresses: BTreeMap<i64, String>,
-    /// What the route says of the topic there.
+    /// Queues of the topic on the broker, from the route.
     queues: Option<QueueData>,
 }
 
-/// A master that answers.
+/// Master that answers.
 pub(crate) struct Reached {
     pub(crate) name: String,
     pub(crate) address: String,
 }
 
-/// Every name server, also those behind one that fails: a client needs each when the others are down.
+/// Checks every name server, also after a failed one: a client needs each when the others are down.
 pub(crate) fn check_name_servers(report: &mut Report, network: &Network, options: &Options) -> Option<Overview> {
     let mut answers = Vec::new();
     for server in &options.name_servers {
@@ -78,7 +78,7 @@ pub(crate) fn check_name_servers(report: &mut Report, network: &Network, options
     (!answers.is_empty()).then_some(Overview { answers })
 }
 
-/// The brokers of the topic's route; without a topic, or a route of it, all brokers.
+/// Checks the topic's route. Returns its brokers; without a topic or a route, all brokers.
 pub(crate) fn check_route(
     report: &mut Report,
     network: &Network,
@@ -116,7 +116,7 @@ pub(crate) fn check_route(
     brokers
 }
 
-/// Each address of each broker, as a client uses it. Returns the masters that answer.
+/// Checks each address of each broker, as a client uses it. Returns the masters that answer.
 pub(crate) fn check_brokers(
     report: &mut Report,
     network: &Network,
@@ -151,7 +151,7 @@ pub(crate) fn check_brokers(
     reached
 }
 
-/// `None` when the name server knows no route.
+/// Queries the route; `None` if the name server has none.
 fn route(network: &Network, server: &str, topic: &str) -> Result<Option<TopicRouteData>, String> {
     let header = GetRouteInfoRequest { topic, accept_standard_json_only: Some(true) };
     let answer =
@@ -223,7 +223,7 @@ fn send_probe(report: &mut Report, network: &Network, options: &Options, topic: 
     }
 }
 
-/// The broker's version and clock, as far as it tells them.
+/// Reports the broker's version and clock, as far as they are available.
 fn tell_runtime(report: &mut Report, answer: &RemotingCommand) {
     #[derive(Deserialize)]
     struct RuntimeInfo {
@@ -239,7 +239,7 @@ fn tell_runtime(report: &mut Report, answer: &RemotingCommand) {
     let Some(ahead) = broker_clock(&table).map(|clock| clock - now_seconds()) else {
         return report.unknown("clock", "not told");
     };
-    // It is told in whole seconds.
+    // The broker reports whole seconds.
     match ahead {
         -1..=1 => report.ok("clock", "as here, to a second"),
         _ if ahead.abs() <= LARGEST_CLOCK_DIFFERENCE_SECONDS => report.ok("clock", format!("{ahead:+} s from ours")),
@@ -251,7 +251,7 @@ fn tell_runtime(report: &mut Report, answer: &RemotingCommand) {
     }
 }
 
-/// When the broker started and how long ago that was make its time, in seconds since 1970.
+/// Computes the broker's time, in seconds since 1970, from its start time and its uptime.
 fn broker_clock(table: &BTreeMap<String, String>) -> Option<i64> {
     let boot: i64 = table.get("bootTimestamp")?.parse().ok()?;
     // "[ 0 days, 1 hours, 2 minutes, 3 seconds ]"
@@ -298,7 +298,7 @@ fn brokers_of(route: &TopicRouteData) -> Vec<Broker> {
     brokers
 }
 
-/// What is compared of two routes: of each broker its name, its addresses, and permission and numbers of its queues.
+/// Compared parts of two routes: per broker its name, its addresses, and the permission and numbers of its queues.
 type Comparable<'a> = Vec<(&'a str, Vec<&'a String>, Option<(i32, i32, i32)>)>;
 
 fn sorted(route: &TopicRouteData) -> Comparable<'_> {

@@ -1,4 +1,4 @@
-//! A consumer group: who is in it, and whether its members agree on what they consume.
+//! Checks of a consumer group: its members, and the agreement of their subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::cluster::{Reached, listed, refusal};
 use crate::network::Network;
 use crate::report::Report;
 
-/// What a member tells of itself, as far as it is needed: clients of other languages tell the rest each in its own way.
+/// Part of a member's running info that is needed here; clients of other languages format the rest differently.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct RunningInfo {
@@ -50,7 +50,7 @@ pub(crate) fn check(report: &mut Report, network: &Network, group: &str, topic: 
     check_agreement(report, network, group, &online);
 }
 
-/// `None` when the broker knows no member.
+/// Queries the members; `None` if the broker has none.
 fn connections(network: &Network, broker: &Reached, group: &str) -> Result<Option<ConsumerConnection>, String> {
     let header = GetConsumerConnectionListRequest { consumer_group: group, broker_name: None };
     let answer = network.ask(&broker.address, RequestCode::GET_CONSUMER_CONNECTION_LIST, &header);
@@ -96,7 +96,7 @@ fn check_members(report: &mut Report, brokers: &[Reached], online: &[(&Reached, 
     }
 }
 
-/// Each member with the names of the brokers that know it.
+/// Returns each member with the names of the brokers that list it.
 fn members<'a>(online: &'a [(&Reached, ConsumerConnection)]) -> BTreeMap<&'a str, (&'a Connection, BTreeSet<&'a str>)> {
     let mut members = BTreeMap::new();
     for (broker, connections) in online {
@@ -109,7 +109,7 @@ fn members<'a>(online: &'a [(&Reached, ConsumerConnection)]) -> BTreeMap<&'a str
     members
 }
 
-/// Whether the brokers know what the group wants of the topic.
+/// Checks that the brokers have the group's subscription to the topic.
 fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, ConsumerConnection)]) {
     let Some(topic) = topic else { return };
     for (broker, connections) in online {
@@ -129,7 +129,7 @@ fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, Co
     }
 }
 
-/// Asks every member through a broker; brokers themselves only keep what the last one told.
+/// Queries every member through a broker; brokers themselves only store the subscription of the latest heartbeat.
 fn check_agreement(report: &mut Report, network: &Network, group: &str, online: &[(&Reached, ConsumerConnection)]) {
     let mut told: BTreeMap<Subscriptions, Vec<&str>> = BTreeMap::new();
     let mut silent = Vec::new();
@@ -156,7 +156,7 @@ fn check_agreement(report: &mut Report, network: &Network, group: &str, online: 
     }
 }
 
-/// `None` when the member, or the broker between, does not tell.
+/// Queries a member's subscriptions; `None` if the member or the broker does not return them.
 fn subscriptions_of(network: &Network, broker: &Reached, group: &str, id: &str) -> Option<Subscriptions> {
     let header = GetConsumerRunningInfoRequest { consumer_group: group, client_id: id, jstack_enable: Some(false) };
     let answer = network.ask(&broker.address, RequestCode::GET_CONSUMER_RUNNING_INFO, &header).ok()?;
@@ -167,13 +167,13 @@ fn subscriptions_of(network: &Network, broker: &Reached, group: &str, id: &str) 
     Some(subscriptions(info.subscription_set.iter()))
 }
 
-/// Without the retry topic, to which every consumer subscribes by itself.
+/// Collects subscriptions without the retry topic, to which every consumer subscribes automatically.
 fn subscriptions<'a>(all: impl Iterator<Item = &'a SubscriptionData>) -> Subscriptions {
     let own = all.filter(|subscription| !subscription.topic.starts_with(RETRY_PREFIX));
     own.map(|subscription| (subscription.topic.clone(), expression(subscription))).collect()
 }
 
-/// Tags in any order are the same.
+/// Normalises an expression: the order of tags does not matter.
 fn expression(subscription: &SubscriptionData) -> String {
     let mut parts: Vec<_> = subscription.sub_string.split("||").map(str::trim).collect();
     match subscription.expression_type.as_deref() {

@@ -1,16 +1,16 @@
-//! Finds out why a program on this machine cannot send or consume: checks every hop from here to the brokers, names the
-//! first one that fails, and says what to do about it.
+//! Diagnoses why a program on this machine cannot send or consume. Checks every hop from here to the brokers, prints
+//! the first one that fails, and its remedy.
 //!
 //! ```text
 //! cargo run --example rmq-doctor                    # on an in-process mini broker, to see what it looks like
 //! cargo run --example rmq-doctor -- --name-server 127.0.0.1:9876 --topic TopicTest --group billing --send
 //! ```
 //!
-//! Name servers: the name resolves, the port accepts, the server answers. The topic: it has a route, and the name servers
-//! agree. Each broker of the route: the same hops as for name servers, its clock, whether it may be written and read, and
-//! with `--send` whether it stores a message. The group: members that every broker knows, that have ids of their own, and
-//! that subscribe the same. It changes nothing, but for the message of `--send`. The exit code is 0 when no hop fails, 1
-//! when one does, and 2 when it could not begin.
+//! Name servers: the name resolves, the port accepts, the server answers. The topic: it has a route, and the name
+//! servers agree. Each broker of the route: the same hops as for name servers, its clock, the permission to write and
+//! read, and with `--send` a stored message. The group: every broker lists the members, their ids are unique, and their
+//! subscriptions are equal. Nothing is changed, except for the message of `--send`. The exit code is 0 if no hop fails,
+//! 1 if one does, and 2 if the checks could not begin.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
 mod cluster;
@@ -61,7 +61,7 @@ fn examine(mut options: Options) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Somebody healthy to examine when no cluster is named.
+/// Healthy cluster that is checked if none is named.
 struct Patient {
     _mini_broker: MiniBroker,
     _consumer: PushConsumer,

@@ -1,7 +1,7 @@
-//! The hops from here to one server: its name, its port, its answer.
+//! Checks of the hops from here to one server: its name, its port, its answer.
 //!
-//! Names and ports are tried with the system's own calls, step by step, so that each failure has its own place; the
-//! answer is asked for through the library, as programs do.
+//! Names and ports are tested with the system's own calls, step by step, so that each failure is located. The answer is
+//! requested through the library, as programs do.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ pub(crate) struct Network {
     timeout: Duration,
 }
 
-/// What is expected at an address.
+/// Role of the server at an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     NameServer,
@@ -31,7 +31,7 @@ impl Network {
         Self { client, timeout }
     }
 
-    /// Goes to a server hop by hop; its answer to `question` when it gets there.
+    /// Checks the hops to a server. Returns its answer to `question` if it is reached.
     pub(crate) fn reach(
         &self,
         report: &mut Report,
@@ -44,7 +44,7 @@ impl Network {
             report.fail("name", what, "Check the spelling, HOST:PORT, and this machine's DNS or /etc/hosts.");
         });
         let addresses = addresses.ok()?;
-        // An address needs no line of its own to say so.
+        // An IP address needs no line about its resolution.
         if address.parse::<SocketAddr>().is_err() {
             report.ok("name", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
         }
@@ -67,7 +67,7 @@ impl Network {
         self.client.request(address, &RemotingCommand::request(code, header), self.timeout)
     }
 
-    /// The system's resolver cannot be cancelled: it is left behind when it takes too long.
+    /// Resolves a name in a thread, which is detached if it takes too long: the system's resolver cannot be cancelled.
     fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
         let (tell, told) = channel();
         let asked = address.to_owned();
@@ -78,7 +78,7 @@ impl Network {
         if addresses.is_empty() { Err(io::Error::other("the name has none")) } else { Ok(addresses) }
     }
 
-    /// Whether one of the addresses accepts connections, as a dial of the library needs.
+    /// True if one of the addresses accepts connections, as the library requires.
     fn connect(&self, report: &mut Report, role: Role, address: &str, addresses: &[SocketAddr]) -> Option<()> {
         let begun = Instant::now();
         let tried = addresses.iter().map(|one| (one, TcpStream::connect_timeout(one, self.timeout)));

@@ -1,8 +1,8 @@
-//! What was found, line by line as it is found, and the diagnosis at the end.
+//! Findings, printed as they are found, and the diagnosis at the end.
 
 use std::fmt::Display;
 
-/// Prints each finding at once, and remembers those that need somebody's attention.
+/// Prints each finding at once, and stores those that need attention.
 #[derive(Default)]
 pub(crate) struct Report {
     place: String,
@@ -10,7 +10,7 @@ pub(crate) struct Report {
     warnings: Vec<Finding>,
 }
 
-/// Something that is wrong: where, what, and the remedy.
+/// Problem with its place, description and remedy.
 struct Finding {
     place: String,
     hop: &'static str,
@@ -19,7 +19,7 @@ struct Finding {
 }
 
 impl Report {
-    /// What follows is about `place`.
+    /// Begins the findings about `place`.
     pub(crate) fn at(&mut self, place: impl Into<String>) {
         if !self.place.is_empty() {
             println!();
@@ -32,7 +32,7 @@ impl Report {
         line("ok", hop, what);
     }
 
-    /// Something that cannot be known from here, and is no fault by itself.
+    /// Reports a fact that cannot be determined from here, and that is not a failure.
     pub(crate) fn unknown(&self, hop: &str, what: impl Display) {
         line("-", hop, what);
     }
@@ -53,7 +53,7 @@ impl Report {
         self.failures.is_empty()
     }
 
-    /// The first failure and its remedy, before all others: what comes behind it may be its consequence.
+    /// Prints the first failure and its remedy before all others, which may be its consequences.
     pub(crate) fn tell_diagnosis(&self) {
         println!();
         for finding in &self.warnings {
