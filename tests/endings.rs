@@ -1,6 +1,6 @@
-//! What is left of a client when it has ended: no thread, no descriptor; and which threads it has while it lives.
+//! Leftovers of an ended client: no thread, no descriptor; and the threads of a live client.
 //!
-//! Counted for the whole process, through /proc: the tests take turns, and only Linux is asked. The mini broker is
+//! Counted for the whole process, through /proc: the tests run one at a time, and only on Linux. The mini broker is
 //! started before the first count and has its own thread and descriptors throughout.
 
 #![cfg(target_os = "linux")]
@@ -298,7 +298,7 @@ fn shutdown_may_be_called_from_many_threads_and_from_a_listener() {
         .consume_from(ConsumeFromWhere::First)
         .each(move |_: &MessageExt| {
             let consumer = own.lock().clone();
-            reported.send(consumer.map(|consumer| consumer.shutdown(PATIENCE))).map_err(|_| "nobody listens")
+            reported.send(consumer.map(|consumer| consumer.shutdown(PATIENCE))).map_err(|_| "no receiver")
         })
         .start()
         .unwrap();
@@ -321,7 +321,7 @@ fn shutdown_may_be_called_from_many_threads_and_from_a_listener() {
     assert_none_of_ours_is_left();
 }
 
-/// One test at a time: threads and descriptors are counted for the whole process.
+/// Waits for this test's turn: threads and descriptors are counted for the whole process.
 fn my_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock();
@@ -329,7 +329,7 @@ fn my_turn() -> MutexGuard<'static, ()> {
     turn
 }
 
-/// A consumer of topic `T` from its beginning, and the bodies it gets.
+/// Builds a consumer of topic `T` from its beginning, and the channel of its bodies.
 fn consumer(group: &str) -> (PushConsumerBuilder, Receiver<String>) {
     let (consumed, arrivals) = unbounded();
     let builder = PushConsumer::builder(group)
@@ -348,14 +348,14 @@ fn ignore(_: &MessageExt) -> Result<(), Infallible> {
     Ok(())
 }
 
-/// Every second one is shut down, the others are only dropped.
+/// Shuts every second member down; the others are only dropped.
 fn end_in_turn<T>(cycle: usize, member: &T, shut_down: impl FnOnce(&T)) {
     if cycle.is_multiple_of(2) {
         shut_down(member);
     }
 }
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 fn unused_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -368,7 +368,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A thread that was waited for may be listed for a moment yet: the kernel tells its waiter first.
+/// A joined thread may be listed for a moment longer: the kernel wakes its waiter first.
 fn assert_none_of_ours_is_left() {
     let deadline = Instant::now() + PATIENCE;
     while !ours().is_empty() {
@@ -377,7 +377,7 @@ fn assert_none_of_ours_is_left() {
     }
 }
 
-/// The library's threads, counted by name without their numbers.
+/// Threads of the library, counted by name without their numbers.
 fn ours() -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for name in thread_names().into_iter().filter(|name| name.starts_with("rmq-")) {
@@ -396,18 +396,18 @@ fn without(name: &str, mut counts: BTreeMap<String, usize>) -> BTreeMap<String, 
     counts
 }
 
-/// A thread that ends while it is looked at has no name any more.
+/// A thread that ends in the meantime has no name any more.
 fn thread_names() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
     names.map(|name| name.trim_end().to_owned()).collect()
 }
 
-/// What a process holds.
+/// Threads and descriptors of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Left {
     threads: Vec<String>,
-    /// Descriptors by what they are of: `socket`, `anon_inode:[eventpoll]`, a path.
+    /// Descriptors by their target: `socket`, `anon_inode:[eventpoll]`, a path.
     descriptors: BTreeMap<String, usize>,
 }
 
@@ -434,7 +434,7 @@ impl Left {
         Self::now()
     }
 
-    /// The broker's ends of connections go when its thread has read their ends.
+    /// The broker closes its ends of connections after its thread has read their ends.
     fn assert_is_all_that_is_left(&self, mini: &MiniBroker) {
         eventually("the broker has let go of its connections", || mini.connection_count("broker-a") == 0);
         let deadline = Instant::now() + PATIENCE;
@@ -458,7 +458,7 @@ impl ThreadStarter for FewThreads {
     }
 }
 
-/// Knows how many of its threads were started, are running, and were waited for.
+/// Counts its threads that were started, are running, and were joined.
 #[derive(Clone, Default)]
 struct CountedThreads {
     started: Arc<AtomicUsize>,

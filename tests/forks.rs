@@ -1,6 +1,6 @@
-//! A process that forks: its child cannot use the parent's clients and is told so, and makes clients of its own.
+//! A forking process: its child cannot use the parent's clients, gets an error, and creates its own clients.
 //!
-//! One test alone in its process: of all threads only the one that forks lives on in the child.
+//! The only test in its process: of all threads only the forking one is alive in the child.
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -52,7 +52,7 @@ fn an_own_producer_works(name_servers: &[String]) -> bool {
     own.send(&Message::new("T", "child")).is_ok() && own.shutdown(PATIENCE).is_clean()
 }
 
-/// What the parent has, and a child of it must not use.
+/// Clients and members of the parent, which its child must not use.
 struct Parents {
     producer: Producer,
     consumer: PushConsumer,
@@ -72,8 +72,8 @@ impl Parents {
         Self { producer, consumer, completions: Completions::new() }
     }
 
-    /// While threads send, take and look on: each of them may hold a lock at the moment of a fork, which nobody in the
-    /// child ever releases.
+    /// Forks while threads send, take and read: each of them may hold a lock at the moment of a fork, which is never
+    /// released in the child.
     fn fork_among_busy_threads(&self) {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -112,7 +112,7 @@ impl Parents {
         });
     }
 
-    /// True if every call fails in this child, or reports that it did nothing, and none waits.
+    /// True if every call fails in this child or reports that it did nothing, and none waits.
     fn are_refused(&self) -> bool {
         let Self { producer, consumer, completions } = self;
         let forked = |kind| kind == ErrorKind::Forked;
@@ -142,7 +142,7 @@ impl Parents {
     }
 }
 
-/// How the child ended; a child that hangs is killed.
+/// Exit status of the child; a hanging child is killed.
 fn ended(child: Pid) -> WaitStatus {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {

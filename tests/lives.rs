@@ -1,10 +1,10 @@
 //! Random lives of members: starts, ends, drops, restarts by assignment, forks, brokers that leave and return, with two
-//! groups and two clients in one process. After each step those that live are served, and those that have ended have left
+//! groups and two clients in one process. After each step every live member is served, and ended members have left
 //! nothing: no thread, no descriptor, no registration.
 //!
-//! A seed decides the steps; a failing one is printed with the shortest sequence of steps that still fails.
-//! `LIVES_SEEDS=17..18 cargo test --test lives` runs the seed 17 alone, `LIVES_SEEDS=500` the first 500. One test alone in
-//! its process, which counts the process's threads and forks.
+//! A seed determines the steps; a failing one is printed with the shortest sequence of steps that still fails.
+//! `LIVES_SEEDS=17..18 cargo test --test lives` runs the seed 17 alone, `LIVES_SEEDS=500` the first 500. It is the only
+//! test in its process, whose threads and forks it counts.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -33,13 +33,13 @@ const TOPIC: &str = "Lives";
 const QUEUES: u16 = 2;
 const BROKERS: [&str; 2] = ["broker-a", "broker-b"];
 const GROUPS: [&str; 2] = ["one", "two"];
-/// Begins the body of a message that listeners fail at its first delivery.
+/// Prefix of the body of a message that listeners fail at its first delivery.
 const FAILS: &str = "fails";
 const POOL: usize = 2;
 const STEPS: usize = 20;
 const SEEDS: u64 = 40;
 
-/// How long something may take on a crowded machine, and while a failing case is made shorter.
+/// Maximum duration of a step on a crowded machine, and while a failing case is shortened.
 const PATIENCE: Duration = Duration::from_secs(40);
 const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 const SHORTER_CASES: usize = 40;
@@ -58,9 +58,9 @@ enum What {
     DropProducer,
     ReplaceProducer,
     Send,
-    /// A message arrives that listeners fail.
+    /// A message is sent that listeners fail.
     Fail,
-    /// Brokers take no failed message back, or do again.
+    /// Brokers refuse send-backs, or accept them again.
     RefuseOrTakeBack,
     BrokerAwayOrBack,
     Fork,
@@ -88,7 +88,7 @@ const WHATS: [What; 19] = [
     What::Fork,
 ];
 
-/// One step; whom it is about is chosen among those there are.
+/// Step; its subject is chosen among the existing ones.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     what: What,
@@ -132,7 +132,7 @@ fn steps(seed: u64) -> Vec<Step> {
     (0..STEPS).map(|_| Step { what: WHATS[random() % WHATS.len()], pick: random() }).collect()
 }
 
-/// What the first rule that is broken says.
+/// Returns the message of the first broken rule.
 fn outcome(steps: &[Step], patience: Duration) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| World::new(patience).run(steps))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -140,7 +140,7 @@ fn outcome(steps: &[Step], patience: Duration) -> Result<(), String> {
     })
 }
 
-/// Leaves out steps, half of them first, single ones last, while what is left still fails.
+/// Removes steps, half of them first, single ones last, while the rest still fails.
 fn shortest(mut steps: Vec<Step>) -> Vec<Step> {
     let (mut size, mut tries) = (steps.len() / 2, 0);
     while size > 0 && tries < SHORTER_CASES {
@@ -159,10 +159,10 @@ fn shortest(mut steps: Vec<Step>) -> Vec<Step> {
     steps
 }
 
-/// A handle of a member, which may have been ended already.
+/// Handle of a member, which may have been ended already.
 struct Life<M> {
     number: usize,
-    /// Of its client.
+    /// Number of its client.
     client: usize,
     group: &'static str,
     member: M,
@@ -183,12 +183,12 @@ struct World {
     consumers: Vec<Life<PushConsumer>>,
     producers: Vec<Life<Producer>>,
     away: Option<&'static str>,
-    /// Which marks the listener of each life has consumed, and which it has failed.
+    /// Marks consumed, and marks failed, by the listener of each life.
     consumed: Marks,
     failed: Marks,
-    /// While brokers take nothing back.
+    /// Faults that refuse send-backs.
     refusals: Vec<FaultId>,
-    /// Messages that failed since brokers take nothing back, and since their queues changed hands.
+    /// Messages that failed while brokers refuse send-backs, and since their queues changed owners.
     stuck: BTreeSet<String>,
     completions: Completions,
     accepted: usize,
@@ -281,7 +281,7 @@ impl World {
         self.stuck.clear();
     }
 
-    /// Each group that can fails the message at once.
+    /// Each group that can fails the message once.
     fn fail(&mut self) {
         self.mark += 1;
         let mark = format!("{FAILS} {}", self.mark);
@@ -312,13 +312,13 @@ impl World {
         }
     }
 
-    /// A queue of a broker that is there.
+    /// Returns a queue of a running broker.
     fn a_queue(&self) -> MessageQueue {
         let there = BROKERS.into_iter().filter(|broker| self.away != Some(*broker)).cycle().nth(self.mark % 2);
         MessageQueue::new(TOPIC, there.unwrap(), i32::try_from(self.mark % usize::from(QUEUES)).unwrap())
     }
 
-    /// The living consumers of a group, if there are any and none is paused: every queue has one that pulls.
+    /// Returns the live consumers of a group, if there are any and none is paused: every queue has one that pulls.
     fn unpaused(&self, group: &str) -> Option<Vec<&Life<PushConsumer>>> {
         let living: Vec<_> = self.consumers.iter().filter(|life| life.is_alive && life.group == group).collect();
         (!living.is_empty() && living.iter().all(|life| !life.is_paused)).then_some(living)
@@ -333,7 +333,7 @@ impl World {
         let number = self.next_number();
         let slot = &mut self.clients[pick % 2];
         if let Some((_, client)) = slot.take() {
-            // A clone is as good as the first handle; members keep the client alive without any.
+            // A clone is equivalent to the first handle; members keep the client alive without any.
             let clone = client.clone();
             drop(client);
             assert_eq!(clone.broker_versions().keys().filter(|broker| !BROKERS.contains(&&***broker)).count(), 0);
@@ -392,7 +392,7 @@ impl World {
         Ok(Life { number, client, group, member: builder.start()?, is_alive: true, is_paused: false })
     }
 
-    /// The natural restart: the old value is dropped after the new one has started.
+    /// Restarts in the usual way: the old value is dropped after the new one has started.
     fn replace_consumer(&mut self, pick: usize) {
         let Some(at) = index(&self.consumers, pick, |life| life.is_alive) else { return };
         let life = &self.consumers[at];
@@ -435,7 +435,7 @@ impl World {
         self.producers[at] = successor;
     }
 
-    /// An asynchronous send, whatever the state of the producer.
+    /// Sends asynchronously, regardless of the state of the producer.
     fn send(&mut self, pick: usize) {
         let Some(life) = chosen(&mut self.producers, pick, |_| true) else { return };
         let message = Message::new(TOPIC, "asynchronous");
@@ -535,7 +535,7 @@ impl World {
         });
     }
 
-    /// A new message reaches a listener that lives in each group, if no member of it is paused.
+    /// Checks that a new message reaches a live listener in each group, unless a member of it is paused.
     fn check_consumption(&mut self, step: Step) {
         self.mark += 1;
         let mark = format!("mark {}", self.mark);
@@ -562,7 +562,7 @@ impl World {
         eventually(patience, || threads("rmq-") == 0, || format!("{} threads are left", threads("rmq-")));
         let connections = || BROKERS.iter().map(|broker| mini.connection_count(broker)).sum::<usize>();
         eventually(patience, || connections() == 0, || format!("{} connections are left", connections()));
-        // A broker that is away has given its own descriptor back.
+        // A stopped broker has closed its own descriptor.
         let most = self.descriptors;
         eventually(patience, || descriptors() <= most, || format!("{} descriptors, {most} before", descriptors()));
         let mut results = Vec::new();
@@ -572,7 +572,7 @@ impl World {
     }
 }
 
-/// True for steps behind which a failed message may be another member's.
+/// True for steps after which a failed message may belong to another member.
 fn may_move_queues(what: What) -> bool {
     use What::{
         BrokerAwayOrBack, DropConsumer, PauseOrResume, RefuseOrTakeBack, ReplaceConsumer, StartConsumer,
@@ -622,7 +622,7 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// How the child ended; a child that hangs is killed.
+/// Exit status of the child; a hanging child is killed.
 fn ended(child: Pid, patience: Duration) -> WaitStatus {
     let end = Instant::now() + patience;
     while Instant::now() < end {

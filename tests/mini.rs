@@ -1,7 +1,7 @@
-//! The scenarios on the crate's own mini broker, and its answers beside those of the real ones.
+//! The scenarios on the crate's own mini broker, and a comparison of its responses with those of the real ones.
 //!
-//! The same scenarios run on Apache RocketMQ (`tests/apache/`): what passes here alone proves nothing. Each has a mini
-//! broker of its own.
+//! The same scenarios run on Apache RocketMQ (`tests/apache/`): passing here alone proves nothing. Each has its own
+//! mini broker.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,7 +29,7 @@ macro_rules! on_mini {
 
 scenarios::for_each_scenario!(on_mini);
 
-/// Does nothing but in a process that a scenario has started for it.
+/// Does nothing except in a process that a scenario has started for it.
 #[test]
 fn the_process_that_is_killed() {
     scenarios::crash::consume_if_asked();
@@ -37,7 +37,7 @@ fn the_process_that_is_killed() {
 
 #[test]
 fn the_script_is_answered_as_by_4_9_7() {
-    // The real one calls the missing topic a blank one; the mini broker names the missing field.
+    // The real one reports the missing topic as blank; the mini broker names the missing field.
     compare_with_transcript(Release::V4_9_7, Server::Apache4, &["send without a topic"]);
 }
 
@@ -46,7 +46,7 @@ fn the_script_is_answered_as_by_5_5_0() {
     compare_with_transcript(Release::V5_5_0, Server::Apache5, &[]);
 }
 
-/// The members' own words are scripted: the brokers' list of subscriptions has only the newest.
+/// The members' own responses are scripted: the brokers' list of subscriptions has only the newest.
 #[test]
 fn the_doctor_names_members_that_subscribe_differently() {
     let cluster = MiniCluster::start(&Profile::STRICT, Release::default());
@@ -63,7 +63,7 @@ fn the_doctor_names_members_that_subscribe_differently() {
         let answer = move |request: &RemotingCommand| {
             let expression = if request.ext_fields.get("clientId") == Some("two") { of_two } else { "A || B" };
             let subscription = serde_json::json!({"topic": "Orders", "subString": expression});
-            // As Java writes it: queues are keys that are objects.
+            // As Java writes it: queue keys are objects.
             let info = format!(
                 r#"{{"mqTable":{{{{"brokerName":"broker-a","queueId":0,"topic":"Orders"}}:{{"cachedMsgCount":0}}}},"subscriptionSet":[{subscription}]}}"#
             );
@@ -82,7 +82,7 @@ fn the_doctor_names_members_that_subscribe_differently() {
     drop(members);
 }
 
-/// The steps named as `different` are answered otherwise on purpose, and no others.
+/// Checks that the steps in `different` have other responses on purpose, and no others do.
 fn compare_with_transcript(release: Release, real: Server, different: &[&str]) {
     let strict = transcript::record_strict(&MiniCluster::start(&Profile::STRICT, release));
     let auto_create = transcript::record_auto_create(&MiniCluster::start(&Profile::STANDARD, release));
@@ -92,7 +92,7 @@ fn compare_with_transcript(release: Release, real: Server, different: &[&str]) {
     assert_eq!(steps, different.iter().copied().collect(), "{}", found.join("\n"));
 }
 
-/// A mini broker set up as a profile asks.
+/// Mini broker configured for a profile.
 struct MiniCluster {
     mini: MiniBroker,
     name_servers: Vec<SocketAddr>,
@@ -108,7 +108,7 @@ impl MiniCluster {
             .auto_create_topics(profile.auto_create_topics)
             .max_message_size(profile.max_message_size)
             .delay_levels(profile.delay_levels.split(' ').map(delay));
-        // Brokers that are killed forget offsets as the real ones do.
+        // Killed brokers lose offsets as the real ones do.
         let builder =
             if profile.isolated { builder.offset_write_interval(Duration::from_millis(500)) } else { builder };
         let mini = builder.start().expect("a mini broker");
@@ -155,7 +155,7 @@ impl Cluster for MiniCluster {
     }
 }
 
-/// A level as a broker's configuration writes it; profiles use whole seconds.
+/// Parses a level in the form of a broker's configuration; profiles use whole seconds.
 fn delay(level: &str) -> Duration {
     let seconds = level.strip_suffix('s').expect("seconds");
     Duration::from_secs(seconds.parse().expect("a number of seconds"))

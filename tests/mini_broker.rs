@@ -1,4 +1,4 @@
-//! The mini broker by itself: asked over bare sockets, without the client.
+//! The mini broker alone: requests over bare sockets, without the client.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashSet;
@@ -21,10 +21,10 @@ use rocketmq_sync::unversioned::wire::{
 };
 use rocketmq_sync::{Message, MessageExt, MessageQueue};
 
-/// Only a broken mini broker, or a machine that stands still, takes so long.
+/// Time that only a broken mini broker or a suspended machine takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client of one connection.
+/// Client with one connection.
 struct Client {
     stream: TcpStream,
     decoder: FrameDecoder,
@@ -75,13 +75,13 @@ impl Client {
         }
     }
 
-    /// The next command that comes.
+    /// Reads the next command.
     fn read(&mut self) -> RemotingCommand {
         self.read_within(PATIENCE).expect("a command")
     }
 
-    /// The next command, or nothing within the time. For what must not come, the time is short and proves little; the
-    /// tests that use it also ask for something behind it on the same connection.
+    /// Reads the next command, or `None` after the time. To show that no command comes, the time is short and proves
+    /// little; the tests that use it also send another request on the same connection.
     fn read_within(&mut self, within: Duration) -> Option<RemotingCommand> {
         let deadline = Instant::now() + within;
         loop {
@@ -157,7 +157,7 @@ fn send_header<'a>(topic: &'a str, queue_id: i32, properties: &'a str) -> SendMe
     }
 }
 
-/// A pull of queue 0 of `T` with its subscription in the request, which does not wait.
+/// Header of a pull of queue 0 of `T` that contains its subscription and does not wait.
 fn pull_header(offset: i64, tags: &str) -> PullMessageRequest<'_> {
     PullMessageRequest {
         consumer_group: "CG",
@@ -403,7 +403,7 @@ fn a_oneway_send_is_stored_and_not_answered() {
     head.encode(&send_header("T", 0, ""), 5, &mut bytes).unwrap();
     bytes.extend_from_slice(b"hello");
     client.stream.write_all(&bytes).unwrap();
-    // Whatever comes first answers the second request: the first one got nothing.
+    // The first response belongs to the second request: the first one got none.
     let opaque = client.write(RequestCode::GET_MAX_OFFSET, &QueueRequest { topic: "T", ..Default::default() }, "");
     let answer = client.read();
     assert_eq!((answer.opaque, answer.ext_fields.get("offset")), (opaque, Some("1")));
@@ -658,7 +658,7 @@ fn the_ends_of_a_queue_are_told() {
     assert_eq!(earliest(&mut client), stored_at + 1_000);
 }
 
-/// A time as the wire has it.
+/// Converts a time to the wire's unit.
 fn millis(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
@@ -701,7 +701,7 @@ fn members_are_told_when_one_comes_and_when_one_goes() {
         assert_eq!(notice.ext_fields.get("consumerGroup"), Some("CG"));
     };
     second.heartbeat("second", "CG", "*", 1);
-    // Of its own coming the first was told before the answer to its heartbeat.
+    // The first member was notified of its own joining before the response to its heartbeat.
     expect_notice(&mut first);
     assert_eq!(second.members("CG"), ["first", "second"]);
     assert!(broker.topics("broker-a").contains(&"%RETRY%CG".to_owned()));
@@ -917,7 +917,7 @@ fn a_connection_may_be_closed_before_or_after_processing() {
     let broker = with_topic();
     broker.fail(RequestCode::SEND_MESSAGE_V2, Fault::close().times(1));
     let mut client = Client::of(&broker);
-    // The second request is in the same read as the first, and must not be done after the close.
+    // The second request is in the same read as the first, and must not be handled after the close.
     client.write(RequestCode::SEND_MESSAGE_V2, &send_header("T", 0, ""), "unprocessed");
     assert!(client.is_closed());
     assert_eq!(broker.max_offset(&queue(0)), 0);

@@ -1,8 +1,8 @@
-//! Name servers and brokers in Java processes of their own, shared between tests or owned by one.
+//! Name servers and brokers in their own Java processes, shared between tests or owned by one.
 //!
-//! A shared cluster is one process; an owned one has a process per role, so that one broker can be killed. Both are
-//! started without waiting, then waited for, so that the versions boot beside each other. Stores lie under cargo's
-//! temporary folder and go away with the processes; what a killed test run left is removed at the next start.
+//! A shared cluster is one process. An owned one has a process per role, so that one broker can be killed. Both
+//! versions are started first and then waited for, so that they boot in parallel. Stores are in cargo's temporary
+//! folder and are removed with the processes; leftovers of a killed test run are removed at the next start.
 
 use std::any::Any;
 use std::fs;
@@ -24,10 +24,10 @@ use crate::scenarios::{Broker, Cluster, Profile, Server};
 /// A boot takes 4 to 10 seconds on an idle machine and ten times as long on a crowded one.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
-/// What makes a broker small, quiet and quick; harmless where a version doesn't know it. Unset, the interval of the
-/// transaction metrics keeps a core of a 5.5.0 broker busy for its first seconds, and the timer's flush a quarter of
-/// one for good. What waits 200 ms for a thread, or for the store for a second, is refused by default: on a crowded
-/// machine that would be much.
+/// Settings that make a broker small, quiet and fast; ignored by a version that does not support them. Without them,
+/// the interval of the transaction metrics keeps a core of a 5.5.0 broker busy for its first seconds, and the timer's
+/// flush a quarter of one permanently. By default, requests that wait 200 ms for a thread, or a second for the store,
+/// are refused: on a crowded machine that would be frequent.
 const BROKER_SETTINGS: &str = "\
 brokerClusterName=DefaultCluster
 brokerId=0
@@ -44,7 +44,7 @@ transactionMetricFlushInterval=200
 timerFlushIntervalMs=60000
 ";
 
-/// The cluster of this server and profile that all tests share, started when it is first wanted.
+/// Returns the cluster of this server and profile that all tests share, started at its first use.
 pub(crate) fn shared(server: Server, profile: &'static Profile) -> &'static dyn Cluster {
     match launched(server, profile).ready() {
         Ok(cluster) => cluster,
@@ -52,7 +52,7 @@ pub(crate) fn shared(server: Server, profile: &'static Profile) -> &'static dyn 
     }
 }
 
-/// A cluster for one test.
+/// Starts a cluster for one test.
 pub(crate) fn own(server: Server, profile: &'static Profile) -> impl Cluster {
     match ApacheCluster::start(server, profile) {
         Ok(cluster) => cluster,
@@ -60,7 +60,7 @@ pub(crate) fn own(server: Server, profile: &'static Profile) -> impl Cluster {
     }
 }
 
-/// A shared cluster: begun when any test wants its profile, waited for by the tests that want it.
+/// Shared cluster: started when any test requests its profile, waited for by the tests that use it.
 struct Shared {
     server: Server,
     profile: &'static Profile,
@@ -85,7 +85,7 @@ impl Shared {
     }
 }
 
-/// Begins a profile on both versions at once: the second boots while the first one's tests run.
+/// Starts a profile on both versions at once: the second boots while the first one's tests run.
 fn launched(server: Server, profile: &'static Profile) -> &'static Shared {
     static ALL: Mutex<Vec<&'static Shared>> = Mutex::new(Vec::new());
     let mut all = lock(&ALL);
@@ -104,7 +104,7 @@ struct ApacheCluster {
     processes: Mutex<Vec<Process>>,
 }
 
-/// A Java process and how to start it again.
+/// Java process and its start parameters.
 struct Process {
     name: String,
     roles: Vec<String>,
@@ -166,7 +166,7 @@ impl ApacheCluster {
         Ok(())
     }
 
-    /// A broker that answers and stands in the list of every name server.
+    /// True if the broker answers and every name server lists it.
     fn is_up(&self, broker: &Broker) -> bool {
         let quoted = format!("\"{}\"", broker.address);
         let any_request = RemotingCommand::request(RequestCode::GET_BROKER_CONFIG, &());
@@ -178,7 +178,7 @@ impl ApacheCluster {
             })
     }
 
-    /// Names and roles of the servers, in the order in which they are to be started.
+    /// Writes the configurations. Returns names and roles of the servers in the order of their start.
     fn write_configs(&self, profile: &Profile) -> std::io::Result<Vec<(String, String)>> {
         let mut roles = Vec::new();
         for (index, address) in self.name_servers.iter().enumerate() {
@@ -240,7 +240,8 @@ impl Cluster for ApacheCluster {
         process.expect("a broker with a process of its own").jvm.kill();
     }
 
-    /// Registers it over connections that are kept: a name server forgets a broker when its connection closes.
+    /// Registers the broker over connections that are kept open: a name server removes a broker when its connection
+    /// closes.
     fn tell_of_broker(&self, name: &str, address: SocketAddr, topic: &str) -> Box<dyn Any> {
         let address = address.to_string();
         let header = [
@@ -259,7 +260,7 @@ impl Cluster for ApacheCluster {
                 "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": false,
             })
         };
-        // A name server of 5.x takes a single topic for the change of a broker that it should know.
+        // A name server of 5.x treats a single topic as a change of a registered broker.
         let other = format!("{topic}-other");
         let topics = json!({topic: config(topic), other.as_str(): config(&other)});
         let body = json!({
@@ -296,12 +297,12 @@ impl Cluster for ApacheCluster {
 impl Drop for ApacheCluster {
     fn drop(&mut self) {
         lock(&self.processes).clear();
-        // What cannot be removed now is removed at the next start.
+        // Files that cannot be removed now are removed at the next start.
         let _ = fs::remove_dir_all(&self.home);
     }
 }
 
-/// A new folder for the files of Java processes, its name telling the process it belongs to.
+/// Creates a folder for the files of Java processes; its name contains the id of the owning process.
 pub(crate) fn new_home(profile: &str) -> std::io::Result<PathBuf> {
     static CLEANED: Once = Once::new();
     static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -313,7 +314,7 @@ pub(crate) fn new_home(profile: &str) -> std::io::Result<PathBuf> {
     Ok(home)
 }
 
-/// Removes the folders of processes that are gone.
+/// Removes the folders of processes that have ended.
 fn remove_leftovers(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -332,7 +333,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// A test that panicked elsewhere does not make the processes unusable.
+/// A panicked test elsewhere does not make the processes unusable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

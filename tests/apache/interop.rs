@@ -1,5 +1,5 @@
-//! The Java client of each server's version beside this one: what one sends the other consumes, and a group has members
-//! of both.
+//! Interoperability with the Java client of each server's version: each consumes the other's messages, and a group has
+//! members of both.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,8 +77,8 @@ pub(crate) fn what_the_java_client_sends_is_consumed_here(server: Server) {
     assert_eq!(deliveries.repeated(), [""; 0]);
 }
 
-/// Ours and theirs join and leave by turns while messages flow. After each change every queue has one owner; in the end
-/// every message has been consumed, and those that were sent while nothing changed once.
+/// Members of both clients join and leave in turn while messages flow. After each change every queue has one owner. In
+/// the end every message is consumed, and messages sent while nothing changed are consumed once.
 pub(crate) fn a_group_of_both_clients_shares_its_queues_while_members_come_and_go(server: Server) {
     let cluster = shared(server, &Profile::STANDARD);
     let (topic, group, deliveries) = (unique("Mixed"), unique("G"), Deliveries::default());
@@ -140,7 +140,7 @@ pub(crate) fn the_doctor_asks_java_members_what_they_subscribe_to(server: Server
         .fails_first_at(&format!("consumer group {group}"), "agreement: members of the group subscribe differently");
 }
 
-/// One small and one large message with everything that a message can carry; `name` makes them unique.
+/// One small and one large message with every kind of content; `name` makes them unique.
 fn messages(topic: &str, name: &str) -> [Message; 2] {
     [format!("small {name} 消息 😀"), format!("large {name} 消息 😀 ").repeat(2000)].map(|body| {
         Message::new(topic, body)
@@ -152,7 +152,7 @@ fn messages(topic: &str, name: &str) -> [Message; 2] {
     })
 }
 
-/// The sysFlag of a message as the broker has it; what a listener gets is not compressed any more.
+/// Returns the sysFlag of a message as stored by the broker; the listener's copy is already decompressed.
 fn stored_flag(cluster: &dyn Cluster, message: &MessageExt) -> i32 {
     const BEFORE_FLAG: usize = 36;
     let header = [("offset", &*message.commit_log_offset().to_string())];
@@ -161,7 +161,7 @@ fn stored_flag(cluster: &dyn Cluster, message: &MessageExt) -> i32 {
     i32::from_be_bytes(flag.try_into().expect("four bytes"))
 }
 
-/// Old senders leave out which codec it is: zlib.
+/// Old senders do not set the codec bits: zlib.
 fn is_compressed_by(codec: Option<Codec>, flag: i32) -> bool {
     let named = flag & sys_flag::COMPRESSION_MASK;
     match codec {
@@ -178,7 +178,7 @@ struct Mixed<'a> {
     java: &'a mut JavaClient,
     topic: &'a str,
     ours: Vec<PushConsumer>,
-    /// The names of theirs.
+    /// Names of the Java members.
     theirs: Vec<&'static str>,
 }
 
@@ -195,7 +195,7 @@ impl Mixed<'_> {
         self.await_shares();
     }
 
-    /// The bodies that ours have consumed, and those that theirs have.
+    /// Returns the bodies consumed by members of this client, and those consumed by Java members.
     fn bodies(&self, deliveries: &Deliveries) -> (BTreeSet<String>, BTreeSet<String>) {
         (deliveries.bodies(), self.java.arrivals().into_iter().map(|arrival| arrival.body).collect())
     }
@@ -207,7 +207,7 @@ impl Mixed<'_> {
         });
     }
 
-    /// Waits until every queue has one owner, and no member has two more than another.
+    /// Waits until every queue has one owner, and the members' shares differ by at most one.
     fn await_shares(&mut self) {
         let queues = self.cluster.brokers().len() * QUEUES_PER_BROKER as usize;
         let (ours, theirs) = (&self.ours, &self.theirs);

@@ -1,7 +1,7 @@
-//! The Java client in a process of its own, commanded line by line (`client/JavaClient.java`).
+//! Java client in its own process, controlled line by line (`client/JavaClient.java`).
 //!
-//! A thread reads what the process says: answers go to whoever commanded, messages to where everybody can look. The
-//! process ends with the value.
+//! A thread reads the output of the process: answers go to the caller, messages to a shared list. The process ends with
+//! the value.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -18,7 +18,7 @@ use crate::cluster::new_home;
 use crate::jvm;
 use crate::scenarios::Cluster;
 
-/// How long one answer may take on a machine under heavy load.
+/// Maximum time of one answer on a machine under heavy load.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct JavaClient {
@@ -29,10 +29,10 @@ pub(crate) struct JavaClient {
     arrivals: Arc<Mutex<Vec<Arrival>>>,
 }
 
-/// The first word of a line, and the texts behind it.
+/// First word of a line, and the texts after it.
 type Answer = (String, Vec<Option<String>>);
 
-/// A message at a listener of the Java client.
+/// Message at a listener of the Java client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     /// The name of the consumer.
@@ -48,7 +48,7 @@ pub(crate) struct Arrival {
     pub(crate) properties: BTreeMap<String, String>,
 }
 
-/// Where a message of the Java client was stored.
+/// Receipt of a message sent by the Java client.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) id: String,
@@ -57,7 +57,7 @@ pub(crate) struct Sent {
 }
 
 impl JavaClient {
-    /// A client of the cluster's own version.
+    /// Starts a client of the cluster's own version.
     pub(crate) fn start(cluster: &dyn Cluster) -> Self {
         let home = new_home("client").expect("a folder");
         let errors = jvm::prepare(&home, &home.join("client.out")).expect("a file");
@@ -98,14 +98,14 @@ impl JavaClient {
         self.command("consume", &[Some(name), Some(group), Some(topic), Some(expression)], "consuming");
     }
 
-    /// The queues that a consumer has now.
+    /// Queues currently assigned to a consumer.
     pub(crate) fn queues(&mut self, name: &str, topic: &str) -> Vec<MessageQueue> {
         let answer = self.command("queues", &[Some(name), Some(topic)], "queues");
         let queues = answer[1..].chunks_exact(2);
         queues.map(|queue| MessageQueue::new(topic, text(&queue[0]), number(&queue[1]))).collect()
     }
 
-    /// Ends a consumer in an orderly way.
+    /// Shuts a consumer down.
     pub(crate) fn end(&mut self, name: &str) {
         self.command("end", &[Some(name)], "ended");
     }
@@ -127,7 +127,7 @@ impl JavaClient {
 
 impl Drop for JavaClient {
     fn drop(&mut self) {
-        // What is gone already needs no end, and what cannot be removed now is removed at the next start.
+        // A process that has ended needs no kill; files that cannot be removed now are removed at the next start.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.home);

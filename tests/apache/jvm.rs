@@ -1,7 +1,7 @@
-//! One Java process that runs name servers and brokers (`host/Host.java`).
+//! Java process that runs name servers and brokers (`host/Host.java`).
 //!
-//! It lives as long as its standard input, whose other end this process holds: it ends with the tests even when they
-//! are killed.
+//! It ends when its standard input ends. This process holds the other end, so it ends with the tests even if they are
+//! killed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::scenarios::Server;
 
-/// Small, quick to start, and open to the reflection of both server versions.
+/// Options of a small, fast start, with the reflection that both server versions need.
 const OPTIONS: [&str; 10] = [
     "-Xms128m",
     "-Xmx512m",
@@ -24,7 +24,7 @@ const OPTIONS: [&str; 10] = [
     "--add-opens=java.base/java.lang=ALL-UNNAMED",
 ];
 
-/// Version 4 reads its files under the home folder, version 5 the one on the class path; all say the same.
+/// Version 4 reads its files in the home folder, version 5 the one on the class path; all have the same content.
 const LOG_CONFIGS: [&str; 3] = ["logback_namesrv.xml", "logback_broker.xml", "rmq.logback.xml"];
 const NO_LOG: &str = "<configuration><root level=\"OFF\"/></configuration>\n";
 
@@ -53,20 +53,20 @@ impl Jvm {
         Ok(Self { child, output })
     }
 
-    /// Why the process has ended, if it has.
+    /// Reason why the process has ended, if it has.
     pub(crate) fn failure(&mut self) -> Option<String> {
         let status = self.child.try_wait().expect("the state of a child process")?;
         Some(format!("{status}\n{}", self.last_output()))
     }
 
-    /// The end of what it has printed.
+    /// Last part of its output.
     pub(crate) fn last_output(&self) -> String {
         let text = fs::read_to_string(&self.output).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// Ends the process at once and waits until it is gone.
+    /// Kills the process and waits until it has ended.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a child process can be killed");
         self.child.wait().expect("a killed child process ends");
@@ -79,7 +79,7 @@ impl Drop for Jvm {
     }
 }
 
-/// A Java process of this version, whose files lie under `home`, up to the name of its main class.
+/// Builds the command of a Java process of this version with its files under `home`, up to the name of its main class.
 pub(crate) fn command(server: Server, home: &Path) -> Result<Command, String> {
     let mut command = Command::new(java());
     command
@@ -92,12 +92,12 @@ pub(crate) fn command(server: Server, home: &Path) -> Result<Command, String> {
     Ok(command)
 }
 
-/// The one that `tests/run` has chosen, or else the one on the path.
+/// Path of the Java binary chosen by `tests/run`, or else the one on the path.
 fn java() -> PathBuf {
     std::env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| Path::new(&home).join("bin").join("java"))
 }
 
-/// Where `tests/run` puts what is fetched and compiled once.
+/// Folder of the files that `tests/run` fetches and compiles once.
 fn fetched() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("apache")
 }

@@ -1,8 +1,8 @@
 //! The scenarios on real Apache RocketMQ 4.9.7 and 5.5.0.
 //!
-//! `tests/run` fetches the servers and runs this target; `cargo test --test apache -- v5_5_0::send` then runs a part of
-//! it again. Without the servers every test here fails: none is skipped. Scenarios that disturb nobody share one cluster
-//! per version and profile; see README.md beside this file.
+//! `tests/run` fetches the servers and runs this target; afterwards `cargo test --test apache -- v5_5_0::send` runs a
+//! part of it again. Without the servers every test here fails: none is skipped. Scenarios without side effects on
+//! others share one cluster per version and profile; see README.md in this folder.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -67,7 +67,7 @@ mod v5_5_0 {
     all_tests_on!(Apache5);
 }
 
-/// Does nothing but in a process that a scenario has started for it.
+/// Does nothing except in a process that a scenario has started for it.
 #[test]
 fn the_process_that_is_killed() {
     scenarios::crash::consume_if_asked();
@@ -81,7 +81,7 @@ fn on_cluster(server: Server, profile: &'static Profile, scenario: fn(&dyn Clust
     }
 }
 
-/// Holds the live servers against what is stored of them, or stores it when `RECORD_TRANSCRIPT` is set.
+/// Compares the live servers with their stored transcript, or stores it if `RECORD_TRANSCRIPT` is set.
 fn compare_with_transcript(server: Server) {
     let strict = transcript::record_strict(cluster::shared(server, &Profile::STRICT));
     let auto_create = transcript::record_auto_create(cluster::shared(server, &Profile::STANDARD));

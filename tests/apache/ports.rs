@@ -1,16 +1,16 @@
-//! Free TCP ports for servers that cannot be told to choose one themselves.
+//! Free TCP ports for servers that cannot choose one themselves.
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range from which Linux takes the ports of outgoing connections (32768 and up), so that none of those can
-/// sit on a port between its choice and its use.
+/// First port, below the range from which Linux takes the ports of outgoing connections (32768 and up), so that none of
+/// those can use a port between its choice and its use.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
-/// A broker listens on its port, on that minus 2 and, by our configuration, on that plus 1.
+/// Number of ports per broker: its port, that minus 2 and, by the tests' configuration, that plus 1.
 const BLOCK: u16 = 4;
 
-/// A port `p` such that `p - 2 ..= p + 1` are free now and are given out once in this process.
+/// Returns a port `p` such that `p - 2 ..= p + 1` are free now and are returned once in this process.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % u32::from(COUNT / BLOCK)).expect("less than 65536") * BLOCK;

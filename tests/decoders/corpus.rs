@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// An input and what it must lead to.
+/// Input and its expected outcome.
 #[derive(Deserialize)]
 pub(crate) struct Hostile {
     pub(crate) decoder: String,
@@ -23,7 +23,7 @@ pub(crate) enum Expected {
     ValueOrError,
 }
 
-/// How to make bytes, so that many of them need little room in a file.
+/// Recipe for bytes, so that large inputs take little room in a file.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Recipe {
@@ -49,7 +49,7 @@ pub(crate) fn hostile() -> Vec<Hostile> {
     serde_json::from_str(include_str!("../data/hostile.json")).unwrap()
 }
 
-/// What the Java classes of 4.9.7 and 5.5.0 write.
+/// JSON written by the Java classes of 4.9.7 and 5.5.0.
 pub(crate) fn java_bodies() -> Vec<Vec<u8>> {
     #[derive(Deserialize)]
     struct Sample {

@@ -1,4 +1,4 @@
-//! The decoders: how each is called, what it may take, and valid inputs to begin with.
+//! Decoders under test: their calls, their memory limits, and valid inputs to begin with.
 
 use std::fmt::Debug;
 use std::str::FromStr;
@@ -21,19 +21,19 @@ use rocketmq_sync::{Message, MessageExt, MessageExtBuilder};
 
 use crate::corpus::{hostile, java_bodies};
 
-/// What became of an input.
+/// Outcome of an input.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Values; the text tells what they were like.
+    /// Values, with a description.
     Value(String),
     /// Neither value nor error.
     Nothing,
-    /// An error; the text is the last one's.
+    /// Error; the text is that of the last one.
     Error(String),
 }
 
 impl Outcome {
-    /// The outcome without its numbers: what a hunt takes for something new.
+    /// Outcome without its numbers, by which a hunt recognises a new kind.
     pub(crate) fn kind(&self) -> String {
         let (kind, text) = match self {
             Self::Value(text) => ("value", text.as_str()),
@@ -47,7 +47,7 @@ impl Outcome {
 pub(crate) struct Decoder {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&[u8]) -> Outcome,
-    /// The most memory that an input of this length may take, the results included.
+    /// Maximum memory for an input of this length, including the results.
     pub(crate) allowance: fn(usize) -> usize,
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
 }
@@ -59,7 +59,7 @@ impl Decoder {
 }
 
 const KIB: usize = 1024;
-/// Bodies restore to at most this here.
+/// Limit of restored bodies in these tests.
 const BODY_LIMIT: usize = 256 * KIB;
 
 pub(crate) const ALL: &[Decoder] = &[
@@ -79,14 +79,14 @@ pub(crate) const ALL: &[Decoder] = &[
     Decoder {
         name: "lz4",
         run: |input| restored(Codec::Lz4, input),
-        // Blocks of 4 MiB, compressed and not, whatever the limit.
+        // Blocks of 4 MiB, compressed and uncompressed, regardless of the limit.
         allowance: |length| 3 * BODY_LIMIT + 12 * 1024 * KIB + 4 * length,
         seeds: || some_compressed(Codec::Lz4),
     },
     Decoder {
         name: "zstd",
         run: |input| restored(Codec::Zstd, input),
-        // A window of 8 MiB, whatever the limit.
+        // A window of 8 MiB, regardless of the limit.
         allowance: |length| 3 * BODY_LIMIT + 24 * 1024 * KIB + 4 * length,
         seeds: || some_compressed(Codec::Zstd),
     },
@@ -184,7 +184,7 @@ macro_rules! decode_all {
     };
 }
 
-/// An input that no body can be read from is an error.
+/// An input that no body can be read from must be an error.
 fn json_bodies(input: &[u8]) -> Outcome {
     let route = TopicRouteData::decode(input).map(|route| {
         let topic: Arc<str> = "T".into();
@@ -221,7 +221,7 @@ fn texts(input: &[u8]) -> Outcome {
     if read.contains('+') { Outcome::Value(read) } else { Outcome::Error(format!("{results:?}")) }
 }
 
-/// What was read says the same when it is written.
+/// Checks that a value is unchanged after writing and reading it again.
 fn rewritten<T: FromStr<Err = Error> + ToString + PartialEq + Debug>(text: &str) -> Result<(), Error> {
     let value: T = text.parse()?;
     assert_eq!(value.to_string().parse().as_ref(), Ok(&value));
@@ -295,7 +295,7 @@ fn some_headers() -> Vec<Vec<u8>> {
     names.into_iter().map(String::into_bytes).collect()
 }
 
-/// Messages as they should be stand in the corpus; here are some in a row.
+/// Sequences of stored messages; the corpus contains single valid messages.
 fn some_stored() -> Vec<Vec<u8>> {
     let known = hostile().into_iter().find(|item| item.name == "a message as it should be").expect("a message");
     let bytes = Bytes::from(known.bytes.expand());

@@ -1,15 +1,15 @@
-//! Every decoder against bytes that mean harm: a corpus of hostile inputs, and random mutations of valid ones. The answer
-//! is a value or an error, within the memory that the decoder is allowed; never a panic.
+//! Every decoder on hostile bytes: a corpus of inputs, and random mutations of valid ones. The outcome is a value or an
+//! error, within the memory limit of the decoder; never a panic.
 //!
-//! Mutated inputs come from a fixed seed and are few here. A real hunt runs on its own, for as long as one likes:
+//! Mutated inputs come from a fixed seed and are few here. A real hunt runs separately, for any length of time:
 //!
 //! ```sh
 //! FUZZ_SECONDS=60 cargo test --release --test decoders wire_07 -- --nocapture --test-threads 1
 //! FUZZ_SEED=7 FUZZ_SECONDS=600 cargo test --release --test decoders wire_07_json -- --nocapture
 //! ```
 //!
-//! It says how many inputs it tried, how many a second, and how many kinds of outcome it saw. An input with a new kind of
-//! outcome is kept and mutated further. One that does harm is printed in hexadecimal.
+//! It prints the number of inputs, their rate, and the number of kinds of outcome. An input with a new kind of outcome
+//! is kept and mutated further. A harmful one is printed in hexadecimal.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a hunt tells what it found")]
@@ -32,10 +32,10 @@ use mutator::Mutator;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Memory is counted for the whole process: one test at a time.
+/// Memory is counted for the whole process, so one test runs at a time.
 static MEASURING: Mutex<()> = Mutex::new(());
 
-/// Mutated inputs for each decoder when no time is given.
+/// Number of mutated inputs for each decoder if no time is given.
 const FEW: u64 = 2_000;
 const LONGEST_MUTATED: usize = 8 * 1024;
 const MOST_KEPT: usize = 1_000;
@@ -94,7 +94,7 @@ hunts! {
     wire_07_mutated_zstd: "zstd";
 }
 
-/// Runs mutated inputs through a decoder until the time or the number is over.
+/// Runs mutated inputs through a decoder until the time or the number is used up.
 fn hunt(decoder: &Decoder) {
     let _one_at_a_time = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
@@ -128,7 +128,7 @@ fn hunt(decoder: &Decoder) {
     );
 }
 
-/// What became of the input, and the most memory that was in use on the way.
+/// Returns the outcome of the input, and the peak memory in use.
 fn measured(decoder: &Decoder, input: &[u8]) -> (Outcome, usize) {
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();

@@ -1,11 +1,11 @@
-//! Changes inputs at random: bits, bytes, lengths, digits, parts left out, doubled or taken from another input.
+//! Random changes of inputs: bits, bytes, lengths, digits, parts removed, duplicated or taken from another input.
 
-/// Bytes at which code tends to turn.
+/// Bytes at which code often branches.
 const BYTES: [u8; 12] = [0, 1, 0x7F, 0x80, 0xFF, b'"', b'{', b'}', b'[', b',', b'\\', b' '];
-/// Lengths at which code tends to turn.
+/// Lengths at which code often branches.
 const LENGTHS: [i32; 10] = [0, 1, -1, i32::MAX, i32::MIN, 0x7FFF, 0x8000, 0x00FF_FFFF, 0x0100_0000, 91];
 
-/// The source of changes; the same seed gives the same ones.
+/// Source of changes; the same seed gives the same ones.
 pub(crate) struct Mutator {
     state: u64,
 }
@@ -15,7 +15,7 @@ impl Mutator {
         Self { state: seed }
     }
 
-    /// One of the inputs, changed in up to eight ways and cut to `longest` bytes.
+    /// Returns one of the inputs, changed in up to eight ways and truncated to `longest` bytes.
     pub(crate) fn mutated(&mut self, inputs: &[Vec<u8>], longest: usize) -> Vec<u8> {
         let mut bytes = inputs[self.below(inputs.len())].clone();
         for _ in 0..1 + self.below(8) {
@@ -84,7 +84,7 @@ impl Mutator {
         self.peek_below(end)
     }
 
-    /// By the last number, without a new one.
+    /// Uses the last number, without drawing a new one.
     fn peek_below(&self, end: usize) -> usize {
         usize::try_from(mixed(self.state) % u64::try_from(end.max(1)).unwrap_or(1)).unwrap_or(0)
     }

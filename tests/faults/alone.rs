@@ -1,4 +1,4 @@
-//! Tests in a process of their own: for what exists once in a process, such as its logger and what signals do.
+//! Tests in their own process, for things that exist once per process, such as the logger and signal handlers.
 
 use std::env;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Runs the test's body in a process of its own, and fails with what that process prints when it fails or is killed.
+/// Runs the test's body in its own process, and fails with the output of that process if it fails or is killed.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     const ALONE: &str = "ROCKETMQ_SYNC_TEST_ALONE";
     if env::var(ALONE).is_ok_and(|alone| alone == test) {
@@ -22,7 +22,7 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     assert!(child.status.success() && text.contains("1 passed"), "{}: {text}{errors}", child.status);
 }
 
-/// Makes `hear` the logger of this process, for lines of `level` and above.
+/// Installs `hear` as the logger of this process, for lines of `level` and above.
 pub(crate) fn hear_log(level: LevelFilter, hear: impl Fn(&Record<'_>) + Send + Sync + 'static) {
     struct Logger<F>(F);
     impl<F: Fn(&Record<'_>) + Send + Sync> Log for Logger<F> {

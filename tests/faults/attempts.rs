@@ -1,4 +1,4 @@
-//! What a producer makes of a broker's answers, and of none.
+//! A producer's reactions to a broker's responses, and to missing ones.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -99,14 +99,14 @@ fn a_message_that_is_stored_less_safely_is_sent_to_another_broker_where_that_is_
     let first = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)).times(1));
     assert_eq!(producer.send(&message()).unwrap().status, SendStatus::Ok);
     assert_eq!((mini.fault_hits(first), mini.messages(TOPIC).len()), (1, 1));
-    // Nobody does better: what was stored is told, not that it could be stored more safely nowhere.
+    // No attempt does better: the degraded receipt is returned, not the failure of a better one.
     let every = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)));
     for receipt in [producer.send(&message()).unwrap(), outcome(&begin(&producer)).unwrap()] {
         assert_eq!((receipt.status, receipt.queue_offset), (SendStatus::FlushDiskTimeout, 41));
     }
     assert_eq!(mini.fault_hits(every), 6);
     mini.clear_faults();
-    // And the failure of the second attempt does not hide that the first one stored it.
+    // The failure of the second attempt does not hide that the first one stored the message.
     let stored = mini.fail(SEND, Fault::answer(move |request| stored_with(request, less_safely)).times(1));
     let refused = mini.fail(SEND, Fault::error(ResponseCode::NO_PERMISSION, "no"));
     assert_eq!(producer.send(&message()).unwrap().status, SendStatus::FlushDiskTimeout);
@@ -191,7 +191,7 @@ fn life_07_nothing_is_sent_after_shutdown_and_no_callback_runs() {
     ] {
         assert_eq!((error.kind(), error.certainty()), (ErrorKind::NotRunning, Certainty::NotSent), "{error}");
     }
-    // Ends the callback threads, which run before what they were given.
+    // Ends the callback threads, after they have run the submitted callbacks.
     drop(producer);
     assert_eq!(called.load(Ordering::SeqCst), 0);
     assert_eq!((mini.messages(TOPIC).len(), mini.request_count(SEND)), (1, 1));
@@ -251,7 +251,7 @@ fn life_13_every_way_to_end_gives_the_place_in_the_window_back() {
         assert!(fault.is_none_or(|fault| mini.fault_hits(fault) == 1), "{name}");
         assert_eq!(producer.in_flight(), 0, "{name}");
         mini.clear_faults();
-        // The mini broker's name server and the client's routes are as before: the next one passes.
+        // The mini broker's name server and the client's routes are unchanged: the next send succeeds.
         producer.timeout(PATIENCE).send(&message()).unwrap_or_else(|error| panic!("after {name}: {error}"));
     }
 }
@@ -284,7 +284,7 @@ fn a_broker_that_departs_fails_no_send_that_its_neighbour_takes() {
     assert!(mini.fault_hits(departing) >= 4);
 }
 
-/// A resolver that hangs at every name until it is let go, and counts how often it is asked.
+/// Resolver that hangs at every name until it is released, and counts its calls.
 struct Hanging {
     asked: Arc<AtomicUsize>,
     let_go: Receiver<()>,
@@ -311,7 +311,7 @@ fn a_oneway_message_goes_to_another_broker_when_the_first_cannot_be_reached() {
         .connect_timeout(Duration::from_millis(500))
         .start()
         .unwrap();
-    // One of the first five goes to the broker of which it is not known yet that it cannot be reached.
+    // One of the first five goes to the broker that is not yet known to be unreachable.
     for _ in 0..8 {
         producer.send_oneway(&message()).unwrap();
     }
@@ -320,7 +320,7 @@ fn a_oneway_message_goes_to_another_broker_when_the_first_cannot_be_reached() {
     drop(hold);
 }
 
-/// One thread after the other waits for its answer, and each begins where its turn is.
+/// One thread after the other waits for its response, and each begins at its turn's broker.
 #[test]
 fn a_broker_that_refuses_gets_no_more_than_its_share_of_the_first_attempts() {
     const SENDERS: usize = 8;
@@ -353,7 +353,7 @@ fn a_send_without_an_answer_may_be_stored_and_says_so() {
     assert_eq!(finished[0].result.as_ref().unwrap_err().certainty(), Certainty::Unknown);
 }
 
-/// What a broker says of a message that it stored as number 41 of queue 3.
+/// Response of a broker that stored a message at offset 41 of queue 3.
 fn stored_with(request: &RemotingCommand, code: ResponseCode) -> RemotingCommand {
     RemotingCommand::response_to(request, code, None).with_fields(&stored_fields())
 }
@@ -363,7 +363,7 @@ fn stored_fields() -> SendMessageResponse<'static> {
     SendMessageResponse { msg_id, queue_id: 3, queue_offset: 41, ..SendMessageResponse::default() }
 }
 
-/// Nobody but the tests of this file uses it; a producer that is only made shows that making one dials nothing.
+/// Only the tests of this file use it; a producer without sends shows that a start makes no connection.
 #[test]
 fn a_producer_starts_without_its_servers_and_finds_them_when_they_come() {
     let mini = mini(1);

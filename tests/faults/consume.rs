@@ -1,4 +1,4 @@
-//! How a consumer's workers share what was pulled, and how a consumer ends.
+//! Distribution of pulled messages among a consumer's workers, and the end of a consumer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rocketmq_sync::{
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer, soon};
 
-/// Long enough for a worker to look for help after it.
+/// Long enough for a worker to look for helpers afterwards.
 const SLOW: Duration = Duration::from_millis(5);
 
 #[test]
@@ -43,13 +43,13 @@ fn a_worker_that_becomes_idle_joins_one_that_works_on_a_long_pull() {
         .unwrap();
     producer.to_queue(&queue(0)).send(&message()).unwrap();
     assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), 0);
-    // The pull that waits at the broker brings the first of these, the next one all others.
+    // The waiting pull brings the first of these, the next one all others.
     consumer.pause();
     for _ in 0..30 {
         producer.to_queue(&queue(1)).send(&message()).unwrap();
     }
     consumer.resume();
-    // One worker is busy, so nobody can help the other when it begins with them.
+    // One worker is busy, so no other can help when it begins with them.
     for _ in 0..2 {
         assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), 1);
     }
@@ -88,7 +88,7 @@ fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_cons
     consumer.wait_ready(PATIENCE).unwrap();
     assert!(mini.wait_for_committed_offset("workers", &queue, 0, PATIENCE));
     mini.set_committed_offset("workers", &queue, Some(5));
-    // The pull that waits at the broker ends without a message; the offset rides on the next.
+    // The waiting pull ends without a message; the next one carries the offset.
     let pulls = mini.request_count(RequestCode::PULL_MESSAGE);
     mini.advance(Duration::from_secs(20));
     assert!(mini.wait_for_requests(RequestCode::PULL_MESSAGE, pulls + 1, PATIENCE));
@@ -96,7 +96,7 @@ fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_cons
     consumer.shutdown(PATIENCE);
 }
 
-/// A broker that dies before it has written down the offsets that it confirmed.
+/// The broker dies before it has persisted the offsets that it confirmed.
 #[test]
 fn offsets_that_a_broker_forgets_when_it_dies_are_sent_once_more() {
     let mini = MiniBroker::builder().offset_write_interval(Duration::from_secs(60 * 60)).start().unwrap();
@@ -122,7 +122,7 @@ fn offsets_that_a_broker_forgets_when_it_dies_are_sent_once_more() {
     assert!(mini.wait_for_committed_offset("workers", &queue, 10, PATIENCE), "nothing new is consumed");
     assert!(consumer.shutdown(PATIENCE).is_clean());
     drop(consumer);
-    // The threads of the pool take the messages of a queue in no order.
+    // The threads of the pool take the messages of a queue in any order.
     let mut delivered: Vec<_> = deliveries.iter().collect();
     delivered.sort_unstable();
     assert_eq!(delivered, (0..10).collect::<Vec<_>>());
@@ -134,8 +134,8 @@ fn offsets_that_a_broker_forgets_when_it_dies_are_sent_once_more() {
     assert!(next.shutdown(PATIENCE).is_clean());
 }
 
-/// What a crash repeats is what was not committed. Here the pull that waits at the broker was sent while the message before
-/// was under way: no offset rode on it, and the next round is an hour away.
+/// A crash repeats the uncommitted messages. Here the waiting pull was sent while the previous message was in progress:
+/// it carried no offset, and the next round is an hour away.
 #[test]
 fn progress_is_committed_soon_without_a_pull_or_a_round() {
     let mini = mini(1);
@@ -160,8 +160,8 @@ fn progress_is_committed_soon_without_a_pull_or_a_round() {
     assert!(consumer.shutdown(PATIENCE).is_clean());
 }
 
-/// With the broker its queues leave the route, and so the consumer; what it had confirmed and not written is not there
-/// when it is back.
+/// With the broker its queues leave the route, and so the consumer. Offsets that it had confirmed and not persisted are
+/// missing after its return.
 #[test]
 fn offsets_outlive_queues_that_vanish_with_their_broker() {
     let mini = MiniBroker::builder().brokers(2).offset_write_interval(Duration::from_secs(60 * 60)).start().unwrap();
@@ -247,7 +247,7 @@ fn two_threads_that_shut_down_both_wait_for_the_listener() {
     });
 }
 
-/// Whether two listeners have run at the same time.
+/// Records if two listeners have run at the same time.
 #[derive(Default)]
 struct SideBySide {
     running: Mutex<(usize, bool)>,
@@ -275,7 +275,7 @@ impl SideBySide {
     }
 }
 
-/// Small on the wire and large when they are restored: the batch may have all of them, memory may not.
+/// Messages are small on the wire and large when decompressed: the batch may contain all of them, memory may not.
 #[test]
 fn what_a_batch_inflates_to_is_bounded_and_parts_it() {
     const SIZE: usize = 4 * 1024 * 1024;
@@ -303,7 +303,7 @@ fn what_a_batch_inflates_to_is_bounded_and_parts_it() {
     assert!(consumer.shutdown(PATIENCE).is_clean());
 }
 
-/// One small message of each reply is still with its listener, the large ones beside it are done.
+/// One small message of each reply is still with its listener, and the large ones beside it are done.
 #[test]
 fn small_messages_of_a_large_reply_that_wait_for_long_hold_a_pull_back() {
     let mini = mini(1);
@@ -334,7 +334,7 @@ fn small_messages_of_a_large_reply_that_wait_for_long_hold_a_pull_back() {
         .unwrap();
     let is_full = || consumer.explain(&queue).is_some_and(|words| words.contains("hold"));
     eventually("the window is full", is_full);
-    // Two replies of 300 kB are more than it may hold; by the bodies that wait it would have pulled all ten.
+    // Two replies of 300 kB exceed the limit; counting only the waiting bodies, it would have pulled all ten.
     assert!(begun.len() <= 12, "{} messages were pulled", begun.len());
     drop(release);
     for _ in 0..40 {

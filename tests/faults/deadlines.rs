@@ -1,4 +1,4 @@
-//! Timeouts that users give: each call keeps its own, and one without an end is no special case.
+//! Timeouts given by users: each call keeps its own, and an unlimited one is not a special case.
 
 use std::thread;
 use std::time::Duration;
@@ -45,14 +45,14 @@ fn a_send_that_joins_the_look_up_of_a_patient_one_is_told_at_its_own_deadline() 
     outcome(&first).unwrap();
 }
 
-/// The failure of an asynchronous send.
+/// Returns the error of an asynchronous send.
 fn outcome_of_one(producer: &Producer) -> rocketmq_sync::Error {
     let (told, failure) = unbounded();
     producer.send_async(message(), move |result| drop(told.send(result))).unwrap();
     failure.recv_timeout(PATIENCE).unwrap().unwrap_err()
 }
 
-/// [`Duration::MAX`] stands for "for ever" wherever a timeout can be given.
+/// [`Duration::MAX`] means no limit wherever a timeout can be given.
 #[test]
 fn a_timeout_without_an_end_is_possible_everywhere() {
     let mini = mini(1);

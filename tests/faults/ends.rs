@@ -1,4 +1,4 @@
-//! How members end: each once, known by its identity and not by its group's name, and with a report that is true.
+//! Ends of members: each ends once, is identified by its id and not by its group's name, and has a correct report.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn ignoring(client: &Client) -> PushConsumer {
     consumer().client(client).each(|_: &MessageExt| Ok::<(), &str>(())).start().unwrap()
 }
 
-/// The natural restart, `self.consumer = PushConsumer::builder(..).start()?`: the old value is dropped after the new one
+/// The usual restart, `self.consumer = PushConsumer::builder(..).start()?`: the old value is dropped after the new one
 /// has started.
 #[test]
 fn a_consumer_that_takes_the_place_of_the_one_before_is_served() {
@@ -108,7 +108,7 @@ fn the_first_shutdown_leaves_its_report_and_later_ones_do_nothing_else() {
     assert!(mini.requests().len() <= asked + 2, "nothing but look-ups that were under way");
 }
 
-/// Else it stays listed, and gets a share of the queues for two minutes.
+/// Otherwise the member stays listed, and gets a share of the queues for two minutes.
 #[test]
 fn a_member_that_ends_before_its_first_heartbeat_is_answered_is_unregistered() {
     let mini = mini(2);
@@ -124,7 +124,7 @@ fn a_member_that_ends_before_its_first_heartbeat_is_answered_is_unregistered() {
     for broker in ["broker-a", "broker-b"] {
         assert_eq!(mini.members(broker, GROUP), [""; 0], "{broker}");
     }
-    // Brokers work side by side on what comes over one connection: an unregistration must not overtake.
+    // Brokers handle the requests of one connection in parallel: an unregistration must not overtake.
     let order: Vec<_> = mini
         .requests()
         .into_iter()
@@ -177,7 +177,7 @@ fn results_that_were_not_taken_are_no_unresolved_sends_and_cost_no_waiting() {
     assert!(taken.iter().all(|completed| completed.result.is_ok()));
 }
 
-/// The listener holds the last handle of its consumer and lets go of it.
+/// The listener holds the last handle of its consumer and drops it.
 #[test]
 fn a_consumer_that_is_dropped_by_its_own_listener_leaves_the_group() {
     let mini = mini(1);
@@ -196,11 +196,11 @@ fn a_consumer_that_is_dropped_by_its_own_listener_leaves_the_group() {
     mini.store(&MessageQueue::new(TOPIC, "broker-a", 0), &message());
     assert_eq!(dropped.recv_timeout(PATIENCE), Ok(Some(true)));
     eventually("the broker lists nobody", || mini.members("broker-a", GROUP).is_empty());
-    // The name is free again.
+    // The name is available again.
     assert!(ignoring(&client).shutdown(PATIENCE).is_clean());
 }
 
-/// The callback holds the last handle of its producer and lets go of it.
+/// The callback holds the last handle of its producer and drops it.
 #[test]
 fn a_producer_that_is_dropped_by_its_own_callback_ends() {
     let mini = mini(1);

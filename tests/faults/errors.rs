@@ -1,4 +1,5 @@
-//! What a newcomer meets: the kind of each failure, what it says of the message, and a text that names the culprit.
+//! Errors that a new user meets: the kind of each failure, the certainty about the message, and a text that names the
+//! cause.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,14 +11,14 @@ use rocketmq_sync::{Certainty, Error, ErrorKind, Phase, Producer, ProducerBuilde
 
 use crate::{TOPIC, message, mini};
 
-/// Nobody listens there.
+/// Address without a listener.
 const DEAD_ADDRESS: &str = "127.0.0.1:1";
 
 fn brief(name_server: &str) -> ProducerBuilder {
     Producer::builder("newcomer").name_servers([name_server]).send_timeout(Duration::from_secs(2))
 }
 
-/// The error of a send, which must be of this kind, tell that nothing was stored, and hold these words.
+/// Returns the error of a send, which must be of this kind, have the certainty `NotSent`, and contain these words.
 fn failed_send(producer: ProducerBuilder, kind: ErrorKind, words: &[&str]) -> Error {
     let error = producer.start().unwrap().send(&message()).unwrap_err();
     assert_eq!((error.kind(), error.certainty()), (kind, Certainty::NotSent), "{error:?}");
@@ -73,7 +74,7 @@ fn a_broker_address_that_cannot_be_reached_from_here_is_named() {
     let name_server = mini.name_servers().remove(0);
     let producer = brief(&name_server).address_map(|_| DEAD_ADDRESS.to_owned());
     let error = failed_send(producer, ErrorKind::Connect, &[DEAD_ADDRESS, "refused", "broker-a"]);
-    // Both addresses are named: that of the route, and the one that was dialled in its place.
+    // Both addresses are named: that of the route, and the one connected to instead.
     let address = mini.broker_address("broker-a").to_string();
     assert_eq!(error.address(), Some(&*address));
     assert!(error.to_string().contains(&format!("{address} (mapped to {DEAD_ADDRESS})")), "{error}");

@@ -1,4 +1,4 @@
-//! When a queue is not pulled: full by count, by bytes or by span, and paused.
+//! Queues that are not pulled: full by count, by bytes or by span, and paused.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{PATIENCE, TOPIC, eventually, mini};
 
 const GROUP: &str = "receivers";
 const BODY: &str = "ten bytes.";
-/// A row of the queue table that is full or paused is looked at again after a second.
+/// A full or paused row of the queue table is checked again after a second.
 const UNTIL_LOOKED_AT_AGAIN: Duration = Duration::from_millis(1500);
 
 #[test]
@@ -48,15 +48,15 @@ fn cc_11_a_paused_consumer_does_not_pull() {
     assert!(deliveries.recv_timeout(UNTIL_LOOKED_AT_AGAIN).is_err(), "a paused queue was pulled");
     assert_eq!(pulls(&mini), 1);
     consumer.resume();
-    // The threads of the pool take the messages of a queue in no order.
+    // The threads of the pool take the messages of a queue in any order.
     let mut resumed: Vec<_> = (0..5).map(|_| deliveries.recv_timeout(PATIENCE).unwrap()).collect();
     resumed.sort_unstable();
     assert_eq!(resumed, [1, 2, 3, 4, 5]);
     assert!(consumer.shutdown(PATIENCE).is_clean());
 }
 
-/// With one message a pull, and the two threads of the listener `held` by two messages, the queue is full for `reason`
-/// after so many pulls; none leaves until the listener is released.
+/// With one message per pull, and the two threads of the listener `held` by two messages, the queue is full for
+/// `reason` after a number of pulls. No further pull is sent until the listener is released.
 fn a_full_queue_is_not_pulled(
     limit: fn(PushConsumerBuilder) -> PushConsumerBuilder,
     reason: &str,
@@ -84,7 +84,7 @@ fn a_full_queue_is_not_pulled(
     }
     eventually("the queue is full", || is_explained(&consumer, reason));
     assert_eq!(pulls(&mini), fill);
-    // The listener says nothing while it is held.
+    // The listener sends nothing while it is held.
     assert!(holds.recv_timeout(UNTIL_LOOKED_AT_AGAIN).is_err());
     assert_eq!(pulls(&mini), fill, "a full queue was pulled");
     drop(release);
@@ -114,7 +114,7 @@ fn is_explained(consumer: &PushConsumer, word: &str) -> bool {
     consumer.explain(&queue()).is_some_and(|text| text.contains(word))
 }
 
-/// How often the queue was pulled so far.
+/// Number of pulls of the queue so far.
 fn pulls(mini: &MiniBroker) -> usize {
     let mut pulls = mini.requests_of(RequestCode::PULL_MESSAGE);
     pulls.retain(|request| request.topic() == Some(TOPIC) && request.fields.get("queueId") == Some("0"));

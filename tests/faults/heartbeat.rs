@@ -1,4 +1,4 @@
-//! When brokers are told of a client: a broker knows a member by its connection.
+//! Times of heartbeats: a broker identifies a member by its connection.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rocketmq_sync::unversioned::wire::RequestCode;
 
 use crate::{PATIENCE, message, mini, producer};
 
-/// Longer than any test: what a client does by such a timer does not happen in one.
+/// Longer than any test: timers with this interval do not fire in one.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 
 #[test]
@@ -15,7 +15,7 @@ fn a_connection_that_breaks_right_after_a_heartbeat_is_followed_by_another_heart
     let mini = mini(1);
     let broken = mini.fail(RequestCode::SEND_MESSAGE_V2, Fault::close().times(1));
     let producer = producer(&mini).heartbeat_interval(NEVER).start().unwrap();
-    // The first attempt breaks the connection that the heartbeat went over, the second one makes another.
+    // The first attempt breaks the connection of the heartbeat, the second one makes another.
     producer.send(&message()).unwrap();
     assert_eq!(mini.fault_hits(broken), 1);
     assert!(mini.wait_for_requests(RequestCode::HEART_BEAT, 2, PATIENCE));

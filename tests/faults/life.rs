@@ -1,4 +1,4 @@
-//! Members of one client: what of them exists once, and what is left when the last of them is gone.
+//! Members of one client: shared parts, and leftovers after the last of them has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ fn life_10_a_group_is_taken_once_and_free_again_and_nothing_is_left_of_the_last_
         let builder = PushConsumer::builder("group").client(&client).subscribe(TOPIC, FilterExpression::all());
         builder.each(|_: &MessageExt| Ok::<(), String>(())).start()
     };
-    // Producers and consumers don't take each other's groups.
+    // Producers and consumers do not occupy each other's groups.
     let (first_producer, first_consumer) = (producer().unwrap(), consumer().unwrap());
     assert_eq!(producer().unwrap_err().kind(), ErrorKind::DuplicateGroup);
     assert_eq!(consumer().unwrap_err().kind(), ErrorKind::DuplicateGroup);
@@ -91,7 +91,7 @@ fn a_client_that_is_shut_down_from_a_callback_only_begins_to_end() {
     assert!(client.shutdown(PATIENCE).is_clean());
 }
 
-/// Counts the threads of a client that live.
+/// Counts the live threads of a client.
 #[derive(Clone, Default)]
 struct CountedThreads(Arc<AtomicUsize>);
 

@@ -1,7 +1,7 @@
-//! The client against scripted faults of the mini broker: what cannot be staged on a real one.
+//! The client against scripted faults of the mini broker that cannot be produced on a real one.
 //!
-//! What a real broker can be asked as well stands in `tests/scenarios/`. Each test has a mini broker of its own; names
-//! begin with the row of the conformance list.
+//! Tests that a real broker can run too are in `tests/scenarios/`. Each test has its own mini broker; names begin with
+//! the row of the conformance list.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,13 +31,13 @@ use crossbeam_channel::{Receiver, unbounded};
 use rocketmq_sync::mini_broker::MiniBroker;
 use rocketmq_sync::{Message, Producer, ProducerBuilder, Result, SendResult};
 
-/// How long one answer may take on a machine under heavy load.
+/// Maximum time of one response on a machine under heavy load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The topic that every mini broker here has.
+/// Topic of every mini broker here.
 const TOPIC: &str = "Orders";
 
-/// A mini broker with this many brokers and a topic of four queues on each.
+/// Starts a mini broker with this many brokers and a topic of four queues on each.
 fn mini(brokers: usize) -> MiniBroker {
     let mini = MiniBroker::builder().brokers(brokers).start().unwrap();
     mini.create_topic(TOPIC, 4);
@@ -52,7 +52,7 @@ fn message() -> Message {
     Message::new(TOPIC, "body")
 }
 
-/// Begins an asynchronous send; its outcome comes through what is returned.
+/// Begins an asynchronous send; the returned channel delivers its outcome.
 fn begin(producer: &Producer) -> Receiver<Result<SendResult>> {
     let (told, outcome) = unbounded();
     producer.send_async(message(), move |result| drop(told.send(result))).unwrap();

@@ -1,4 +1,4 @@
-//! Asynchronous sends to one queue: stored and completed in the order of the calls, whatever fails between them.
+//! Asynchronous sends to one queue: stored and completed in the order of the calls, with any failures between them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn queue() -> MessageQueue {
     MessageQueue::new(TOPIC, "broker-a", 0)
 }
 
-/// Results under the numbers of their messages, in the order in which they come.
+/// Results under the numbers of their messages, in the order of arrival.
 type Outcomes = Receiver<(usize, Result<SendResult>)>;
 
 fn send_numbered(producer: &Producer, messages: usize) -> Outcomes {
@@ -28,7 +28,7 @@ fn send_numbered(producer: &Producer, messages: usize) -> Outcomes {
     outcomes
 }
 
-/// All of them; fails unless each comes once, and they come in order.
+/// Returns all results; fails unless each arrives once, and in order.
 fn in_order(outcomes: &Outcomes, messages: usize) -> Vec<Result<SendResult>> {
     let results = (0..messages).map(|number| {
         let (of, result) = outcomes.recv_timeout(PATIENCE).expect("an outcome");
@@ -70,7 +70,7 @@ fn a_broker_that_is_away_for_a_while_gets_the_messages_of_a_queue_in_their_order
     assert!(before.len() < MESSAGES, "it is over too soon");
     mini.start_broker("broker-a").unwrap();
     let results = in_order(&outcomes, MESSAGES);
-    // At most the one that was on its way is not known to be stored.
+    // At most the message that was in flight is uncertain.
     let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
     assert!(failed.len() <= 1 && failed.iter().all(|error| error.certainty() == Certainty::Unknown), "{failed:?}");
     let stored = stored(&mini);

@@ -1,12 +1,12 @@
-//! A generator of peers that answer wrongly: one field at a time of one reply is made wrong, in the midst of good ones.
+//! Generator of peers with wrong replies: one field of one reply is made wrong, between correct ones.
 //!
 //! Replies are those of the mini broker in the forms of both releases, or were recorded from Apache RocketMQ
-//! (`tests/data/transcript-*.json`). A case is a few such faults in one world of a producer and a consumer. After it every
-//! message that is stored must have been consumed, within little more than a broker holds a pull; memory must not grow;
-//! and the log must have named the peer or the queue.
+//! (`tests/data/transcript-*.json`). A case has a few such faults in one world of a producer and a consumer. Afterwards
+//! every stored message must be consumed, within little more than a broker holds a pull. Memory must not grow, and the
+//! log must have named the peer or the queue.
 //!
 //! `PEER_SEEDS=17..18 cargo test --test faults peers` runs the seed 17 alone, `PEER_SEEDS=1000` the first thousand. A
-//! failure prints its seed and the shortest part of the case that fails too.
+//! failure prints its seed and the shortest part of the case that also fails.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -27,14 +27,14 @@ use crate::alone::{alone, hear_log};
 const SEEDS: u64 = 150;
 /// A broker holds a pull for 15 s; a machine under load is slow.
 const NO_STALL: Duration = Duration::from_secs(40);
-/// What a world may need for itself, and what frames of a claimed length would take many times over.
+/// Memory for a world itself; frames of a claimed length would take many times more.
 const MEMORY: u64 = 192 * 1024;
 const TOPIC: &str = "Peers";
 const GROUP: &str = "readers";
-/// Worlds at the same time: each mostly waits.
+/// Number of concurrent worlds: each mostly waits.
 const SIDE_BY_SIDE: usize = 4;
 
-/// Where the fields of a stored message with IPv4 addresses stand, and how long they are.
+/// Positions and lengths of the fields of a stored message with IPv4 addresses.
 const STORED: [(&str, usize, usize); 14] = [
     ("size", 0, 4),
     ("magic", 4, 4),
@@ -52,15 +52,15 @@ const STORED: [(&str, usize, usize); 14] = [
     ("body length", 84, 4),
 ];
 
-/// One fault: the replies to one code, and how they become wrong.
+/// Fault: the replies to one code, and their change.
 #[derive(Clone, Debug)]
 struct Wrong {
     code: RequestCode,
     place: Place,
     how: How,
-    /// Chooses among fields, messages and values.
+    /// Selects fields, messages and values.
     choice: u64,
-    /// Replies that are left alone first.
+    /// Number of replies that are skipped first.
     skip: usize,
 }
 
@@ -72,9 +72,9 @@ enum Place {
     Member,
     ExtField,
     Body,
-    /// A field of a stored message, in every reply that has the message.
+    /// Field of a stored message, in every reply that contains the message.
     Stored,
-    /// The reply is one that was recorded from a real server, to the same code.
+    /// The reply is replaced by one recorded from a real server for the same code.
     Recorded,
 }
 
@@ -154,7 +154,7 @@ fn case(seed: u64) -> Vec<Wrong> {
     (0..faults)
         .map(|_| {
             let place = random.pick(&PLACES);
-            // Pulls carry the most, and stored messages nothing else does.
+            // Pulls carry most of the fields, and only they carry stored messages.
             let is_pull = place == Place::Stored || random.next().is_multiple_of(3);
             let code = if is_pull { RequestCode::PULL_MESSAGE } else { random.pick(&CODES) };
             let skip = usize::try_from(random.next() % 3).unwrap();
@@ -164,7 +164,7 @@ fn case(seed: u64) -> Vec<Wrong> {
 }
 
 impl Wrong {
-    /// The fault, and the count of frames that it made wrong.
+    /// Returns the fault, and the number of frames that it changed.
     fn fault(&self) -> (Fault, Arc<AtomicUsize>) {
         let (wrong, made) = (self.clone(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&made);
@@ -175,7 +175,7 @@ impl Wrong {
         });
         let is_lasting = self.place == Place::Stored && !self.is_about_size();
         let fault = if is_lasting { fault } else { fault.skip(self.skip).times(2) };
-        // The copies in the retry topic are sound.
+        // The copies in the retry topic are correct.
         (if self.place == Place::Stored { fault.topic(TOPIC) } else { fault }, made)
     }
 
@@ -191,7 +191,7 @@ impl Wrong {
         usize::try_from(self.choice % among.max(1) as u64).unwrap()
     }
 
-    /// The wrong frame; `None` when the reply has nothing that could be wrong in this way.
+    /// Returns the wrong frame; `None` if the reply has nothing to change in this way.
     fn made(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let mut decoder = FrameDecoder::new();
         decoder.push(frame);
@@ -222,7 +222,7 @@ impl Wrong {
             return None;
         }
         let at = self.chosen(fields.len());
-        // A wrong number that a reader cannot tell from a right one is no wrong field.
+        // A wrong number that a reader cannot distinguish from a correct one is not a fault.
         let is_offset = reply.ext_fields.get("offset").is_some();
         if is_offset && matches!(self.how, How::LessByOne | How::MoreByOne | How::Negative | How::Huge | How::Zero) {
             return None;
@@ -234,7 +234,7 @@ impl Wrong {
         Some(framed(&members, &reply.body))
     }
 
-    /// Of a body in JSON one member, of any other its end.
+    /// Changes one member of a JSON body, or the end of any other body.
     fn wrong_body(&self, reply: &RemotingCommand) -> Option<Vec<u8>> {
         if reply.body.is_empty() {
             return None;
@@ -257,7 +257,7 @@ impl Wrong {
         Some(framed(&members(reply), &body))
     }
 
-    /// Always the same message of a queue.
+    /// Changes always the same message of a queue.
     fn wrong_message(&self, reply: &RemotingCommand) -> Option<Vec<u8>> {
         let mut body = reply.body.to_vec();
         let marked = b"wrong";
@@ -276,7 +276,7 @@ impl Wrong {
         Some(framed(&members(reply), &body))
     }
 
-    /// A reply of a real server, whatever it says, under the opaque of this one.
+    /// Returns a reply of a real server, with any content, under the opaque of this one.
     fn recorded(&self, reply: &RemotingCommand) -> Option<Vec<u8>> {
         let of_code: Vec<_> = recorded().iter().filter(|(code, _)| *code == self.code.0).collect();
         let (_, response) = of_code.get(self.chosen(of_code.len()))?;
@@ -285,7 +285,8 @@ impl Wrong {
         let fields = response["fields"].as_object().cloned().unwrap_or_default();
         let fields: Vec<(String, Vec<u8>)> =
             fields.into_iter().map(|(name, value)| (name, value.to_string().into_bytes())).collect();
-        // A refusal there is one here. A reply that says where to go on would be right in itself, and a lie.
+        // A recorded refusal is one here. A reply that contains a next offset would be correct in itself, but wrong
+        // here.
         let leads_on = fields.iter().any(|(name, _)| name == "nextBeginOffset");
         if leads_on || code == 0 && self.code != RequestCode::HEART_BEAT {
             return None;
@@ -316,7 +317,7 @@ fn recorded() -> &'static [(i32, serde_json::Value)] {
     })
 }
 
-/// The members of a header, each with its JSON.
+/// Members of a header, each with its JSON.
 fn members(reply: &RemotingCommand) -> Vec<(String, Vec<u8>)> {
     let fields: Vec<(String, Vec<u8>)> =
         reply.ext_fields.iter().map(|(name, value)| (name.to_owned(), json_text(value))).collect();
@@ -357,7 +358,7 @@ fn framed(members: &[(String, Vec<u8>)], body: &[u8]) -> Vec<u8> {
     [&length(4 + header.len() + body.len())[..], &length(header.len()), &header, body].concat()
 }
 
-/// Makes one member wrong.
+/// Changes one member.
 fn change(members: &mut Vec<(String, Vec<u8>)>, at: usize, how: How) {
     let (name, value) = members[at].clone();
     let text = String::from_utf8_lossy(&value).trim_matches('"').to_owned();
@@ -389,7 +390,7 @@ fn change(members: &mut Vec<(String, Vec<u8>)>, at: usize, how: How) {
     };
 }
 
-/// JSON with one of its numbers made wrong, however deep it stands.
+/// Returns JSON with one of its numbers changed, at any depth.
 fn with_wrong_number(json: &[u8], which: usize, how: How) -> Vec<u8> {
     let is_start = |at: &usize| json[*at].is_ascii_digit() && (*at == 0 || !json[at - 1].is_ascii_alphanumeric());
     let starts: Vec<usize> = (0..json.len()).filter(is_start).collect();
@@ -401,7 +402,7 @@ fn with_wrong_number(json: &[u8], which: usize, how: How) -> Vec<u8> {
     [&json[..start], &wrong, &json[start + length..]].concat()
 }
 
-/// Replaces a number of so many bytes.
+/// Replaces a number of this many bytes.
 fn with_number(bytes: &[u8], at: usize, length: usize, how: How) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let old = bytes[at..at + length].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
@@ -419,7 +420,7 @@ fn with_number(bytes: &[u8], at: usize, length: usize, how: How) -> Vec<u8> {
     bytes
 }
 
-/// A mini broker with a producer and a consumer in whose replies the faults are.
+/// Runs a mini broker with a producer and a consumer whose replies have the faults.
 fn run(case: &[Wrong], release: Release) -> Result<(), String> {
     let mini = MiniBroker::builder().release(release).start().map_err(|error| error.to_string())?;
     mini.create_topic(TOPIC, 2);
@@ -455,7 +456,7 @@ fn run(case: &[Wrong], release: Release) -> Result<(), String> {
         .consume_from(ConsumeFromWhere::First)
         .each(move |message: &MessageExt| {
             let text = String::from_utf8_lossy(message.body()).into_owned();
-            // A failure now and then makes the client give messages back.
+            // An occasional failure makes the client send messages back.
             let fails = text.starts_with("fails") && message.reconsume_times() == 0;
             seen.lock().insert(text);
             if fails { Err("as the case wants it") } else { Ok(()) }
@@ -466,7 +467,7 @@ fn run(case: &[Wrong], release: Release) -> Result<(), String> {
     let producer = producer.map_err(|error| error.to_string())?;
     for round in 1..=4 {
         stored(round);
-        // Whether a send fails is the fault's business; what is stored must be consumed.
+        // A send may fail because of the fault; stored messages must be consumed.
         let _ = producer.send(&Message::new(TOPIC, format!("sent {round}")));
         let _ = producer.send(&Message::new(TOPIC, format!("fails {round}")));
     }
@@ -496,13 +497,13 @@ fn run(case: &[Wrong], release: Release) -> Result<(), String> {
     Ok(())
 }
 
-/// Wrong frames of all cases.
+/// Number of wrong frames of all cases.
 static MET: Mutex<usize> = Mutex::new(0);
 
-/// Warnings of all worlds, which their addresses tell apart.
+/// Warnings of all worlds, which are distinguished by their addresses.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// A frame that is none is named, with its sender.
+/// An invalid frame is named, with its sender.
 fn await_warnings(case: &[Wrong], made: &[Arc<AtomicUsize>], mini: &MiniBroker) -> Result<(), String> {
     let places = [Place::FrameLength, Place::HeaderLength, Place::Encoding];
     let is_named = |wrong: &Wrong| places.contains(&wrong.place);
@@ -521,14 +522,14 @@ fn await_warnings(case: &[Wrong], made: &[Arc<AtomicUsize>], mini: &MiniBroker) 
     Ok(())
 }
 
-/// The memory of this process, in KiB.
+/// Memory of this process, in KiB.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
-/// The shortest part of a failing case that fails too.
+/// Returns the shortest part of a failing case that also fails.
 fn shortest(case: &[Wrong], release: Release, error: String) -> (Vec<Wrong>, String) {
     if case.len() > 1 {
         for wrong in case {
@@ -563,7 +564,7 @@ fn one_wrong_field_in_a_reply_costs_no_good_message_and_stalls_nothing() {
     });
 }
 
-/// Runs cases side by side until one fails.
+/// Runs cases in parallel until one fails.
 fn failures_of(first: u64, end: u64) -> Vec<String> {
     let (next, failures) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let work = || {

@@ -1,4 +1,4 @@
-//! Requests of the caller's own making.
+//! Requests created by the caller.
 
 use rocketmq_sync::mini_broker::Fault;
 use rocketmq_sync::unversioned::wire::header::GetRouteInfoRequest;

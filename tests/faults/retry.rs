@@ -1,4 +1,4 @@
-//! The way of a failed message back to its broker, and the ways around a broker that does not take it.
+//! Send-back of failed messages to their broker, and the fallbacks when a broker does not accept them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::{PATIENCE, TOPIC, eventually, mini, producer};
 const GROUP: &str = "receivers";
 const RETRY_TOPIC: &str = "%RETRY%receivers";
 const SEND_BACK: RequestCode = RequestCode::CONSUMER_SEND_MSG_BACK;
-/// Longer than any test: what a client does by such a timer does not happen in one.
+/// Longer than any test: timers with this interval do not fire in one.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 const SEND: RequestCode = RequestCode::SEND_MESSAGE_V2;
 
-/// Longer than the first two retries wait by a broker's default levels, 10 s and 30 s.
+/// Longer than the first two retry delays by a broker's default levels, 10 s and 30 s.
 const UNTIL_DUE: Duration = Duration::from_secs(40);
 
 #[test]
@@ -179,7 +179,7 @@ fn retry_06_a_message_that_no_broker_takes_is_consumed_here_again_and_no_offset_
     assert!(consumer.shutdown(PATIENCE).is_clean());
 }
 
-/// A consumer that commits often, so that a wrong commit is seen.
+/// Builds a consumer that commits often, so that a wrong commit is visible.
 fn builder(mini: &MiniBroker) -> PushConsumerBuilder {
     PushConsumer::builder(GROUP)
         .name_servers(mini.name_servers())
@@ -188,7 +188,7 @@ fn builder(mini: &MiniBroker) -> PushConsumerBuilder {
         .subscribe(TOPIC, FilterExpression::all())
 }
 
-/// A consumer whose listener fails for the first `times` deliveries of each message.
+/// Builds a consumer whose listener fails for the first `times` deliveries of each message.
 fn failing(
     mini: &MiniBroker,
     times: i32,
@@ -197,7 +197,7 @@ fn failing(
     let (delivered, deliveries) = unbounded();
     let listener = move |message: &MessageExt| {
         let _ = delivered.send(message.clone());
-        if message.reconsume_times() < times { Err("as the test wants it") } else { Ok(()) }
+        if message.reconsume_times() < times { Err("failed by the test") } else { Ok(()) }
     };
     (options(builder(mini)).each(listener).start().unwrap(), deliveries)
 }
@@ -215,20 +215,20 @@ fn next(deliveries: &Receiver<MessageExt>) -> MessageExt {
     deliveries.recv_timeout(PATIENCE).expect("a delivery")
 }
 
-/// The sends to the retry topic.
+/// Sends to the retry topic.
 fn published(mini: &MiniBroker) -> Vec<RequestRecord> {
     let mut sends = mini.requests_of(SEND);
     sends.retain(|request| request.topic() == Some(RETRY_TOPIC));
     sends
 }
 
-/// The message itself is the first send of a test.
+/// Waits for sends to the retry topic, in addition to the test's own first send.
 fn await_published(mini: &MiniBroker, times: usize) {
     assert!(mini.wait_for_requests(SEND, 1 + times, PATIENCE));
     assert_eq!(published(mini).len(), times);
 }
 
-/// Of a request to send; on the wire U+0001 follows a property's name and U+0002 its value.
+/// Property of a send request; on the wire U+0001 follows a property's name and U+0002 its value.
 fn property_of(request: &RequestRecord, name: &str) -> Option<String> {
     let properties = request.fields.get("i")?.split('\u{2}').filter_map(|property| property.split_once('\u{1}'));
     properties.into_iter().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())

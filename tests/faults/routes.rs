@@ -1,4 +1,4 @@
-//! Routes: how often they are asked for, what a client does with one that is wrong, and when it forgets one.
+//! Routes: the number of queries, handling of wrong ones, and removal of unused ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +14,9 @@ use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Message, Message
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer};
 
 const ROUTE: RequestCode = RequestCode::GET_ROUTEINFO_BY_TOPIC;
-/// Topics that a client sends to for the first time are asked for under this name too.
+/// Topics without a route are queried under this name too.
 const TEMPLATE: &str = "TBW102";
-/// A client that refreshes its routes so often forgets a topic after a second.
+/// A client with this refresh interval removes an unused topic after a second.
 const OFTEN: Duration = Duration::from_millis(50);
 
 fn look_ups(mini: &MiniBroker, topic: &str) -> usize {
@@ -43,7 +43,7 @@ fn thousands_of_sends_to_new_topics_share_one_look_up_of_each_and_one_of_their_t
     assert!(look_ups(&mini, "new-0") <= 2, "{}", look_ups(&mini, "new-0"));
 }
 
-/// The route of a topic that does not exist yet is a guess; it must not outlive what it was guessed from.
+/// The route of a topic that does not exist yet is that of the template, and must not outlive it.
 #[test]
 fn a_broker_that_moves_before_the_first_message_to_a_topic_is_found() {
     let mini = mini(1);
@@ -80,7 +80,7 @@ fn topics_that_are_sent_to_no_more_are_not_asked_for_any_more_and_their_brokers_
         mini.create_topic_on("broker-b", &format!("once-{number}"), 1, 1, 6);
     }
     let client = Client::builder().name_servers(mini.name_servers()).route_interval(OFTEN).heartbeat_interval(OFTEN);
-    // A heartbeat that waits for a connection gives up before ten refreshes are over.
+    // A heartbeat that waits for a connection is abandoned before ten refreshes have passed.
     let client = client.request_timeout(OFTEN * 6).start().unwrap();
     let producer = rocketmq_sync::Producer::builder("senders").client(&client).start().unwrap();
     for number in 0..20 {
@@ -91,7 +91,7 @@ fn topics_that_are_sent_to_no_more_are_not_asked_for_any_more_and_their_brokers_
         mini.requests_of(RequestCode::HEART_BEAT).iter().filter(|request| &*request.server == broker).count()
     };
     let look_ups_of_others = || (0..20).map(|number| look_ups(&mini, &format!("once-{number}"))).sum::<usize>();
-    // A broker that is gone is told again and again, and dialled for it, while it is of any interest.
+    // Heartbeats to a stopped broker are repeated, with connects for them, as long as a used topic has that broker.
     mini.stop_broker("broker-b");
     eventually("nobody asks for the other topics, nor tells their broker", || {
         producer.send(&Message::new("used", "x")).unwrap();
@@ -100,13 +100,13 @@ fn topics_that_are_sent_to_no_more_are_not_asked_for_any_more_and_their_brokers_
         heartbeats("broker-a") > 0 && look_ups_of_others() == 0
     });
     assert!(!client.broker_versions().contains_key("broker-b"));
-    // Brought back it is not found by heartbeats either.
+    // After its return, heartbeats do not find it either.
     mini.start_broker("broker-b").unwrap();
     mini.clear_requests();
     producer.send(&Message::new("used", "x")).unwrap();
     eventually("ten heartbeats", || heartbeats("broker-a") >= 10);
     assert_eq!(heartbeats("broker-b"), 0);
-    // What is sent to again is known again.
+    // A send makes the topic used again.
     producer.send(&Message::new("once-7", "x")).unwrap();
     eventually("its broker is told", || heartbeats("broker-b") > 0);
 }
@@ -133,7 +133,7 @@ fn a_topic_whose_member_has_ended_is_not_asked_for_any_more() {
     assert_eq!(look_ups(&mini, "%RETRY%group"), 0);
 }
 
-/// Two clusters behind one name server: which of them a broker's name means depends on the topic.
+/// Two clusters with the same broker name behind one name server: the topic determines which broker is meant.
 #[test]
 fn the_address_of_a_broker_is_that_of_the_topic_in_question() {
     let (here, there) = (mini(1), mini(1));
@@ -161,7 +161,7 @@ fn the_address_of_a_broker_is_that_of_the_topic_in_question() {
     assert!(consumer.shutdown(PATIENCE).is_clean());
 }
 
-/// The body of a name server's answer.
+/// Body of a name server's response.
 fn route_of(mini: &MiniBroker, topic: &str) -> Bytes {
     let client = Client::builder().name_servers(mini.name_servers()).start().unwrap();
     let header = GetRouteInfoRequest { topic, accept_standard_json_only: Some(true) };
@@ -169,8 +169,8 @@ fn route_of(mini: &MiniBroker, topic: &str) -> Bytes {
     client.request(server, &RemotingCommand::request(ROUTE, &header), PATIENCE).unwrap().body
 }
 
-/// The route was doubted a moment ago, by the send before, and is not asked for again because it seems wrong. When all its
-/// brokers have failed, it is asked for during the pause.
+/// The route was suspected a moment ago, by the previous send, and is not queried again for that. After all its brokers
+/// have failed, it is queried during the pause.
 #[test]
 fn a_send_whose_known_brokers_have_all_failed_finds_the_one_that_is_back() {
     let mini = mini(2);

@@ -1,4 +1,4 @@
-//! SIGPIPE at its default, as a host in C has it: whatever a peer does, no write of ours may raise it.
+//! SIGPIPE at its default, as in a C host: no write of the library may raise it, whatever a peer does.
 
 #![cfg(unix)]
 
@@ -19,12 +19,12 @@ use rocketmq_sync::{Client, Result};
 use crate::alone::{alone, hear_log};
 use crate::{PATIENCE, eventually};
 
-/// How a peer ends a connection.
+/// End of a connection by a peer.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Closes,
     Resets,
-    /// The first write after this raises SIGPIPE if it may, without any luck.
+    /// The first write after this raises SIGPIPE reliably, if it can.
     ClosesAndResets,
 }
 
@@ -33,8 +33,8 @@ fn a_peer_that_closes_resets_or_does_both_ends_no_host_with_sigpipe() {
     alone("signals::a_peer_that_closes_resets_or_does_both_ends_no_host_with_sigpipe", || {
         // SAFETY: the default action is no handler; the process is this test's own.
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
-        // While it is set, the selector's thread stands still in the logger: it cannot notice the end of a connection
-        // before callers write.
+        // While it is set, the selector's thread blocks in the logger, and cannot notice the end of a connection before
+        // callers write.
         let hold = Arc::new(AtomicBool::new(false));
         let held = Arc::new(AtomicBool::new(false));
         let (holds, is_held) = (Arc::clone(&hold), Arc::clone(&held));
@@ -72,8 +72,8 @@ fn ask(client: &Client, address: SocketAddr, size: usize, timeout: Duration) -> 
     client.request(&address.to_string(), &request, timeout)
 }
 
-/// A peer that answers one request and ends that connection, in this way, when it is told to; what comes later is
-/// answered for good.
+/// Peer that answers one request and, on command, ends that connection in this way; later connections are answered
+/// without end.
 fn peer(end: End) -> (SocketAddr, Sender<Sender<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -121,7 +121,7 @@ fn end_connection(socket: TcpStream, end: End, told: &Receiver<Sender<()>>) {
     done.send(()).unwrap();
 }
 
-/// An address at which nobody listens.
+/// Address without a listener.
 fn dead_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Stored messages that are not as they should be: each takes its place, and its neighbours arrive.
+//! Invalid stored messages: each occupies its place, and its neighbours are delivered.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use crate::{PATIENCE, TOPIC, eventually, mini};
 const GROUP: &str = "readers";
 const SEND_BACK: RequestCode = RequestCode::CONSUMER_SEND_MSG_BACK;
 
-/// Longer than the first retry waits by a broker's default levels.
+/// Longer than the first retry delay by a broker's default levels.
 const UNTIL_DUE: Duration = Duration::from_secs(20);
 
-/// In the layout of stored messages with IPv4 addresses.
+/// Positions in the layout of stored messages with IPv4 addresses.
 const MAGIC: usize = 4;
 const QUEUE_OFFSET: usize = 20;
 const BORN_PORT: usize = 52;
@@ -68,7 +68,7 @@ fn bodies(deliveries: &Receiver<MessageExt>, count: usize) -> Vec<String> {
     bodies
 }
 
-/// Damages that leave the size of a message sound and hide something of it.
+/// Damages that keep the size of a message valid and hide a part of it.
 fn undecodable() -> [(&'static str, usize, Vec<u8>); 3] {
     [
         ("magic", MAGIC, vec![1; 4]),
@@ -90,7 +90,7 @@ fn a_message_that_cannot_be_decoded_goes_back_to_its_broker_and_its_neighbours_a
         let second = mini.messages(TOPIC).remove(1).commit_log_offset().to_string();
         assert_eq!(mini.requests_of(SEND_BACK)[0].fields.get("offset"), Some(&*second), "{what}");
         assert!(mini.wait_for_committed_offset(GROUP, &queue(), 3, PATIENCE), "{what}");
-        // The broker's own copy is sound.
+        // The broker's own copy is valid.
         mini.advance(UNTIL_DUE);
         assert_eq!(bodies(&deliveries, 1), ["two!"], "{what}");
         assert!(consumer.shutdown(PATIENCE).is_clean(), "{what}");
@@ -124,7 +124,7 @@ fn a_message_that_cannot_be_decoded_and_is_not_taken_back_is_a_dead_letter_that_
 
 #[test]
 fn a_message_with_foreign_text_or_a_negative_length_is_consumed_as_java_shows_it() {
-    // Behind the body: the topic with its length, the properties' length, "TAGS".
+    // After the body: the topic with its length, the properties' length, "TAGS".
     let properties = BODY + 4 + "two!".len() + 1 + TOPIC.len();
     for (what, place, bytes, tag) in [
         ("a tag", properties + 2 + 5, vec![0xFF], Some("\u{FFFD}")),
@@ -158,7 +158,7 @@ fn a_message_with_an_offset_that_was_not_asked_for_is_consumed_once() {
     }
 }
 
-/// Behind the wrong length every later reply is taken for the rest of a body, and bytes go on arriving.
+/// After the wrong length every later reply is read as the rest of a body, and bytes keep arriving.
 #[test]
 fn a_frame_length_that_lies_delays_what_follows_by_little_more_than_the_silence_limit() {
     let mini = mini(1);
@@ -190,15 +190,15 @@ fn a_frame_length_that_lies_delays_what_follows_by_little_more_than_the_silence_
         }
         assert!(begun.elapsed() < PATIENCE);
     };
-    // A pull alone has half a minute.
+    // A single pull has half a minute.
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    eventually("the message behind the lie is consumed", || {
+    eventually("the message after the wrong length is consumed", || {
         first.body() == "one" || deliveries.try_iter().any(|message| message.body() == "one")
     });
     let _ = consumer.shutdown(PATIENCE);
 }
 
-/// To follow the broker there would pass over what is stored meanwhile.
+/// Following the broker there would skip messages stored in the meantime.
 #[test]
 fn a_next_offset_beyond_the_end_that_its_reply_tells_is_not_followed() {
     let mini = mini(1);

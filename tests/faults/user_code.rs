@@ -1,9 +1,8 @@
-//! Code of users: every function that a user can hand in, and what it may do without harm to others.
+//! User code: every function that a user can pass in, and its possible behaviour without harm to others.
 //!
-//! [`HANDED_IN`] names each trait and each function with a closure of the public interface; a test reads the sources and
-//! fails for one that is missing. Each cell, a place where user code runs and what it does there, is a test in a process
-//! of its own: whatever it does, nobody else's call fails or waits beyond its deadline, everything ends, and nothing
-//! aborts.
+//! [`HANDED_IN`] lists each trait and each function with a closure of the public interface; a test reads the sources
+//! and fails for a missing one. Each cell, a place where user code runs and its behaviour there, is a test in its own
+//! process. In each cell no other call fails or waits beyond its deadline, everything ends, and nothing aborts.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -30,7 +29,7 @@ use rocketmq_sync::{
 use crate::alone::{alone, hear_log};
 use crate::{PATIENCE, TOPIC, eventually, message, mini};
 
-/// Where user code runs.
+/// Place where user code runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// On `rmq-consume-N`.
@@ -49,15 +48,15 @@ enum Place {
     Starter,
     /// On every thread; here on `rmq-remoting`.
     Logger,
-    /// Within a call, on its caller's thread and for that call alone, as any function that is called.
+    /// Within a call, on its caller's thread and for that call alone, like any called function.
     WithinTheCall,
-    /// On a thread that ends a client, which waits for nothing but this: it may not block.
+    /// On a thread that ends a client and waits only for this: it must not block.
     Join,
     /// In the mini broker, which is a tool for tests.
     MiniBroker,
 }
 
-/// What is handed in by which trait, type or function.
+/// User code by the trait, type or function that accepts it.
 const HANDED_IN: &[(&str, Place)] = &[
     ("ConcurrentListener", Place::Listener),
     ("FieldSink", Place::WithinTheCall),
@@ -74,7 +73,7 @@ const HANDED_IN: &[(&str, Place)] = &[
     ("send_async", Place::Callback),
 ];
 
-/// What user code does, the first time that it runs.
+/// Behaviour of user code at its first run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
     Panics,
@@ -86,7 +85,7 @@ enum Deed {
 
 macro_rules! cells {
     ($($name:ident: $place:ident),+ $(,)?) => {
-        /// The places that have a test for each deed.
+        /// Places that have a test for each behaviour.
         const WITH_CELLS: &[Place] = &[$(Place::$place),+];
 
         $(mod $name {
@@ -132,7 +131,7 @@ cells! {
     a_logger: Logger,
 }
 
-/// How long a send of this client may take: the deadline that user code that blocks passes.
+/// Send timeout of this client: the deadline that blocking user code exceeds.
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn cell(test: &str, place: Place, deed: Deed) {
@@ -171,17 +170,17 @@ fn cell(test: &str, place: Place, deed: Deed) {
     });
 }
 
-/// The code that is handed in, whatever its form.
+/// User code in any form.
 struct User {
     deed: Deed,
     calls: AtomicUsize,
     is_done: AtomicBool,
-    /// Disconnected when those who block are released.
+    /// Disconnected when blocked code is released.
     hold: Receiver<()>,
     tell: Sender<Result<()>>,
-    /// Of another client.
+    /// Producer of another client.
     other: Arc<Producer>,
-    /// Its own client's.
+    /// Producer of its own client.
     producer: Mutex<Option<Arc<Producer>>>,
     consumer: Mutex<Option<Arc<PushConsumer>>>,
 }
@@ -191,7 +190,7 @@ impl User {
         if self.calls.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
-        // Also when it panics.
+        // Runs also on a panic.
         struct Done<'a>(&'a AtomicBool);
         impl Drop for Done<'_> {
             fn drop(&mut self) {
@@ -212,7 +211,7 @@ impl User {
         self.producer.lock().clone().expect("a producer")
     }
 
-    /// `None` for what runs while the consumer starts.
+    /// `None` for code that runs while the consumer starts.
     fn consumer(&self) -> Option<Arc<PushConsumer>> {
         self.consumer.lock().clone()
     }
@@ -222,7 +221,7 @@ impl User {
         let begun = Instant::now();
         let sent = producer.send(&message()).map(drop);
         self.tell.send(sent).unwrap();
-        // Of these only that they come back counts.
+        // Of these calls only the return matters.
         let brief = Duration::from_millis(100);
         let _ = producer.wait_ready(&[TOPIC], brief);
         let _ = producer.send_oneway(&message());
@@ -261,12 +260,12 @@ impl User {
             static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
         }
         LAST.set(Some(Last(Arc::clone(&self.other), self.tell.clone())));
-        // What the library keeps for this thread is made after that, and goes before it.
+        // The library's thread-local data is created after that, and dropped before it.
         let _ = self.other.send(&message());
     }
 }
 
-/// Threads that wait for nothing may have the answer; those of the library may not.
+/// Threads without waiters may get the answer; the library's threads may not.
 fn assert_answers(place: Place, told: &Receiver<Result<()>>) {
     let sent = told.try_recv().expect("an answer").map_err(|error| error.kind());
     match place {
@@ -275,7 +274,7 @@ fn assert_answers(place: Place, told: &Receiver<Result<()>>) {
     }
 }
 
-/// A client with the user's code in its place, and its members.
+/// Client with the user's code in its place, and its members.
 struct Scene {
     place: Place,
     user: Arc<User>,
@@ -327,38 +326,38 @@ impl Scene {
             }),
             Place::Starter => spawn(move || drop(producer.send_async(message(), |_| {}))),
             Place::Logger => {
-                // That it cannot be reached is a line of the selector's.
+                // An unreachable address causes a log line of the selector.
                 let client = self.client.clone();
                 spawn(move || {
                     let question = RemotingCommand::request(RequestCode::GET_BROKER_RUNTIME_INFO, &());
                     let _ = client.request("127.0.0.1:1", &question, SEND_TIMEOUT);
                 });
             }
-            // The consumer dials the brokers by itself.
+            // The consumer connects to the brokers by itself.
             _ => {}
         }
     }
 
-    /// Another thread sends meanwhile, over the same client.
+    /// Sends on another thread in the meantime, over the same client.
     fn assert_that_others_are_served(&self, deed: Deed) {
         let begun = Instant::now();
         let sent = self.producer.send(&message());
         assert!(begun.elapsed() < SEND_TIMEOUT * 3, "{sent:?} after {:?}", begun.elapsed());
         match (self.place, deed) {
-            // Its own client has ended; or its own selector stands still, and deadlines hold all the same.
+            // Its own client has ended; or its own selector is blocked, and deadlines are kept nevertheless.
             (_, Deed::EndsItsClient) | (Place::Logger, Deed::Blocks) => {}
             _ => eventually("a send succeeds", || self.producer.send(&message()).is_ok()),
         }
     }
 
-    /// Ends everything, while what blocks still blocks.
+    /// Ends everything, while blocked code is still blocked.
     fn end(self) {
         let (done, is_done) = bounded(1);
         spawn(move || {
             let brief = Duration::from_secs(1);
             self.consumer.shutdown(brief);
             self.producer.shutdown(brief);
-            // The last handles, but for those that what blocks still has.
+            // Last handles, except those still held by blocked code.
             let handles = (self.user.producer.lock().take(), self.user.consumer.lock().take());
             drop((handles, self));
             done.send(()).unwrap();
@@ -422,7 +421,7 @@ fn spawn(body: impl FnOnce() + Send + 'static) {
     thread::Builder::new().spawn(body).unwrap();
 }
 
-/// On every thread of the library that writes a line, the first line of each panics.
+/// The first log line of each thread of the library panics.
 #[test]
 fn a_logger_that_panics_once_on_each_thread_costs_lines_and_nothing_else() {
     alone("user_code::a_logger_that_panics_once_on_each_thread_costs_lines_and_nothing_else", || {
@@ -460,7 +459,7 @@ fn a_logger_that_panics_once_on_each_thread_costs_lines_and_nothing_else() {
     });
 }
 
-/// Were a line written while a lock is held, the calls that need it would wait for this thread for ever.
+/// If a line was written while a lock is held, the calls that need the lock would wait for this thread without end.
 #[test]
 fn a_logger_that_calls_back_at_every_line_meets_no_lock() {
     alone("user_code::a_logger_that_calls_back_at_every_line_meets_no_lock", || {
@@ -473,7 +472,7 @@ fn a_logger_that_calls_back_at_every_line_meets_no_lock() {
         let (own, counted) = (Arc::clone(&members), Arc::clone(&lines));
         hear_log(LevelFilter::Debug, move |record| {
             let is_ours = record.target().starts_with("rocketmq_sync") && !record.target().contains("mini_broker");
-            // What is called here writes lines too.
+            // The calls made here write lines too.
             if !is_ours || IS_WITHIN.replace(true) {
                 return;
             }
@@ -529,7 +528,7 @@ fn every_trait_and_closure_that_a_user_can_hand_in_is_in_the_table() {
     }
 }
 
-/// The public traits of a source, and its public functions and types with a closure.
+/// Public traits of a source, and its public functions and types with a closure.
 fn handed_in(source: &str) -> Vec<String> {
     let name_of = |rest: &str| rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
     let mut found: Vec<String> = source.split("pub trait ").skip(1).map(name_of).collect();
@@ -544,7 +543,7 @@ fn handed_in(source: &str) -> Vec<String> {
     found
 }
 
-/// The library's sources without comments and unit tests.
+/// Sources of the library without comments and unit tests.
 fn sources() -> Vec<String> {
     let mut sources = Vec::new();
     let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];

@@ -1,4 +1,4 @@
-//! The in-flight window and `Completions`: how much may be under way, and where results come to.
+//! In-flight window and `Completions`: its limits, and the delivery of results.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::{PATIENCE, TOPIC, begin, message, mini, outcome, producer};
 
 const SEND: RequestCode = RequestCode::SEND_MESSAGE_V2;
 
-/// A broker that takes requests and answers none until it is resumed.
+/// Pauses a broker, which then accepts requests and answers none until it is resumed.
 fn paused(producer: &Producer, mini: &MiniBroker) {
     producer.wait_ready(&[TOPIC], PATIENCE).unwrap();
     mini.pause_broker("broker-a");
@@ -59,7 +59,7 @@ fn a_full_window_is_waited_for_until_there_is_room_or_the_deadline_passes() {
     let first = begin(&waiting);
     thread::scope(|scope| {
         let second = scope.spawn(|| begin(&waiting));
-        // Accepted only when the first is over: in flight there is never more than one.
+        // Accepted only after the first has ended: at most one is in flight.
         assert_eq!(waiting.in_flight(), 1);
         mini.resume_broker("broker-a");
         outcome(&first).unwrap();
@@ -68,7 +68,7 @@ fn a_full_window_is_waited_for_until_there_is_room_or_the_deadline_passes() {
     let brief = Producer::builder("brief").name_servers(mini.name_servers()).send_timeout(Duration::from_millis(300));
     let brief = brief.max_in_flight(1).retries(0).start().unwrap();
     paused(&brief, &mini);
-    // Its place is kept until it is taken, which nobody does here.
+    // Its place is kept until it is taken, which does not happen here.
     brief.send_tracked(message(), 1, &Completions::new()).unwrap();
     let refused = brief.send_async(message(), |_| panic!("it was not accepted")).unwrap_err();
     assert_eq!(refused.error.kind(), ErrorKind::WindowFull);
@@ -169,7 +169,7 @@ fn shutdown_resolves_what_is_in_flight_and_a_dropped_producer_calls_back_too() {
     assert_eq!(mini.messages(TOPIC).len(), 200);
 }
 
-/// Each waits for its next attempt when its client ends, after one of which nobody knows what became.
+/// Each waits for its next attempt when its client ends; the outcome of one earlier attempt is unknown.
 #[test]
 fn a_send_that_waits_for_its_next_attempt_is_called_back_when_its_client_ends() {
     let mini = mini(1);
@@ -183,7 +183,7 @@ fn a_send_that_waits_for_its_next_attempt_is_called_back_when_its_client_ends() 
         producer.send_async(message(), move |result| told.send(result).unwrap()).unwrap();
     }
     drop(told);
-    // By then the pauses are so long that most of them are in one.
+    // By then the pauses are so long that most sends are in one.
     assert!(mini.wait_for_fault(busy, 600, PATIENCE) && mini.fault_hits(lost) == 1);
     drop(producer);
     let errors: Vec<_> = outcomes.iter().map(|result| result.unwrap_err()).collect();
