@@ -1,4 +1,4 @@
-//! Clocks that were moved, and a process that stands still.
+//! Changed clocks, and a suspended process.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,8 +15,8 @@ use super::{Cluster, eventually, unique};
 
 const HOUR_MILLIS: u128 = 60 * 60 * 1000;
 
-/// Somebody has told the brokers what the group subscribes to, by a clock that was an hour ahead and then set right: what
-/// the others say is older, and each gets what it wants all the same.
+/// Another member's clock was an hour ahead when it sent the group's subscription to the brokers, and was then
+/// corrected. The subscriptions of the others appear older, and each receives its messages nevertheless.
 pub(crate) fn a_clock_an_hour_behind_costs_no_subscription(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("Clock"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -50,8 +50,8 @@ pub(crate) fn a_clock_an_hour_behind_costs_no_subscription(cluster: &dyn Cluster
     assert_eq!(deliveries.bodies(), wanted);
 }
 
-/// The process of a member is stopped until it is a member no longer and another one has its queues. It goes on as if
-/// nothing had been: it is a member again at once, has its share, and asks for nothing many times over.
+/// The process of a member is suspended until it is no longer a member and another one has its queues. Afterwards it
+/// continues normally: it is a member again at once, has its share, and does not repeat missed requests.
 pub(crate) fn a_member_that_stood_still_is_replaced_and_comes_back(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 2);
@@ -70,7 +70,7 @@ pub(crate) fn a_member_that_stood_still_is_replaced_and_comes_back(cluster: &dyn
     process.stand_still();
     let before = process.handled();
     if is_soak() {
-        // A real broker finds out by itself, after two minutes.
+        // A real broker detects it by itself, after two minutes.
         std::thread::park_timeout(Duration::from_secs(300));
     }
     let lost: usize = proxy.links().iter().map(Link::reset).sum();
@@ -79,7 +79,7 @@ pub(crate) fn a_member_that_stood_still_is_replaced_and_comes_back(cluster: &dyn
     await_balance(&[&other], &topic, queues);
     let meanwhile = send_some("meanwhile");
     deliveries.await_bodies(&meanwhile);
-    assert_eq!(process.handled(), before, "it does not stand still");
+    assert_eq!(process.handled(), before, "it is not suspended");
     sent.extend(meanwhile);
 
     let heartbeats = proxy.on(&[RequestCode::HEART_BEAT]).meet(Effect::Rewrite(Box::new(|_, _| ())));
@@ -87,7 +87,7 @@ pub(crate) fn a_member_that_stood_still_is_replaced_and_comes_back(cluster: &dyn
     process.go_on();
     await_balance(&[&other], &topic, queues / 2);
     println!("back with {} heartbeats and {} member lists", heartbeats.hits(), lists.hits());
-    // One for each connection that was made anew, and the one of its interval.
+    // One for each new connection, and the one of its interval.
     assert!((1..=3 * cluster.brokers().len()).contains(&heartbeats.hits()), "{} heartbeats", heartbeats.hits());
     let again = send_some("again");
     sent.extend(again.iter().cloned());
@@ -100,7 +100,7 @@ pub(crate) fn a_member_that_stood_still_is_replaced_and_comes_back(cluster: &dyn
     end([other]);
 }
 
-/// A member of the group that subscribes to other messages, for as long as the answer is kept.
+/// Adds a member of the group that subscribes to other messages, for as long as the returned connection is open.
 fn heartbeat(broker: std::net::SocketAddr, group: &str, topic: &str, version: u128) -> raw::Connection {
     let subscription = json!({
         "topic": topic, "subString": "Other", "tagsSet": ["Other"], "codeSet": [76_517_104], "subVersion": version,
@@ -118,7 +118,7 @@ fn heartbeat(broker: std::net::SocketAddr, group: &str, topic: &str, version: u1
     connection
 }
 
-/// What a broker believes the group to subscribe to.
+/// Returns the group's subscription as registered at a broker.
 fn subscribed(cluster: &dyn Cluster, broker: &str, group: &str, topic: &str) -> String {
     let answer = cluster.ask_broker(broker, RequestCode::GET_CONSUMER_CONNECTION_LIST, &[("consumerGroup", group)]);
     assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");

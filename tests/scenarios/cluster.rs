@@ -1,7 +1,7 @@
-//! The interface between scenarios and the servers they run on.
+//! Interface between scenarios and the servers they run on.
 //!
-//! An implementation names its addresses and can take a broker down and up; everything else goes through raw requests
-//! ([`super::raw`]), so that it is asked of every server in the same way and without the client under test.
+//! An implementation names its addresses and can stop and restart a broker. Everything else uses raw requests
+//! ([`super::raw`]), so that it is the same on every server and independent of the client under test.
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -13,43 +13,43 @@ use serde_json::Value;
 
 use super::raw::{self, fields};
 
-/// How long a scenario waits for what must come. Only broken programs wait so long, and machines under heavy load.
+/// Time that a scenario waits for an expected event. Only broken programs, and machines under heavy load, need so long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Name servers and brokers that are up.
+/// Running name servers and brokers.
 pub(crate) trait Cluster: Sync {
-    /// What runs there, for the few answers that differ.
+    /// Kind of the servers, for the few responses that differ.
     fn server(&self) -> Server;
 
-    /// The name servers.
+    /// Addresses of the name servers.
     fn name_servers(&self) -> &[SocketAddr];
 
-    /// The masters, in the order of their names.
+    /// Masters, in the order of their names.
     fn brokers(&self) -> &[Broker];
 
-    /// Ends a broker without giving it a chance to say goodbye. Only for clusters with an isolated [`Profile`].
+    /// Kills a broker without a shutdown. Only for clusters with an isolated [`Profile`].
     fn kill_broker(&self, name: &str);
 
-    /// Lets the name servers tell of one more broker with a queue of `topic`, at an address of the scenario's choice, as
-    /// long as the answer is kept. Only for clusters with an isolated [`Profile`].
+    /// Makes the name servers list one more broker with a queue of `topic`, at an address given by the scenario, until
+    /// the returned value is dropped. Only for clusters with an isolated [`Profile`].
     fn tell_of_broker(&self, name: &str, address: SocketAddr, topic: &str) -> Box<dyn Any>;
 
     /// Starts a killed broker on the same address and store, and waits until the name servers list it.
     fn restart_broker(&self, name: &str);
 }
 
-/// A broker of a cluster.
+/// Broker of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Broker {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
 }
 
-/// What a cluster runs.
+/// Software of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "no binary runs all of them")]
 pub(crate) enum Server {
-    /// The crate's own.
+    /// The crate's mini broker.
     Mini,
     /// Apache RocketMQ 4.9.7.
     Apache4,
@@ -57,29 +57,29 @@ pub(crate) enum Server {
     Apache5,
 }
 
-/// What a scenario needs of a cluster.
+/// Properties of a cluster that a scenario needs.
 #[derive(Debug)]
 pub(crate) struct Profile {
-    /// Tells profiles apart.
+    /// Name of the profile.
     #[allow(dead_code, reason = "only clusters that are shared look at it")]
     pub(crate) name: &'static str,
     pub(crate) name_servers: usize,
-    /// Masters, named `broker-a`, `broker-b` and so on.
+    /// Number of masters, named `broker-a`, `broker-b` and so on.
     pub(crate) brokers: usize,
-    /// Whether a send to an unknown topic creates it.
+    /// True if a send to an unknown topic creates it.
     pub(crate) auto_create_topics: bool,
-    /// The largest body a broker takes, in bytes.
+    /// Size of the largest body that a broker accepts, in bytes.
     pub(crate) max_message_size: usize,
-    /// The broker setting `messageDelayLevel`.
+    /// Value of the broker setting `messageDelayLevel`.
     pub(crate) delay_levels: &'static str,
-    /// Whether the scenario wants the cluster for itself, to kill brokers.
+    /// True if the scenario needs its own cluster, to kill brokers.
     #[allow(dead_code, reason = "only clusters that are shared look at it")]
     pub(crate) isolated: bool,
 }
 
 impl Profile {
-    /// Shared by all scenarios that disturb nobody. The first two retries wait for levels 3 and 4, here 1 s and 3 s:
-    /// a tenth of the default's 10 s and 30 s.
+    /// Profile shared by all scenarios without side effects on others. The first two retries wait for levels 3 and 4,
+    /// here 1 s and 3 s: a tenth of the default's 10 s and 30 s.
     pub(crate) const STANDARD: Self = Self {
         name: "standard",
         name_servers: 2,
@@ -90,13 +90,13 @@ impl Profile {
         isolated: false,
     };
 
-    /// For scenarios that kill and restart brokers.
+    /// Profile for scenarios that kill and restart brokers.
     pub(crate) const ISOLATED: Self = Self { name: "isolated", name_servers: 1, isolated: true, ..Self::STANDARD };
 
-    /// The same with three masters.
+    /// Isolated profile with three masters.
     pub(crate) const TRIPLE: Self = Self { name: "triple", brokers: 3, ..Self::ISOLATED };
 
-    /// One broker that creates no topic and takes 64 KiB.
+    /// Profile of one broker that creates no topic and accepts 64 KiB.
     pub(crate) const STRICT: Self = Self {
         name: "strict",
         name_servers: 1,
@@ -108,7 +108,7 @@ impl Profile {
 }
 
 impl dyn Cluster + '_ {
-    /// The name servers as a user writes them.
+    /// Name servers as a user writes them.
     pub(crate) fn name_server_list(&self) -> String {
         self.name_servers().iter().map(ToString::to_string).collect::<Vec<_>>().join(";")
     }
@@ -118,10 +118,10 @@ impl dyn Cluster + '_ {
         self.create_topic_with(topic, queues, 6);
     }
 
-    /// The same with other rights: 2 is writing, 4 is reading.
+    /// Creates a topic with another permission: 2 is writing, 4 is reading.
     ///
-    /// A change of a topic may never reach the name server of 5.5.0, whose broker ignores a request that changes nothing:
-    /// then it is changed again, in something that nobody here looks at.
+    /// A change of a topic may never reach the name server of 5.5.0, whose broker ignores a request that changes
+    /// nothing. Then the topic is changed again, in a setting that no scenario uses.
     pub(crate) fn create_topic_with(&self, topic: &str, queues: u32, permission: u32) {
         let set = |ordered| {
             for broker in self.brokers() {
@@ -140,7 +140,8 @@ impl dyn Cluster + '_ {
         });
     }
 
-    /// Creates or changes a topic on one broker, with so many queues to read and to write, and does not wait for its route.
+    /// Creates or changes a topic on one broker, with numbers of queues to read and to write, without waiting for its
+    /// route.
     pub(crate) fn create_topic_on(&self, broker: &str, topic: &str, queues: (u32, u32), permission: u32) {
         self.set_topic(broker, topic, queues, permission, false);
     }
@@ -151,7 +152,7 @@ impl dyn Cluster + '_ {
         assert_eq!(response.response_code(), ResponseCode::SUCCESS, "creating {topic}: {response:?}");
     }
 
-    /// Makes a consumer group known to every broker, as its first pull does, before its first heartbeat.
+    /// Creates a consumer group at every broker by its first pull, before its first heartbeat.
     pub(crate) fn create_group(&self, group: &str) {
         let header = [
             ("consumerGroup", group),
@@ -170,23 +171,23 @@ impl dyn Cluster + '_ {
         }
     }
 
-    /// The topic's route as the first name server tells it.
+    /// Route of the topic from the first name server.
     pub(crate) fn route(&self, topic: &str) -> Option<Value> {
         route(*self.name_servers().first()?, topic)
     }
 
-    /// The offset the next message in this queue will have.
+    /// Offset of the next message in this queue.
     pub(crate) fn max_offset(&self, broker: &str, topic: &str, queue: i32) -> i64 {
         self.queue_offset(RequestCode::GET_MAX_OFFSET, broker, topic, queue)
     }
 
-    /// The offset of the oldest message in this queue.
+    /// Offset of the oldest message in this queue.
     pub(crate) fn min_offset(&self, broker: &str, topic: &str, queue: i32) -> i64 {
         self.queue_offset(RequestCode::GET_MIN_OFFSET, broker, topic, queue)
     }
 
-    /// The next offset that `group` will consume, if the broker knows one. A 4.9 broker says 0 of a group it doesn't
-    /// know, as long as the queue begins at 0.
+    /// Committed offset of `group`, if the broker has one. A 4.9 broker returns 0 for an unknown group, as long as the
+    /// queue begins at 0.
     pub(crate) fn committed_offset(&self, broker: &str, group: &str, topic: &str, queue: i32) -> Option<i64> {
         let queue = queue.to_string();
         let header = [("consumerGroup", group), ("topic", topic), ("queueId", &queue), ("setZeroIfNotFound", "false")];
@@ -198,7 +199,7 @@ impl dyn Cluster + '_ {
         }
     }
 
-    /// One request to a broker on a connection of its own; panics when no answer comes.
+    /// Sends one request to a broker on its own connection; panics if no response arrives.
     pub(crate) fn ask_broker(&self, broker: &str, code: RequestCode, header: &[(&str, &str)]) -> RemotingCommand {
         self.ask_broker_with(broker, code, &fields(header))
     }
@@ -208,7 +209,7 @@ impl dyn Cluster + '_ {
             .unwrap_or_else(|error| panic!("{code} to {broker}: {error}"))
     }
 
-    /// The address of a broker.
+    /// Address of a broker.
     pub(crate) fn broker_address(&self, name: &str) -> SocketAddr {
         self.brokers().iter().find(|broker| broker.name == name).expect("a broker of this cluster").address
     }
@@ -231,7 +232,7 @@ impl dyn Cluster + '_ {
     }
 }
 
-/// Waits until `condition` holds; panics with `what` when it doesn't within two minutes.
+/// Waits until `condition` is true; panics with `what` if it is not within two minutes.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
@@ -240,7 +241,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A name that no other scenario and no earlier run has used.
+/// Returns a name that no other scenario and no earlier run has used.
 pub(crate) fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();

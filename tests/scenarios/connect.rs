@@ -1,4 +1,4 @@
-//! Finding servers: name servers that are dead or silent, addresses that are mapped, clusters that must not meet.
+//! Finding servers: dead or silent name servers, mapped addresses, and separate clusters.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,15 +14,15 @@ use super::deliveries::{Deliveries, end, taking_member};
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
 use super::{Broker, Cluster, Server, eventually, unique};
 
-/// Nobody listens there.
+/// Address without a listener.
 const DEAD_ADDRESS: &str = "127.0.0.1:1";
 
-/// One name server that is gone and one that says nothing cost a send at most a part of its time, in whichever order
-/// they stand, for topics that exist and for topics that are to be created.
+/// A dead and a silent name server cost a send at most a part of its time, in either order, for existing topics and for
+/// topics to be created.
 pub(crate) fn dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time(cluster: &dyn Cluster) {
-    // Less than the time after which a silent connection is given up, which would help too.
+    // Less than the silence limit of a connection, which would help too.
     let (send_timeout, silence_limit) = (Duration::from_secs(18), Duration::from_secs(60));
-    // The system takes its connections, and nobody ever looks at them.
+    // The system accepts its connections, and no program reads them.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent_address = silent.local_addr().expect("an address").to_string();
     let (alive, dead, silent) = (&*cluster.name_servers()[0].to_string(), DEAD_ADDRESS, &*silent_address);
@@ -54,7 +54,7 @@ pub(crate) fn dead_and_silent_name_servers_cost_a_send_only_a_part_of_its_time(c
     Inbox::open(reader.client(), &topic).await_all(&expected);
 }
 
-/// The address map decides what is dialled, for every broker.
+/// The address map determines the connected address, for every broker.
 pub(crate) fn mapped_addresses_are_the_ones_dialled(cluster: &dyn Cluster) {
     let topic = unique("Mapped");
     cluster.create_topic(&topic, 2);
@@ -101,7 +101,7 @@ pub(crate) fn two_clients_for_two_clusters_never_meet(cluster: &dyn Cluster) {
     here.send(&messages[0]).expect("the end of the other cluster is no concern here");
 }
 
-/// Knows one name, which is this machine, and remembers what was asked.
+/// Resolves one name to this machine, and records the requested names.
 #[derive(Clone, Default)]
 struct Resolved {
     names: Arc<Mutex<BTreeSet<String>>>,
@@ -114,7 +114,7 @@ impl Resolve for Resolved {
     }
 }
 
-/// By their answers to heartbeats, and in the words about a queue.
+/// Releases come from the responses to heartbeats, and appear in the explanation of a queue.
 pub(crate) fn brokers_tell_which_release_they_run(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("Release"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);

@@ -1,4 +1,4 @@
-//! Connections that break in every way there is, under load: cut, reset, silent, slow, mute, deaf, corrupt, doubled.
+//! Connections that fail in every way, under load: cut, reset, silent, slow, mute, deaf, corrupt, doubled.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::scene::{Dice, Scene, VICTIM, is_soak};
 use super::storm::{Verdict, heavy_storm_while, storm_while};
 use super::{Cluster, eventually};
 
-/// Longer than any test: what a client does by such a timer does not happen in one.
+/// Longer than any test: timers with this interval do not fire in one.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -22,8 +22,8 @@ pub(crate) fn connections_cut_in_mid_frame_cost_no_acknowledged_message(cluster:
     scene.end(&outcomes);
 }
 
-/// Every 50 to 500 ms all connections are reset. Heartbeats go out only for new connections: afterwards both brokers
-/// list the consumer all the same.
+/// Every 50 to 500 ms all connections are reset. Heartbeats are sent only for new connections; afterwards both brokers
+/// list the consumer nevertheless.
 pub(crate) fn connections_reset_every_moment_cost_no_acknowledged_message_and_no_membership(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.heartbeat_interval(NEVER));
     let mut dice = Dice::cast();
@@ -41,7 +41,7 @@ pub(crate) fn connections_reset_every_moment_cost_no_acknowledged_message_and_no
     scene.end(&outcomes);
 }
 
-/// The way between the ends is gone, in the midst of the storm, and nobody says so.
+/// The path between the ends is lost during the storm, without any notice.
 pub(crate) fn connections_that_carry_nothing_any_more_are_replaced(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.silence_limit(SILENCE));
     let outcomes = storm_while(&scene.producer, &scene.topic, Some(scene.victims_queue()), |outcomes| {
@@ -54,7 +54,8 @@ pub(crate) fn connections_that_carry_nothing_any_more_are_replaced(cluster: &dyn
     scene.end(&outcomes);
 }
 
-/// The same when nothing is under way but held pulls: without any call the client pulls anew, and is a member again.
+/// The path is lost while only held pulls are in flight: without any call the client pulls again, and is a member
+/// again.
 pub(crate) fn an_idle_client_finds_out_that_its_connections_are_dead(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.silence_limit(SILENCE).heartbeat_interval(NEVER));
     eventually("every broker holds a pull", || scene.proxy.brokers().iter().all(|link| link.connections() > 0));
@@ -67,7 +68,7 @@ pub(crate) fn an_idle_client_finds_out_that_its_connections_are_dead(cluster: &d
     scene.end(&outcomes);
 }
 
-/// Replies that trickle are late, and late replies alone close no connection.
+/// Slow replies are late, and late replies alone close no connection.
 pub(crate) fn slow_replies_cost_no_connection(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.silence_limit(SILENCE));
     let victim = scene.proxy.broker(VICTIM);
@@ -83,7 +84,7 @@ pub(crate) fn slow_replies_cost_no_connection(cluster: &dyn Cluster) {
     scene.end(&outcomes);
 }
 
-/// A peer that reads and never answers.
+/// A peer reads and never answers.
 pub(crate) fn a_broker_that_never_answers_costs_only_what_is_sent_to_it(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.silence_limit(SILENCE));
     let outcomes = scene.storm_with(Mode::BlackHole, |outcomes| {
@@ -93,7 +94,7 @@ pub(crate) fn a_broker_that_never_answers_costs_only_what_is_sent_to_it(cluster:
     scene.end(&outcomes);
 }
 
-/// Requests arrive, answers do not: what is reported as unknown is mostly stored, and is consumed.
+/// Requests arrive, responses do not: messages reported as unknown are mostly stored, and are consumed.
 pub(crate) fn a_broker_whose_answers_are_lost_has_what_is_not_certain(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.silence_limit(SILENCE));
     let outcomes = scene.storm_with(Mode::Mute, |outcomes| {
@@ -104,7 +105,7 @@ pub(crate) fn a_broker_whose_answers_are_lost_has_what_is_not_certain(cluster: &
     scene.end(&outcomes);
 }
 
-/// What waits before a peer that does not read fails as not sent, and never reaches it; what was on its way may.
+/// Requests that wait for a peer that does not read fail as not sent, and never reach it; requests in flight may.
 pub(crate) fn a_broker_that_does_not_read_gets_nothing_that_was_given_up_unsent(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client.silence_limit(Duration::from_secs(20)).outbox_limit(256 * 1024));
     let victim = scene.proxy.broker(VICTIM);

@@ -1,4 +1,4 @@
-//! Groups that share queues while members come and go, several topics, redelivery.
+//! Groups that share queues while members join and leave, several topics, redelivery.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,12 +13,12 @@ use super::{Cluster, eventually, unique};
 
 const QUEUES_PER_BROKER: u32 = 6;
 
-/// CC-01, the first half: two members have an equal part of 400 messages, and each message comes once.
+/// CC-01, first half: two members receive equal parts of 400 messages, and each message is delivered once.
 pub(crate) fn cc_01_two_members_share_400_messages_evenly(cluster: &dyn Cluster) {
     members_share_evenly(cluster, &["one", "two"], 400);
 }
 
-/// CC-01, the second half.
+/// CC-01, second half.
 pub(crate) fn cc_01_four_members_share_600_messages_evenly(cluster: &dyn Cluster) {
     members_share_evenly(cluster, &["one", "two", "three", "four"], 600);
 }
@@ -63,7 +63,7 @@ pub(crate) fn cc_03_nothing_is_lost_while_members_join(cluster: &dyn Cluster) {
     assert_eq!(deliveries.bodies(), sent);
 }
 
-/// CC-04: of three members two end without handing anything over while messages flow.
+/// CC-04: two of three members end without a hand-over while messages flow.
 pub(crate) fn cc_04_nothing_is_lost_while_members_crash(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     let queues = create(cluster, &topic);
@@ -81,7 +81,7 @@ pub(crate) fn cc_04_nothing_is_lost_while_members_crash(cluster: &dyn Cluster) {
     assert_eq!(deliveries.bodies(), sent);
 }
 
-/// CC-05: a member joins and another one ends without handing anything over, while messages flow.
+/// CC-05: a member joins and another one ends without a hand-over, while messages flow.
 pub(crate) fn cc_05_nothing_is_lost_while_members_join_and_crash(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     let queues = create(cluster, &topic);
@@ -128,7 +128,7 @@ pub(crate) fn cc_06_shares_are_even_after_every_change(cluster: &dyn Cluster) {
     end(members);
 }
 
-/// CC-07, the half of clustering: three members together get all messages.
+/// CC-07, the clustering half: three members together receive all messages.
 pub(crate) fn cc_07_three_members_together_get_everything(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     let queues = create(cluster, &topic);
@@ -221,7 +221,7 @@ pub(crate) fn cc_17_a_message_for_later_comes_again_with_a_higher_count(cluster:
     end([consumer]);
 }
 
-/// Ends a member without time for listeners and offsets: what a crash leaves, but for the farewell.
+/// Ends a member without time for listeners and offsets: like a crash, except that the member unregisters.
 fn crash(member: PushConsumer) {
     member.shutdown(Duration::ZERO);
     drop(member);
@@ -235,8 +235,8 @@ fn members_share_evenly(cluster: &dyn Cluster, names: &[&'static str], count: us
     await_balance(&members.iter().collect::<Vec<_>>(), &topic, queues);
     let sent = send_all(&producer(cluster), &topic, (0..count).map(|number| format!("body {number}")));
     deliveries.await_bodies(&sent);
-    // When members leave one after the other, queues change hands among those that are left; what is not committed by
-    // then may come again.
+    // When members leave one after the other, queues move among the remaining ones; messages not committed by then may
+    // be redelivered.
     eventually("everything is committed", || committed(cluster, &group, &topic) == count);
     end(members);
     assert_eq!(deliveries.repeated(), [""; 0], "each message comes once");
@@ -247,7 +247,7 @@ fn members_share_evenly(cluster: &dyn Cluster, names: &[&'static str], count: us
     }
 }
 
-/// Messages of a new topic that the group has consumed, by the brokers' account.
+/// Number of messages of a new topic that the group has consumed, by the brokers' offsets.
 fn committed(cluster: &dyn Cluster, group: &str, topic: &str) -> usize {
     let queues = cluster.brokers().iter().flat_map(|broker| (0..QUEUES_PER_BROKER).map(move |queue| (broker, queue)));
     let offsets = queues.filter_map(|(broker, queue)| {
@@ -257,13 +257,13 @@ fn committed(cluster: &dyn Cluster, group: &str, topic: &str) -> usize {
     usize::try_from(offsets.sum::<i64>()).expect("offsets of a queue")
 }
 
-/// Creates a topic whose queues can be shared evenly by two, three and four; returns their number.
+/// Creates a topic whose queues can be divided evenly by two, three and four; returns their number.
 fn create(cluster: &dyn Cluster, topic: &str) -> usize {
     cluster.create_topic(topic, QUEUES_PER_BROKER);
     cluster.brokers().len() * QUEUES_PER_BROKER as usize
 }
 
-/// Sends a message every few milliseconds while `change` is at work, and some more after it; returns the bodies.
+/// Sends a message every few milliseconds while `change` runs, and some more after it; returns the bodies.
 fn while_messages_flow<T>(
     cluster: &dyn Cluster,
     topic: &str,
@@ -289,7 +289,7 @@ fn while_messages_flow<T>(
     })
 }
 
-/// One message of each tag to each topic; its body tells both.
+/// Sends one message of each tag to each topic; its body contains both.
 fn send_tagged(cluster: &dyn Cluster, topics: &[String; 2]) -> std::collections::BTreeSet<String> {
     let producer = producer(cluster);
     let mut sent = std::collections::BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Consumers whose pulls, send-backs, offset queries and commits fail, and listeners that do not come back.
+//! Consumers whose pulls, send-backs, offset queries and commits fail, and listeners that do not return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const SEND: RequestCode = RequestCode::SEND_MESSAGE_V2;
 const QUERY: RequestCode = RequestCode::QUERY_CONSUMER_OFFSET;
 const COMMIT: RequestCode = RequestCode::UPDATE_CONSUMER_OFFSET;
 
-/// One in a hundred replies to pulls never comes, and one in ten comes late.
+/// One in a hundred replies to pulls is lost, and one in ten is late.
 pub(crate) fn lost_and_late_pull_replies_leave_no_queue_unread(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client);
     let pulls = || scene.proxy.on(&[PULL]).with("topic", &scene.topic);
@@ -35,8 +35,8 @@ pub(crate) fn lost_and_late_pull_replies_leave_no_queue_unread(cluster: &dyn Clu
     scene.end(&outcomes);
 }
 
-/// A reply that is lost holds its queue up for little longer than the 15 s, and up to 5 s more, for which a broker holds a
-/// pull.
+/// A lost reply delays its queue by little more than the time for which a broker holds a pull: 15 s, and up to 5 s
+/// more.
 pub(crate) fn a_queue_whose_pull_reply_is_lost_is_read_again_soon_after_the_hold_time(cluster: &dyn Cluster) {
     let (topic, group) = (unique("T"), unique("G"));
     cluster.create_topic_on(&cluster.brokers()[0].name, &topic, (1, 1), 6);
@@ -54,7 +54,7 @@ pub(crate) fn a_queue_whose_pull_reply_is_lost_is_read_again_soon_after_the_hold
     consumer.wait_ready(Duration::from_secs(60)).expect("a queue");
     let producer = deliveries::producer(cluster);
     let lost = proxy.on(&[PULL]).with("topic", &topic).meet(Effect::SwallowReply);
-    // The first may come with a pull that was on its way before the fault.
+    // The first may come with a pull that was in flight before the fault.
     let mut last = 0;
     while lost.hits() == 0 {
         last += 1;
@@ -70,10 +70,10 @@ pub(crate) fn a_queue_whose_pull_reply_is_lost_is_read_again_soon_after_the_hold
     end([consumer]);
 }
 
-/// For some seconds failed messages can neither be sent back nor be published: refused, and by silence. They stay, no
-/// offset passes them, and all are consumed in the end.
+/// For some seconds failed messages can neither be sent back nor published: refused, and without a response. They stay,
+/// no offset passes them, and all are consumed in the end.
 pub(crate) fn failed_messages_that_no_broker_takes_for_a_while_are_not_lost(cluster: &dyn Cluster) {
-    let refused: fn() -> Effect = || Effect::Refuse(ResponseCode::SYSTEM_ERROR, "as the scenario wants it");
+    let refused: fn() -> Effect = || Effect::Refuse(ResponseCode::SYSTEM_ERROR, "failed by the scenario");
     thread::scope(|scope| {
         for effect in [refused, || Effect::Swallow] {
             scope.spawn(move || failed_messages_stay_while(cluster, effect));
@@ -98,7 +98,7 @@ fn failed_messages_stay_while(cluster: &dyn Cluster, effect: fn() -> Effect) {
         .expect("a consumer");
     let sent = send_all(&deliveries::producer(cluster), &topic, (0..100).map(|number| format!("body {number}")));
     eventually("nothing takes the failed ones", || faults.iter().all(|fault| fault.hits() >= 4));
-    // All that is well is consumed and committed meanwhile, up to the first that is not.
+    // All other messages are consumed and committed in the meantime, up to the first failed one.
     eventually("the others are consumed", || seen.lock().consumed.len() >= 90);
     for (queue, offset) in seen.lock().first_failed.clone() {
         let committed = cluster.committed_offset(queue.broker_name(), &group, &topic, queue.queue_id()).unwrap_or(0);
@@ -115,7 +115,7 @@ fn failed_messages_stay_while(cluster: &dyn Cluster, effect: fn() -> Effect) {
     }
 }
 
-/// What a listener has seen that fails each tenth message until it is delivered a third time.
+/// Records of a listener that fails each tenth message until its third delivery.
 #[derive(Default)]
 struct Seen {
     times: BTreeMap<String, usize>,
@@ -129,23 +129,23 @@ impl Seen {
         let times = self.times.entry(body.clone()).or_default();
         *times += 1;
         if body.ends_with('0') && *times < 3 {
-            // A retried message comes from the retry topic's queue, and tells its own topic.
+            // A retried message comes from the retry topic's queue, and contains its own topic.
             if message.reconsume_times() == 0 {
                 let first = self.first_failed.entry(message.message_queue()).or_insert_with(|| message.queue_offset());
                 *first = message.queue_offset().min(*first);
             }
-            return Err("as the scenario wants it");
+            return Err("failed by the scenario");
         }
         self.consumed.insert(body);
         Ok(())
     }
 }
 
-/// OFF-04: while the group's offsets cannot be asked for, nothing is pulled from an offset that nobody has told; then
-/// the group goes on where it was, whatever its start policy. A new group gets everything then.
+/// OFF-04: while the group's offset queries fail, nothing is pulled from a guessed offset. Then the group continues at
+/// its offset, regardless of its start policy. A new group then gets everything.
 pub(crate) fn off_04_while_offset_queries_fail_nothing_is_consumed_and_then_nothing_is_missed(cluster: &dyn Cluster) {
     let failures: [fn() -> Effect; 4] = [
-        || Effect::Refuse(ResponseCode::SYSTEM_ERROR, "as the scenario wants it"),
+        || Effect::Refuse(ResponseCode::SYSTEM_ERROR, "failed by the scenario"),
         || Effect::Refuse(ResponseCode::SYSTEM_BUSY, "[PCBUSY_CLEAN_QUEUE]broker busy"),
         || Effect::Swallow,
         || Effect::ResetForReply,
@@ -203,7 +203,7 @@ fn offsets_cannot_be_asked_for(cluster: &dyn Cluster, effect: fn() -> Effect, po
     assert_eq!(deliveries.bodies(), expected, "{policy:?}");
 }
 
-/// OFF-05: a group that never was begins at the first message, and its query asks for the truth.
+/// OFF-05: a new group begins at the first message, and its query requests a clear "not found".
 pub(crate) fn off_05_a_new_group_asks_for_the_truth_and_gets_everything(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -219,8 +219,8 @@ pub(crate) fn off_05_a_new_group_asks_for_the_truth_and_gets_everything(cluster:
     assert!(truth.hits() >= cluster.brokers().len());
 }
 
-/// Commits that are refused are sent again; a shutdown that could not place them names the queues, and who comes next
-/// goes on where the group was committed.
+/// Refused commits are repeated. A shutdown that could not commit names the queues, and the next member continues at
+/// the committed offset.
 pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     let (topic, group) = (unique("T"), unique("G"));
     cluster.create_topic(&topic, 1);
@@ -232,7 +232,7 @@ pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     };
     let refuse = || {
         let commits = proxy.on(&[COMMIT]).with("consumerGroup", &group).with("topic", &topic);
-        commits.meet(Effect::Refuse(ResponseCode::SYSTEM_ERROR, "as the scenario wants it"))
+        commits.meet(Effect::Refuse(ResponseCode::SYSTEM_ERROR, "failed by the scenario"))
     };
     let producer = deliveries::producer(cluster);
     let (consumer, deliveries) = start();
@@ -252,7 +252,7 @@ pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     assert!(!report.is_clean() && report.listeners_running == 0, "{report:?}");
     assert!(report.offsets_not_stored.iter().all(|queue| *queue.topic() == *topic), "{report:?}");
     assert!(!report.offsets_not_stored.is_empty(), "{report:?}");
-    // An offset that rode on a pull may be stored all the same; as long as the pull is held, nobody here knows.
+    // An offset on a pull may be stored nevertheless; the client cannot see it while the pull is held.
     let left = second.len() - (committed(cluster, &group, &topic) - first.len());
 
     let (consumer, deliveries) = start();
@@ -262,8 +262,8 @@ pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     assert!(deliveries.bodies().is_subset(&second), "{:?}", deliveries.bodies());
 }
 
-/// A listener that hangs, one that panics and one that takes its time: the others go on, and the one that hangs is named,
-/// in the log and in the report of a shutdown that did not wait for it.
+/// A hanging, a panicking and a slow listener: the others continue, and the hanging one is named in the log and in the
+/// report of a shutdown that did not wait for it.
 pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -280,7 +280,7 @@ pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn
                     "hangs" => drop(released.recv()),
                     "dawdles" => thread::park_timeout(dawdle),
                     "panics" if message.reconsume_times() == 0 => {
-                        panic!("this listener panics, as its scenario wants it to")
+                        panic!("panic of the scenario's listener")
                     }
                     _ => {}
                 }
@@ -309,7 +309,7 @@ pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn
     assert_eq!(deliveries.of("dawdles").len(), 1, "a listener that runs is not overtaken");
 }
 
-/// A member of the group behind a proxy.
+/// Builds a member of the group behind a proxy.
 fn behind(proxy: &Proxy, cluster: &dyn Cluster, group: &str) -> PushConsumerBuilder {
     cluster.create_group(group);
     PushConsumer::builder(group)
@@ -321,13 +321,13 @@ fn behind(proxy: &Proxy, cluster: &dyn Cluster, group: &str) -> PushConsumerBuil
         .consume_threads(4)
 }
 
-/// Of all queues of the topic, whether they are pulled or not.
+/// Explanations of all queues of the topic, pulled or not.
 fn explained(consumer: &PushConsumer, cluster: &dyn Cluster, topic: &str) -> Vec<String> {
     let brokers = cluster.brokers().iter();
     brokers.filter_map(|broker| consumer.explain(&MessageQueue::new(topic, broker.name.as_str(), 0))).collect()
 }
 
-/// Messages of a new topic that the group has consumed, by the brokers' account.
+/// Number of messages of a new topic that the group has consumed, by the brokers' offsets.
 fn committed(cluster: &dyn Cluster, group: &str, topic: &str) -> usize {
     let route = cluster.route(topic).expect("a route");
     let queues = route["queueDatas"].as_array().expect("queues").iter().flat_map(|data| {

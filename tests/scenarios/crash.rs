@@ -1,4 +1,4 @@
-//! The process of a consumer is killed again and again: this executable, started anew for one test of it.
+//! Process of a consumer that is killed repeatedly: this executable, restarted for one of its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -17,15 +17,15 @@ use super::proxy::Proxy;
 use super::scene::{Dice, is_soak};
 use super::{Cluster, eventually, unique};
 
-/// The name of the test in which the other process consumes.
+/// Name of the test in which the other process consumes.
 const TEST: &str = "the_process_that_is_killed";
 const TASK: &str = "ROCKETMQ_SYNC_CONSUME";
-/// Begins a line that tells of a message that was handled.
+/// Prefix of a line that reports a handled message.
 const HANDLED: &str = "handled ";
 const QUEUES: i32 = 2;
 
-/// While one in ten messages fails. What was handled by any of the processes is everything; what was committed when a
-/// process died does not come again.
+/// One in ten messages fails. The processes together handle every message, and messages committed before a kill are not
+/// redelivered.
 pub(crate) fn a_consumer_process_that_is_killed_again_and_again_loses_nothing(cluster: &dyn Cluster) {
     let (kills, messages) = if is_soak() { (40, 20_000) } else { (5, 1_500) };
     let (topic, group) = (unique("T"), unique("G"));
@@ -60,8 +60,8 @@ pub(crate) fn a_consumer_process_that_is_killed_again_and_again_loses_nothing(cl
     println!("{kills} kills, {} messages, {} deliveries", sent.len(), handled.len());
 }
 
-/// With the round of offsets an hour away, everything that was handled is committed soon, and a kill repeats none of it.
-/// Kills in the midst of a flow repeat what was under way and what was handled since the last commit.
+/// With the periodic commit an hour away, every handled message is committed soon, and a kill repeats none of them.
+/// Kills during a flow repeat the messages in progress and those handled since the last commit.
 pub(crate) fn a_killed_consumer_repeats_only_what_was_handled_in_its_last_moment(cluster: &dyn Cluster) {
     let (kills, messages) = if is_soak() { (10, 1_000) } else { (3, 150) };
     let (topic, group) = (unique("T"), unique("G"));
@@ -109,7 +109,7 @@ fn covers(handled: &[Handled], process: &Process, sent: &BTreeSet<String>) -> bo
     bodies.len() >= sent.len()
 }
 
-/// The body of the test [`TEST`]: consumes until it is killed, where it is asked to.
+/// Runs the body of the test [`TEST`]: consumes until it is killed, if requested.
 pub(crate) fn consume_if_asked() {
     let Ok(task) = env::var(TASK) else { return };
     let [name_servers, map, topic, group, style] = task.split(' ').collect::<Vec<_>>()[..] else {
@@ -143,7 +143,7 @@ pub(crate) fn consume_if_asked() {
         })
         .start()
         .expect("a consumer");
-    // Should nobody kill it.
+    // Limit in case it is not killed.
     thread::park_timeout(Duration::from_secs(30 * 60));
 }
 
@@ -151,7 +151,7 @@ fn owned((key, value): (&str, &str)) -> (String, String) {
     (key.to_owned(), value.to_owned())
 }
 
-/// A message that a process has handled.
+/// Message that a process has handled.
 struct Handled {
     broker: String,
     queue: i32,
@@ -161,7 +161,7 @@ struct Handled {
 }
 
 impl Handled {
-    /// Reads a line of the other process.
+    /// Parses a line of the other process.
     fn read(line: &str) -> Option<Self> {
         let mut words = line.split_once(HANDLED)?.1.splitn(5, ' ');
         let mut next = || words.next();
@@ -175,19 +175,19 @@ impl Handled {
     }
 }
 
-/// A consumer in a process of its own.
+/// Consumer in its own process.
 pub(crate) struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<Handled>>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
-/// How the process consumes.
+/// Settings of the process's consumer.
 #[derive(Clone, Copy, Debug)]
 enum Style {
-    /// Few threads, frequent rounds of offsets.
+    /// Few threads, frequent periodic commits.
     Storm,
-    /// The defaults, with a listener of 2 ms and no round of offsets.
+    /// The defaults, with a listener of 2 ms and no periodic commit.
     Paced,
 }
 
@@ -196,7 +196,7 @@ impl Process {
         Self::begin(&format!("{} - {topic} {group} {style:?}", cluster.name_server_list()))
     }
 
-    /// One that reaches the servers through a proxy.
+    /// Starts a process that reaches the servers through a proxy.
     pub(crate) fn start_behind(proxy: &Proxy, topic: &str, group: &str) -> Self {
         let map: Vec<_> = proxy.brokers().iter().map(|link| format!("{}={}", link.server(), link.address())).collect();
         let style = Style::Storm;
@@ -216,24 +216,24 @@ impl Process {
         let read = Arc::clone(&lines);
         #[allow(clippy::disallowed_methods, reason = "a thread of the tests' own")]
         let reader = thread::spawn(move || {
-            // The last line may be cut.
+            // The last line may be truncated.
             let lines = output.lines().map_while(Result::ok);
             lines.filter_map(|line| Handled::read(&line)).for_each(|handled| read.lock().push(handled));
         });
         Self { child, lines, reader: Some(reader) }
     }
 
-    /// How many messages it has handled.
+    /// Number of handled messages.
     pub(crate) fn handled(&self) -> usize {
         self.lines.lock().len()
     }
 
-    /// What it has handled.
+    /// Bodies of the handled messages.
     pub(crate) fn bodies(&self) -> BTreeSet<String> {
         self.lines.lock().iter().map(|handled| handled.body.clone()).collect()
     }
 
-    /// Its bytes in memory. Only Linux tells.
+    /// Resident memory in bytes; only on Linux.
     pub(crate) fn memory(&self) -> usize {
         let told = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = told.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -241,7 +241,7 @@ impl Process {
             .map_or(0, |kilobytes| kilobytes * 1024)
     }
 
-    /// Gives it no more time, as a suspend does, until [`Self::go_on`].
+    /// Suspends the process until [`Self::go_on`].
     pub(crate) fn stand_still(&self) {
         self.signal("-STOP");
     }
@@ -255,7 +255,7 @@ impl Process {
         assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
     }
 
-    /// Kills it; returns what it had handled.
+    /// Kills the process; returns its handled messages.
     fn kill(mut self) -> Vec<Handled> {
         self.end();
         std::mem::take(&mut *self.lines.lock())

@@ -1,7 +1,7 @@
-//! What listeners were given, by whom and how often: the far end of a scenario's path.
+//! Records of the messages delivered to listeners, by consumer and count.
 //!
-//! Filled on consume threads, looked at by the scenario's own thread. A consumer made here commits often and comes back
-//! to nothing by itself otherwise, so that scenarios wait for events and not for timers.
+//! Filled on consume threads, read by the scenario's own thread. A consumer created here commits often, and its other
+//! timers do not fire, so that scenarios wait for events and not for timers.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -16,17 +16,17 @@ use rocketmq_sync::{
 
 use super::{Cluster, eventually, unique};
 
-/// How long an end may take.
+/// Maximum duration of a shutdown.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Messages that reached listeners, in the order of their arrival.
+/// Messages delivered to listeners, in the order of their arrival.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deliveries(Arc<Mutex<Vec<Delivery>>>);
 
-/// One message at one listener.
+/// Message at one listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
-    /// The name of the consumer.
+    /// Name of the consumer.
     pub(crate) to: &'static str,
     pub(crate) message: MessageExt,
 }
@@ -36,7 +36,7 @@ impl Deliveries {
         self.0.lock().push(Delivery { to, message: message.clone() });
     }
 
-    /// A listener that takes every message.
+    /// Creates a listener that accepts every message.
     pub(crate) fn taker(
         &self,
         to: &'static str,
@@ -52,23 +52,23 @@ impl Deliveries {
         self.0.lock().clone()
     }
 
-    /// The deliveries of the message with this body, in their order.
+    /// Deliveries of the message with this body, in order.
     pub(crate) fn of(&self, body: &str) -> Vec<MessageExt> {
         let all = self.0.lock();
         all.iter().filter(|delivery| text(&delivery.message) == body).map(|delivery| delivery.message.clone()).collect()
     }
 
-    /// Every body that was delivered to `to`.
+    /// Bodies delivered to `to`.
     pub(crate) fn bodies_at(&self, to: &str) -> BTreeSet<String> {
         self.0.lock().iter().filter(|delivery| delivery.to == to).map(|delivery| text(&delivery.message)).collect()
     }
 
-    /// Every body that was delivered to anybody.
+    /// Bodies delivered to any consumer.
     pub(crate) fn bodies(&self) -> BTreeSet<String> {
         self.0.lock().iter().map(|delivery| text(&delivery.message)).collect()
     }
 
-    /// Who got what more than once, and from where.
+    /// Messages delivered to a consumer more than once, with their queue.
     pub(crate) fn repeated(&self) -> Vec<String> {
         let all = self.all();
         let times = |body: &str| all.iter().filter(|delivery| text(&delivery.message) == body).count();
@@ -85,7 +85,7 @@ impl Deliveries {
         self.0.lock().len()
     }
 
-    /// Waits until each of these bodies has been delivered to anybody.
+    /// Waits until each of these bodies has been delivered to a consumer.
     pub(crate) fn await_bodies(&self, sent: &BTreeSet<String>) {
         eventually("everything that was sent is delivered", || sent.is_subset(&self.bodies()));
     }
@@ -110,7 +110,7 @@ pub(crate) fn producer(cluster: &dyn Cluster) -> Producer {
     builder.send_timeout(PATIENCE).start().expect("a producer")
 }
 
-/// A member of `group` with a client, and so a client id, of its own.
+/// Builds a member of `group` with its own client and client id.
 pub(crate) fn member(cluster: &dyn Cluster, group: &str) -> PushConsumerBuilder {
     PushConsumer::builder(group)
         .name_servers([cluster.name_server_list()])
@@ -119,7 +119,7 @@ pub(crate) fn member(cluster: &dyn Cluster, group: &str) -> PushConsumerBuilder 
         .consume_threads(4)
 }
 
-/// A member that takes all of `topic`, whose share of the queues is known.
+/// Starts a member that accepts all of `topic`, and waits for its share of the queues.
 pub(crate) fn taking_member(
     cluster: &dyn Cluster,
     group: &str,
@@ -136,7 +136,7 @@ pub(crate) fn taking_member(
     consumer
 }
 
-/// Sends one message for each body, in turn to all queues; returns the bodies.
+/// Sends one message for each body, round-robin over all queues; returns the bodies.
 pub(crate) fn send_all(producer: &Producer, topic: &str, bodies: impl Iterator<Item = String>) -> BTreeSet<String> {
     bodies
         .inspect(|body| {
@@ -149,14 +149,14 @@ pub(crate) fn send(producer: &Producer, message: &Message) -> SendResult {
     producer.send(message).expect("stored")
 }
 
-/// The queues of `topic` that a consumer pulls from.
+/// Queues of `topic` that a consumer pulls from.
 pub(crate) fn queues_of(consumer: &PushConsumer, topic: &str) -> Vec<MessageQueue> {
     let mut queues = consumer.queues();
     queues.retain(|queue| *queue.topic() == *topic);
     queues
 }
 
-/// Waits until the members share all queues of the topic, none with two more than another, and none twice.
+/// Waits until the members share all queues of the topic, each queue once, with shares that differ by at most one.
 pub(crate) fn await_balance(consumers: &[&PushConsumer], topic: &str, queues: usize) {
     eventually("the queues are shared out evenly", || {
         let shares: Vec<Vec<MessageQueue>> = consumers.iter().map(|consumer| queues_of(consumer, topic)).collect();
@@ -167,7 +167,7 @@ pub(crate) fn await_balance(consumers: &[&PushConsumer], topic: &str, queues: us
     });
 }
 
-/// Ends consumers and expects nothing to be left of them.
+/// Shuts consumers down and expects clean reports.
 pub(crate) fn end(consumers: impl IntoIterator<Item = PushConsumer>) {
     for consumer in consumers {
         let report = consumer.shutdown(PATIENCE);

@@ -1,4 +1,4 @@
-//! What the example `rmq-doctor` says of sound and of broken clusters: the program as it is built, run as users run it.
+//! Output of the example `rmq-doctor` for healthy and broken clusters: the program is built and run as users do.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ pub(crate) fn the_doctor_names_name_servers_that_fail_and_goes_on_with_the_other
     ] {
         let diagnosis = examine(&format!("{name_server};{}", cluster.name_server_list()), &[]);
         diagnosis.fails_first_at(&format!("name server {name_server}"), hop);
-        // Whoever is reached behind it is examined all the same.
+        // Servers that are reached after it are checked nevertheless.
         for broker in cluster.brokers() {
             diagnosis.tells(&format!("broker {}, master, {}\n", broker.name, broker.address));
         }
@@ -70,7 +70,7 @@ pub(crate) fn the_doctor_names_broker_addresses_that_fail(cluster: &dyn Cluster)
     }
 }
 
-/// On a cluster that creates no topics.
+/// Runs on a cluster that creates no topics.
 pub(crate) fn the_doctor_names_what_is_wrong_with_a_topic(cluster: &dyn Cluster) {
     let topic = unique("Nowhere");
     let diagnosis = examine(&cluster.name_server_list(), &["--topic", &topic]);
@@ -104,13 +104,13 @@ pub(crate) fn the_doctor_names_what_is_wrong_with_a_group(cluster: &dyn Cluster)
         let builder = member(cluster, &group).client_id("twin").subscribe(&topic, FilterExpression::all());
         builder.each(deliveries.taker(name)).start().expect("a consumer")
     });
-    // Neither hears of the other: each takes all.
+    // The two are not aware of each other: each takes all queues.
     twins.iter().for_each(|twin| await_balance(&[twin], &topic, cluster.brokers().len()));
     examine().fails_first_at(&place, "member: broker-a has more than one connection of twin");
     end(twins);
 }
 
-/// What the program printed, and its exit code.
+/// Output of the program, and its exit code.
 pub(crate) struct Diagnosis {
     code: i32,
     text: String,
@@ -138,7 +138,7 @@ pub(crate) fn examine(name_servers: &str, arguments: &[&str]) -> Diagnosis {
     Diagnosis { code: output.status.code().expect("it ends by itself"), text }
 }
 
-/// The program, built as this test is. Cargo builds examples with all tests, but not with one target of them.
+/// Path of the program, built like this test. Cargo builds examples with all tests, but not with one target of them.
 fn doctor() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -153,7 +153,7 @@ fn doctor() -> &'static PathBuf {
     })
 }
 
-/// An address that lets dials wait: its queue of connections to be accepted is full.
+/// Address at which connects hang: its queue of connections to be accepted is full.
 struct BlackHole {
     address: SocketAddr,
     _listener: TcpListener,
@@ -170,12 +170,12 @@ impl BlackHole {
     }
 }
 
-/// Connections are made there, by the system, and nothing else ever happens.
+/// Address at which the system accepts connections, and nothing answers.
 fn silent_address() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").expect("a port")
 }
 
-/// Connections are accepted there and closed.
+/// Address at which connections are accepted and closed.
 fn hanging_up_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");

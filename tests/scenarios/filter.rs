@@ -1,4 +1,4 @@
-//! Subscriptions by tags: what is wanted comes, and nothing else.
+//! Subscriptions by tags: matching messages are delivered, and no others.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use rocketmq_sync::{ErrorKind, FilterExpression, Message, MessageQueue, Producer
 use super::deliveries::{Deliveries, await_balance, end, member, producer, send, set};
 use super::{Cluster, eventually, unique};
 
-/// FILT-01: one tag; all in each of the ways to say so; two of three tags; a message without a tag.
+/// FILT-01: one tag; all messages, in each form of the expression; two of three tags; a message without a tag.
 pub(crate) fn filt_01_each_expression_selects_exactly_its_messages(cluster: &dyn Cluster) {
     let all = ["A", "B", "C", "untagged"];
     exactly_these_come(
@@ -25,7 +25,7 @@ pub(crate) fn filt_01_each_expression_selects_exactly_its_messages(cluster: &dyn
     );
 }
 
-/// FILT-02: groups with different tags, each of them on the same messages.
+/// FILT-02: groups with different tags, each on the same messages.
 pub(crate) fn filt_02_each_group_gets_exactly_its_own_tags(cluster: &dyn Cluster) {
     exactly_these_come(
         cluster,
@@ -39,7 +39,7 @@ pub(crate) fn filt_02_each_group_gets_exactly_its_own_tags(cluster: &dyn Cluster
     );
 }
 
-/// FILT-03: two members with the same tag, of which one ends and comes back while messages flow.
+/// FILT-03: two members with the same tag, one of which ends and returns while messages flow.
 pub(crate) fn filt_03_members_of_one_group_share_one_tag_across_a_restart(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 2);
@@ -86,7 +86,7 @@ pub(crate) fn filt_04_several_tags_and_one_that_nobody_has(cluster: &dyn Cluster
     );
 }
 
-/// FILT-05: tags are compared as they are; of tags with the same hash only the right one comes.
+/// FILT-05: tags are compared exactly; of tags with the same hash only the matching one is delivered.
 pub(crate) fn filt_05_tags_are_compared_by_their_text(cluster: &dyn Cluster) {
     let long = "t".repeat(1000);
     exactly_these_come(
@@ -117,9 +117,9 @@ pub(crate) fn filt_05_tags_are_compared_by_their_text(cluster: &dyn Cluster) {
     }
 }
 
-/// Sends one message for each `(body, tag)` and expects each `(name, expression)` to select just its bodies.
+/// Sends one message for each `(body, tag)` and expects each `(name, expression)` to select exactly its bodies.
 ///
-/// What does not come is known when the group has passed the end of the queue.
+/// A missing message is detected after the group has passed the end of the queue.
 fn exactly_these_come(cluster: &dyn Cluster, tagged: &[(&str, &str)], cases: &[(&'static str, &str, &[&str])]) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);

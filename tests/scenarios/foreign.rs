@@ -1,4 +1,4 @@
-//! Messages that other clients write and this one never would: foreign text, raw DEFLATE, and replies that are too long.
+//! Messages that other clients write and this one never does: invalid text, raw DEFLATE, and replies that are too long.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::inbox;
 use super::raw::{self, fields};
 use super::{Cluster, eventually, unique};
 
-/// A message of a batch, as its sender encodes it.
+/// Encodes a message of a batch as its sender does.
 fn batched(body: &str, properties: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     let size = 22 + body.len() + properties.len();
@@ -26,7 +26,7 @@ fn batched(body: &str, properties: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The header of a send to queue 0, in its short form.
+/// Header of a send to queue 0, in its short form.
 fn header(topic: &str, sys_flag: &str, properties: &str, batch: bool) -> ExtFields {
     fields(&[
         ("a", "raw-producer"),
@@ -80,7 +80,7 @@ pub(crate) fn a_batch_with_foreign_text_is_shown_with_replacement_characters(clu
     assert_eq!(deliveries.count(), 3);
 }
 
-/// "hello deflate" in one stored block of DEFLATE, without the header and checksum of zlib.
+/// The body is "hello deflate" in one stored block of DEFLATE, without the header and checksum of zlib.
 pub(crate) fn a_body_in_raw_deflate_is_restored(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -101,7 +101,7 @@ pub(crate) fn a_body_in_raw_deflate_is_restored(cluster: &dyn Cluster) {
     end([consumer]);
 }
 
-/// A retry leaves its marks in the properties: the copy has none of them, and is delivered under an id of its own.
+/// A retry adds properties: the copy has none of them, and is delivered under its own id.
 pub(crate) fn a_received_message_is_sent_on_as_a_new_one(cluster: &dyn Cluster) {
     let (topic, archive, group) = (unique("T"), unique("Archive"), unique("G"));
     cluster.create_topic(&topic, 1);
@@ -137,8 +137,8 @@ pub(crate) fn a_received_message_is_sent_on_as_a_new_one(cluster: &dyn Cluster) 
     }
 }
 
-/// The queue of a message that is too long waits; the others of its broker are consumed on the same connection. Raising
-/// the limit is all it takes.
+/// The queue of a message that is too long waits; the other queues of its broker are consumed on the same connection.
+/// Raising the limit is sufficient.
 pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(cluster: &dyn Cluster) {
     const LIMIT: usize = 64 * 1024;
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
@@ -151,7 +151,7 @@ pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(clus
         producer.to_queue(queue).send(&Message::new(&*topic, body.clone())).expect("a receipt");
         small.insert(body);
     };
-    // Together beyond the limit, one by one not.
+    // Together beyond the limit, each alone within it.
     (0..10).for_each(|number| send(&blocked, format!("{number}{}", "x".repeat(10_000))));
     (0..10).for_each(|number| send(&free, format!("{number}{}", "y".repeat(10_000))));
     let large = "z".repeat(2 * LIMIT);
@@ -180,7 +180,7 @@ pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(clus
             words.contains("from offset 10") && words.contains(&format!("exceeds max_frame_length {LIMIT}"))
         })
     });
-    // The broker's other queue goes on meanwhile.
+    // The broker's other queue continues in the meantime.
     let more = "more of the free queue".to_owned();
     producer.to_queue(&free).send(&Message::new(&*topic, more.clone())).expect("a receipt");
     small.insert(more);

@@ -1,4 +1,4 @@
-//! A producer and a consumer as scenarios want them, and the messages that the consumer gets.
+//! Producer and consumer for scenarios, and the messages that the consumer receives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,27 +10,27 @@ use rocketmq_sync::{
 
 use super::{Cluster, unique};
 
-/// How long one answer may take on a machine under heavy load.
+/// Maximum time of one response on a machine under heavy load.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A producer of its own group, with time enough for any machine.
+/// Builds a producer of its own group, with enough time for any machine.
 pub(crate) fn producer(cluster: &dyn Cluster) -> ProducerBuilder {
     Producer::builder(unique("P")).name_servers([cluster.name_server_list()]).send_timeout(PATIENCE)
 }
 
-/// Messages to `topic` that differ in their bodies.
+/// Creates messages to `topic` with different bodies.
 pub(crate) fn numbered(topic: &str, count: usize) -> Vec<Message> {
     (0..count).map(|number| Message::new(topic, format!("{topic} {number}"))).collect()
 }
 
-/// The bodies of messages, sorted.
+/// Bodies of messages, sorted.
 pub(crate) fn bodies<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<Vec<u8>> {
     let mut bodies: Vec<_> = messages.into_iter().map(|message| message.body().to_vec()).collect();
     bodies.sort();
     bodies
 }
 
-/// A consumer of a new group that acknowledges everything it gets of one topic, from the first message on.
+/// Consumer of a new group that acknowledges every message of one topic, from the first message on.
 pub(crate) struct Inbox {
     pub(crate) group: String,
     consumer: PushConsumer,
@@ -51,8 +51,8 @@ impl Inbox {
         Self { group, consumer, arrivals }
     }
 
-    /// Waits until a message with each of these bodies has come, closes the inbox, and returns one message for each
-    /// body. A message that nobody sent is a failure; one that comes twice is only told of.
+    /// Waits until a message with each of these bodies has arrived, closes the inbox, and returns one message for each
+    /// body. An unexpected message is a failure; a duplicate is only printed.
     pub(crate) fn await_all(self, expected: &[Vec<u8>]) -> BTreeMap<Vec<u8>, MessageExt> {
         let deadline = Instant::now() + PATIENCE;
         let mut received = BTreeMap::new();
@@ -77,7 +77,7 @@ impl Inbox {
         received
     }
 
-    /// Waits until a message with each of these bodies has come, whatever comes besides, and closes the inbox.
+    /// Waits until a message with each of these bodies has arrived, among any others, and closes the inbox.
     pub(crate) fn await_at_least(self, expected: &BTreeSet<Vec<u8>>) -> BTreeMap<Vec<u8>, MessageExt> {
         let deadline = Instant::now() + PATIENCE;
         let mut received = BTreeMap::new();

@@ -1,7 +1,7 @@
-//! A broker is killed under load and started again: nothing that was acknowledged is lost, nothing that was reported as
-//! not sent is there.
+//! A broker is killed under load and restarted: every acknowledged message is there, and no message that was reported
+//! as not sent.
 //!
-//! That a kill hit something is asserted: attempts failed, or messages were still to be consumed.
+//! Each scenario asserts that the kill had an effect: attempts failed, or messages were still to be consumed.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::storm::{
 };
 use super::{Cluster, eventually, unique};
 
-/// A storm of sends of all kinds goes on while a broker is killed and started again; a consumer reads along.
+/// A storm of sends of all kinds continues while a broker is killed and restarted; a consumer receives them.
 pub(crate) fn a_broker_killed_in_a_send_storm_costs_no_acknowledged_message(cluster: &dyn Cluster) {
     let reader = Reader::start(cluster, new_topic(cluster, "Storm"), Consumed::default());
     let producer = reader.producer().start().expect("a producer");
@@ -39,7 +39,7 @@ pub(crate) fn a_broker_killed_in_a_send_storm_costs_no_acknowledged_message(clus
     reader.end();
 }
 
-/// One of three masters after the other is killed at a random moment, and is back after a while.
+/// Each of three masters in turn is killed at a random moment, and restarted after a while.
 pub(crate) fn three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send(cluster: &dyn Cluster) {
     let (kills, sends) = if is_soak() { (6, 100_000) } else { (2, 2_000) };
     let reader = Reader::start(cluster, new_topic(cluster, "Kills"), Consumed::default());
@@ -68,7 +68,7 @@ pub(crate) fn three_masters_killed_in_turn_cost_sixteen_threads_hardly_a_send(cl
     reader.end();
 }
 
-/// A broker is killed while most of its messages are still to be pulled and a listener is at work.
+/// A broker is killed while most of its messages are still to be pulled and a listener is busy.
 pub(crate) fn a_broker_killed_in_the_midst_of_consumption_costs_no_message(cluster: &dyn Cluster) {
     let topic = new_topic(cluster, "Backlog");
     let bodies = (0..2000).map(|number| format!("message {number}"));
@@ -90,8 +90,9 @@ pub(crate) fn a_broker_killed_in_the_midst_of_consumption_costs_no_message(clust
     reader.end();
 }
 
-/// A broker is killed right after it has confirmed offsets, which it writes down every few seconds only; with it its queues
-/// leave the route, and come back with it. What was confirmed does not come again, and is confirmed again.
+/// A broker is killed right after it has confirmed offsets, which it persists every few seconds only. Its queues leave
+/// the route and return with it. Messages with confirmed offsets are not redelivered, and the offsets are confirmed
+/// again.
 pub(crate) fn offsets_that_a_killed_broker_forgot_are_there_again_when_it_is_back(cluster: &dyn Cluster) {
     let reader = Reader::start(cluster, new_topic(cluster, "Forgotten"), Consumed::default());
     let Reader { topic, group, consumer, consumed, .. } = &reader;
@@ -126,7 +127,7 @@ fn new_topic(cluster: &dyn Cluster, prefix: &str) -> String {
     topic
 }
 
-/// A client with a consumer of a topic.
+/// Client with a consumer of a topic.
 struct Reader<'a> {
     cluster: &'a dyn Cluster,
     client: Client,
@@ -148,7 +149,7 @@ impl<'a> Reader<'a> {
         Producer::builder(unique("P")).client(&self.client)
     }
 
-    /// Everything is consumed, and so committed.
+    /// Checks that every message is consumed and committed.
     fn end(self) {
         end_at_the_end(self.cluster, &self.consumer, &self.group, &self.topic);
         println!("{}", self.consumed.summary());

@@ -18,7 +18,7 @@ use super::deliveries::{Deliveries, end, send_all, taking_member};
 use super::inbox::{Inbox, PATIENCE, bodies, numbered, producer};
 use super::{Cluster, eventually, unique};
 
-/// LIFE-01: 10 messages to each of 24 queues; what is received is what was sent, and every queue is acknowledged.
+/// LIFE-01: 10 messages to each of 24 queues; the received messages are those sent, and every queue is acknowledged.
 pub(crate) fn life_01_ten_messages_to_each_of_24_queues_are_consumed(cluster: &dyn Cluster) {
     let topic = unique("Smoke");
     let queues_each = 24 / cluster.brokers().len();
@@ -61,7 +61,7 @@ pub(crate) fn life_02_a_client_has_one_producer_of_a_group(cluster: &dyn Cluster
     start(&client).expect("the group is free again").send(&Message::new(topic.as_str(), "body")).expect("stored");
 }
 
-/// LIFE-03: what is wrong with a producer is told at its start, or at its first send without a hang.
+/// LIFE-03: errors of a producer's configuration are reported at its start, or at its first send without a hang.
 pub(crate) fn life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send(cluster: &dyn Cluster) {
     let topic = unique("First");
     cluster.create_topic(&topic, 2);
@@ -78,7 +78,7 @@ pub(crate) fn life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send(clu
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.to_string().contains(word), "{error}");
     }
-    // Nobody listens on port 1.
+    // Port 1 has no listener.
     let lost = Producer::builder("P").name_servers(["127.0.0.1:1"]).start().expect("a start dials nothing");
     let error = lost.send(&Message::new(topic.as_str(), "body")).expect_err("nobody is there");
     assert_eq!(error.kind(), ErrorKind::NameServer);
@@ -87,7 +87,7 @@ pub(crate) fn life_03_a_wrong_producer_is_told_at_start_or_at_its_first_send(clu
     single.send(&Message::new(topic.as_str(), "body")).expect("stored by the only attempt");
 }
 
-/// LIFE-04: what a consumer lacks is named at its start, and nothing is left running.
+/// LIFE-04: a missing part of a consumer is named at its start, and no thread is left running.
 pub(crate) fn life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left(cluster: &dyn Cluster) {
     let threads = CountedThreads::default();
     let builder = |group: &str| PushConsumer::builder(group).thread_starter(threads.clone());
@@ -109,7 +109,7 @@ pub(crate) fn life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left(clust
     }
 }
 
-/// LIFE-06: a consumer group that cannot be is told at the start; the longest one that every broker takes works.
+/// LIFE-06: an invalid consumer group is refused at the start; the longest name that every broker accepts works.
 pub(crate) fn life_06_wrong_consumer_groups_are_refused_and_a_long_one_works(cluster: &dyn Cluster) {
     let threads = CountedThreads::default();
     for wrong in ["a group", "group#1", "group/1", "消费组", "\t", "CID_RMQ_SYS_tools", &"g".repeat(121)] {
@@ -130,7 +130,7 @@ pub(crate) fn life_06_wrong_consumer_groups_are_refused_and_a_long_one_works(clu
     assert_eq!(deliveries.bodies(), sent);
 }
 
-/// LIFE-08: shutdown waits for a running listener, and what it consumed is acknowledged.
+/// LIFE-08: shutdown waits for a running listener, and its message is acknowledged.
 pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Cluster) {
     let (topic, group) = (unique("Graceful"), unique("G"));
     cluster.create_topic(&topic, 1);
@@ -171,7 +171,7 @@ pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Clus
     assert_eq!(cluster.committed_offset(broker, &group, &topic, 0), Some(1));
 }
 
-/// LIFE-17: a topic that is created while a broker is down has the queues of the others; created once more, it has all.
+/// LIFE-17: a topic that is created while a broker is down has the queues of the others; created again, it has all.
 pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_later(cluster: &dyn Cluster) {
     let topic = unique("Partly");
     let [live, down] = cluster.brokers() else { panic!("two brokers") };
@@ -195,11 +195,11 @@ pub(crate) fn life_17_a_topic_created_while_a_broker_is_down_has_its_queues_late
     }
 }
 
-/// Counts the threads of a client that live.
+/// Counts the live threads of a client.
 #[derive(Clone, Default)]
 pub(crate) struct CountedThreads {
     living: Arc<AtomicUsize>,
-    /// Where the system tells of each, below its folder of processes.
+    /// Folders of the threads in the system's process file system.
     places: Arc<Mutex<Vec<PathBuf>>>,
 }
 
@@ -208,7 +208,7 @@ impl CountedThreads {
         self.living.load(Ordering::SeqCst)
     }
 
-    /// How long those that live were on a processor. Only Linux tells.
+    /// Processor time of the live threads; only on Linux.
     pub(crate) fn processor_time(&self) -> Duration {
         let places = self.places.lock();
         let told = places.iter().filter_map(|place| fs::read_to_string(place.join("schedstat")).ok());

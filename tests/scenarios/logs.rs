@@ -1,13 +1,13 @@
-//! What the library logs, kept for scenarios that look for a line of their own.
+//! Log lines of the library, kept for scenarios that search for their own.
 //!
-//! One logger serves the whole process; it keeps the warnings and errors in which a name stands that somebody looks for.
+//! One logger serves the whole process; it keeps the warnings and errors that contain a name under observation.
 
 use std::sync::{Arc, Weak};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
-/// The lines with one name in them.
+/// Lines that contain one name.
 pub(crate) struct Lines(Arc<Kept>);
 
 struct Kept {
@@ -15,9 +15,9 @@ struct Kept {
     lines: Mutex<Vec<String>>,
 }
 
-/// From now on keeps what is said about `name`, until the answer is dropped.
+/// Keeps lines that contain `name` from now on, until the returned value is dropped.
 pub(crate) fn about(name: &str) -> Lines {
-    // Somebody else's logger stays, and the lines do not come.
+    // An existing logger stays, and no lines are kept.
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
@@ -35,7 +35,7 @@ impl Lines {
         self.0.lines.lock().clone()
     }
 
-    /// Whether a line has these words in it.
+    /// True if a line contains these words.
     pub(crate) fn has(&self, words: &str) -> bool {
         self.0.lines.lock().iter().any(|line| line.contains(words))
     }

@@ -1,4 +1,4 @@
-//! Name servers that go dark, die or lie, and host names that hang or move.
+//! Name servers that go dark, die or return wrong data, and host names that hang or move.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use super::{Cluster, eventually, unique};
 
 const ROUTE: RequestCode = RequestCode::GET_ROUTEINFO_BY_TOPIC;
 
-/// Longer than any test: what a client does by such a timer does not happen in one.
+/// Longer than any test: timers with this interval do not fire in one.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 
-/// Less than the time after which a silent connection is given up, which would help too.
+/// Less than the silence limit of a connection, which would help too.
 const SEND_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// Whichever name server the client uses goes dark, in every way there is: the next look-up succeeds at the other one.
+/// The name server in use goes dark, in every way: the next look-up succeeds at the other one.
 pub(crate) fn a_name_server_that_goes_dark_is_left_for_one_that_answers(cluster: &dyn Cluster) {
     let topics: Vec<_> = (0..6).map(|_| unique("Dark")).collect();
     topics.iter().for_each(|topic| cluster.create_topic(topic, 1));
@@ -40,8 +40,8 @@ pub(crate) fn a_name_server_that_goes_dark_is_left_for_one_that_answers(cluster:
     }
 }
 
-/// With all name servers gone, what is known goes on; what is not fails unsent and names them; and all is well when
-/// they are back.
+/// With all name servers down, known topics continue to work. Others fail unsent with the name servers' addresses, and
+/// work after their return.
 pub(crate) fn without_name_servers_known_topics_go_on(cluster: &dyn Cluster) {
     let (known, unknown) = (unique("Known"), unique("Unknown"));
     [&known, &unknown].into_iter().for_each(|topic| cluster.create_topic(topic, 1));
@@ -63,8 +63,8 @@ pub(crate) fn without_name_servers_known_topics_go_on(cluster: &dyn Cluster) {
     send(&producer, &unknown).expect("stored");
 }
 
-/// A name server that knows the topic and tells a route that leads nowhere counts as one that does not know it: another
-/// one is asked, and a route that was known stays.
+/// A name server whose route has no reachable queue counts as one without the topic: another one is queried, and a
+/// known route stays.
 pub(crate) fn routes_that_lead_nowhere_are_not_believed(cluster: &dyn Cluster) {
     let known = unique("Known");
     cluster.create_topic(&known, 1);
@@ -85,7 +85,7 @@ pub(crate) fn routes_that_lead_nowhere_are_not_believed(cluster: &dyn Cluster) {
     }
 }
 
-/// While the resolver hangs at one broker's name, the others are dialled, whether they have a name or not.
+/// While the resolver hangs at one broker's name, the others are connected, with or without a name.
 pub(crate) fn a_name_that_hangs_holds_up_no_other_server(cluster: &dyn Cluster) {
     let topic = unique("Hang");
     cluster.create_topic(&topic, 1);
@@ -118,7 +118,7 @@ pub(crate) fn a_name_that_hangs_holds_up_no_other_server(cluster: &dyn Cluster) 
     producer.shutdown(PATIENCE);
 }
 
-/// A name is resolved anew at each dial: a broker that comes back at another address is found.
+/// A name is resolved again at each connect: a broker that returns at another address is found.
 pub(crate) fn a_server_that_moves_to_another_address_is_found(cluster: &dyn Cluster) {
     let topic = unique("Moves");
     cluster.create_topic(&topic, 1);
@@ -142,8 +142,8 @@ pub(crate) fn a_server_that_moves_to_another_address_is_found(cluster: &dyn Clus
     assert!(after.broker(&broker.name).accepted() > 0);
 }
 
-/// What a liar says of every topic: bodies without brokers, with brokers that have no address, without queues, and with
-/// queues on brokers that are not listed.
+/// Wrong routes for every topic: without brokers, with brokers without an address, without queues, and with queues on
+/// unlisted brokers.
 const LIES: [&str; 4] = [
     "{}",
     r#"{"brokerDatas":[{"brokerAddrs":{},"brokerName":"broker-a","cluster":"C"}],
@@ -160,7 +160,7 @@ fn told(proxy: &Proxy, liar: &Link, lie: &'static str) -> Fault {
     })))
 }
 
-/// All who send to a topic that does not exist yet wait for the same two questions, and their messages create it.
+/// All senders to a topic that does not exist yet wait for the same two queries, and their messages create it.
 pub(crate) fn a_crowd_of_first_messages_asks_once_for_its_topic(cluster: &dyn Cluster) {
     let proxy = Proxy::before(cluster);
     let topic = unique("Crowd");
@@ -183,8 +183,8 @@ pub(crate) fn a_crowd_of_first_messages_asks_once_for_its_topic(cluster: &dyn Cl
     assert!(asked.0 + asked.1 <= 20, "{asked:?} look-ups for 2,000 sends");
 }
 
-/// Each request to one of two brokers is answered by GO_AWAY, as of a broker that shuts down: every send goes to the other
-/// one, and no more than its share of the sends begins at the one that departs.
+/// Each request to one of two brokers is answered by GO_AWAY, as of a broker that shuts down. Every send goes to the
+/// other one, and no more than its share of the sends begins at the departing one.
 pub(crate) fn a_departing_broker_fails_no_send_and_gets_its_share_of_first_attempts(cluster: &dyn Cluster) {
     let proxy = Proxy::before(cluster);
     let topic = unique("Departs");
@@ -212,7 +212,7 @@ fn send(producer: &Producer, topic: &str) -> rocketmq_sync::Result<rocketmq_sync
     producer.send(&Message::new(topic, "body"))
 }
 
-/// A resolver with a book of names, and one name at which it hangs.
+/// Resolver with a table of names, and one name at which it hangs.
 #[derive(Clone, Default)]
 struct Names(Arc<Book>);
 

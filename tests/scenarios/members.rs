@@ -1,4 +1,4 @@
-//! Groups whose members come, go and are told lies about each other, and topics whose queues change meanwhile.
+//! Groups whose members join, leave and get wrong member lists, and topics whose queues change in the meantime.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,8 +17,9 @@ use super::{Cluster, eventually, unique};
 
 const LIST: RequestCode = RequestCode::GET_CONSUMER_LIST_BY_GROUP;
 
-/// Members that end a moment after their start, often before a broker has answered their first heartbeat. Their client goes
-/// on, so that no broken connection makes the brokers forget them; no broker lists one, and the next gets every message.
+/// Members end shortly after their start, often before a broker has answered their first heartbeat. Their client
+/// continues, so that no broken connection makes the brokers remove them. No broker lists one, and the next receives
+/// every message.
 pub(crate) fn members_that_end_in_their_first_moments_are_listed_by_no_broker(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 2);
@@ -47,7 +48,7 @@ pub(crate) fn members_that_end_in_their_first_moments_are_listed_by_no_broker(cl
 }
 
 /// A consumer's connection to a broker is half open: the broker lists the client twice, by the dead connection and by
-/// the new one. Every queue has one reader all the same.
+/// the new one. Every queue has one reader nevertheless.
 pub(crate) fn a_member_that_is_listed_twice_leaves_no_queue_unread(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 4);
@@ -90,8 +91,8 @@ pub(crate) fn a_member_that_is_listed_twice_leaves_no_queue_unread(cluster: &dyn
     end([broken, other]);
 }
 
-/// Member lists that lack the asker, are empty, name it twice, cannot be read, are refused or do not come: who has
-/// queues keeps them, and who comes meanwhile gets them afterwards.
+/// Member lists lack the client, are empty, contain it twice, cannot be decoded, are refused or missing: owners keep
+/// their queues, and new members get theirs afterwards.
 pub(crate) fn member_lists_that_lie_take_no_queue_away(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 2);
@@ -135,8 +136,8 @@ pub(crate) fn member_lists_that_lie_take_no_queue_away(cluster: &dyn Cluster) {
     end([consumer, second]);
 }
 
-/// Members come and go at random while messages flow. At the end those that are left share all queues, and nothing is
-/// lost.
+/// Members join and leave at random while messages flow. In the end the remaining ones share all queues, and no message
+/// is lost.
 pub(crate) fn a_storm_of_members_that_come_and_go_loses_nothing(cluster: &dyn Cluster) {
     let (slots, queues_each, seconds) = if is_soak() { (8, 32, 60) } else { (4, 8, 6) };
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
@@ -187,7 +188,7 @@ pub(crate) fn a_storm_of_members_that_come_and_go_loses_nothing(cluster: &dyn Cl
     println!("{} messages, {} deliveries", sent.len(), deliveries.count());
 }
 
-/// Under load a topic gets more queues, fewer, and is made read-only on one broker for a while.
+/// Under load a topic gets more queues, fewer, and is read-only on one broker for a while.
 pub(crate) fn queues_that_come_and_go_cost_no_message(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster, |client| client);
     let topic = &scene.topic;
@@ -208,7 +209,7 @@ pub(crate) fn queues_that_come_and_go_cost_no_message(cluster: &dyn Cluster) {
             change_all(read, write);
             scene.goes_on(outcomes);
         }
-        // What was sent to the queues that go is to be read before.
+        // Messages in the queues to be removed must be read before.
         eventually("nothing is left in them", || {
             let ends = cluster.brokers().iter().flat_map(|broker| (4..16).map(move |queue| (broker, queue)));
             let mut ends =
@@ -219,7 +220,7 @@ pub(crate) fn queues_that_come_and_go_cost_no_message(cluster: &dyn Cluster) {
             })
         });
         change_all(4, 4);
-        // The broker goes on to store what is sent to it; producers look elsewhere once they know.
+        // The broker continues to store messages sent to it; producers use others once they have the new route.
         change(VICTIM, 4, 4, 4);
         eventually("the producer knows", || {
             scene.producer.queues(topic).is_ok_and(|queues| queues.iter().all(|queue| *queue.broker_name() != *VICTIM))
@@ -239,7 +240,7 @@ fn list_of(body: Value) -> Effect {
     }))
 }
 
-/// Ends a flow also when the test fails in the midst of it.
+/// Ends a flow even if the test fails during it.
 struct AtEnd<'a>(&'a AtomicBool);
 
 impl Drop for AtEnd<'_> {
@@ -248,7 +249,7 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-/// Messages that are sent to a new queue before its consumer has heard of the queue.
+/// Messages are sent to a new queue before its consumer has the new route.
 pub(crate) fn a_new_queue_is_read_from_its_first_message(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -265,7 +266,7 @@ pub(crate) fn a_new_queue_is_read_from_its_first_message(cluster: &dyn Cluster) 
     await_balance(&[&consumer], &topic, cluster.brokers().len());
     let before = send_all(&deliveries::producer(cluster), &topic, (0..10).map(|number| format!("before {number}")));
     deliveries.await_bodies(&before);
-    // Later than its first moments, in which the end of a queue is where it is then.
+    // Later than its first moments, in which the end of a queue is taken as its start.
     thread::park_timeout(Duration::from_secs(2));
     let late = proxy.on(&[RequestCode::GET_ROUTEINFO_BY_TOPIC]).with("topic", &topic).meet(Effect::Swallow);
     cluster.create_topic(&topic, 4);

@@ -1,8 +1,9 @@
-//! What the mini broker and real Apache RocketMQ are both asked: scenarios written once against [`Cluster`].
+//! Scenarios for the mini broker and real Apache RocketMQ, written once against [`Cluster`].
 //!
-//! Each binary (`tests/mini.rs`, `tests/apache/main.rs`) brings its own `Cluster` and turns every line of
-//! [`for_each_scenario`] into a test. A scenario knows no server: it speaks to addresses, names its topics and groups by
-//! [`unique`], waits by [`eventually`] and fails by panicking. Names begin with the row of the conformance list.
+//! Each binary (`tests/mini.rs`, `tests/apache/main.rs`) provides its own `Cluster` and turns every line of
+//! [`for_each_scenario`] into a test. A scenario is independent of the server: it uses addresses, names its topics and
+//! groups by [`unique`], waits by [`eventually`] and fails by panicking. Names begin with the row of the conformance
+//! list.
 
 #![allow(clippy::print_stdout, reason = "a run that went well tells how much it had to stand")]
 

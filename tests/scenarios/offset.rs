@@ -1,4 +1,4 @@
-//! Where groups begin, what they commit, and how they get back to a queue that no longer has their offset.
+//! Start positions of groups, their commits, and queues that no longer have their offset.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -21,8 +21,8 @@ pub(crate) fn off_01_from_the_first_offset_a_new_group_gets_the_old_messages(clu
     assert_eq!(scene.committed(), Some(10));
 }
 
-/// OFF-02: a 4.9 broker says of a young queue that a new group has consumed nothing of it, so that "the last offset" is
-/// the first one. A 5.x broker is asked for the truth and tells it.
+/// OFF-02: a 4.9 broker returns offset 0 of a young queue for a new group, so that "the last offset" is the first one.
+/// A 5.x broker reports the missing offset.
 pub(crate) fn off_02_from_the_last_offset_a_young_queue_of_a_4_9_broker_comes_whole(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster);
     let old = scene.send("old", 100);
@@ -39,7 +39,7 @@ pub(crate) fn off_02_from_the_last_offset_a_young_queue_of_a_4_9_broker_comes_wh
 pub(crate) fn off_03_from_a_time_a_new_group_gets_what_was_stored_since(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster);
     let old = scene.send("old", 5);
-    // The broker's clock is this machine's; on both sides of the time it has to move on.
+    // The broker's clock is this machine's; it must advance on both sides of the time.
     let pause = || thread::park_timeout(Duration::from_millis(50));
     pause();
     let between = SystemTime::now();
@@ -51,7 +51,7 @@ pub(crate) fn off_03_from_a_time_a_new_group_gets_what_was_stored_since(cluster:
     end([consumer]);
     let mut got = deliveries.bodies();
     if cluster.server() == Server::Apache4 {
-        // It finds the message nearest to the time, which may be the one before.
+        // A 4.9 broker finds the message nearest to the time, which may be the one before.
         got.remove("old 4");
     }
     let mut expected = expected;
@@ -59,7 +59,7 @@ pub(crate) fn off_03_from_a_time_a_new_group_gets_what_was_stored_since(cluster:
     assert_eq!(got, expected);
 }
 
-/// A group that has an offset goes on there, whatever its start policy says.
+/// A group with an offset continues there, regardless of its start policy.
 pub(crate) fn a_known_group_goes_on_where_it_ended(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster);
     let first = scene.send("first", 10);
@@ -76,8 +76,8 @@ pub(crate) fn a_known_group_goes_on_where_it_ended(cluster: &dyn Cluster) {
     }
 }
 
-/// The group's offset is that of a topic which was deleted: what the new one of the same name holds is new, as far as can
-/// be told from a queue that still begins at 0. Brokers advise the same, and the Java client follows.
+/// The group's offset belongs to a deleted topic. The messages of the recreated topic are new, as a queue that still
+/// begins at 0 shows. Brokers suggest the same, and the Java client follows.
 pub(crate) fn an_offset_beyond_the_end_of_a_topic_made_anew_skips_nothing(cluster: &dyn Cluster) {
     let scene = Scene::new(cluster);
     let mut sent = scene.send("new", 10);
@@ -117,7 +117,7 @@ impl<'a> Scene<'a> {
         bodies
     }
 
-    /// A consumer that takes everything.
+    /// Starts a consumer that accepts everything.
     fn start(&self, from: ConsumeFromWhere) -> (PushConsumer, Deliveries) {
         let deliveries = Deliveries::default();
         let consumer = member(self.cluster, &self.group)
@@ -147,7 +147,7 @@ impl<'a> Scene<'a> {
         assert_eq!(response.response_code(), ResponseCode::SUCCESS, "{response:?}");
     }
 
-    /// Whether the broker takes a group that has consumed nothing of a young queue for one that is at its beginning.
+    /// True if the broker treats a group without an offset in a young queue as one at its beginning.
     fn is_young_queue_begun(&self, cluster: &dyn Cluster) -> bool {
         let topic = self.queue.topic();
         cluster.committed_offset(self.queue.broker_name(), &unique("nobody"), topic, 0) == Some(0)

@@ -1,4 +1,4 @@
-//! All servers are away for long: what a client does meanwhile stays little, and its traffic is back soon.
+//! All servers are down for long: the client's activity stays low, and its traffic resumes soon.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use super::scene::{Scene, is_soak};
 use super::storm::{self, PATIENCE, end_at_the_end};
 use super::{Broker, Cluster, eventually, unique};
 
-/// A message that is sent when nobody is there.
+/// Body of a message sent while all servers are down.
 const IN_VAIN: &str = "in vain";
 
-/// Name servers and brokers refuse every dial for a while, in which somebody tries to send now and then. A consumer in a
-/// process of its own shows what that takes of memory.
+/// Name servers and brokers refuse every connect for a while, and a program tries to send now and then. A consumer in
+/// its own process shows the use of memory.
 pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_seconds(cluster: &dyn Cluster) {
     let time = Duration::from_secs(if is_soak() { 600 } else { 10 });
     let (threads, dials) = (CountedThreads::default(), Dials::default());
     let proxy = Proxy::before(cluster);
     let map = proxy.address_map();
-    // Names are resolved at each dial, which is counted there.
+    // Names are resolved at each connect, which is counted there.
     let client = storm::client(proxy.addresses().iter().map(|address| Dials::named(address)))
         .address_map(move |address| Dials::named(&map(address)))
         .resolver(dials.clone())
@@ -56,7 +56,7 @@ pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_s
     let [first, second] = halves;
     let seconds = usize::try_from(time.as_secs() / 2).expect("few");
     assert!(first.dials > 0 && first.lines > 0, "nothing has happened: {first:?}");
-    // At most one a second for each server, once the first ones have failed.
+    // At most one per second for each server, after the first ones have failed.
     assert!(second.dials <= scene.proxy.links().len() * (seconds + 2), "{second:?}");
     assert!(second.lines <= first.lines, "{first:?}, then {second:?}");
     assert!(second.processor <= time / 2 / 10, "{second:?}");
@@ -67,14 +67,14 @@ pub(crate) fn an_outage_of_all_servers_costs_little_and_traffic_is_back_within_s
     send_to_each_broker(&scene, &process, "after");
     scene.await_membership();
     println!("back after {:?}", back.elapsed());
-    // The longest wait is one of 5 s; a machine under heavy load takes its time.
+    // The longest pause is 5 s; a machine under heavy load is slow.
     assert!(back.elapsed() < Duration::from_secs(30));
     assert!(!scene.consumed.has(IN_VAIN), "told as not sent, and there");
     assert!(scene.producer.shutdown(PATIENCE).is_clean());
     end_at_the_end(cluster, &scene.consumer, &scene.group, &scene.topic);
 }
 
-/// Until each has stored a message, and all of them are consumed.
+/// Sends until each broker has stored a message, and all messages are consumed.
 fn send_to_each_broker(scene: &Scene<'_>, process: &Process, what: &str) {
     for broker in scene.cluster.brokers() {
         let queue = MessageQueue::new(scene.topic.as_str(), broker.name.as_str(), 0);
@@ -88,15 +88,15 @@ fn send_to_each_broker(scene: &Scene<'_>, process: &Process, what: &str) {
     eventually("it is consumed", || scene.cluster.brokers().iter().all(is_consumed));
 }
 
-/// What a client has done, as far as others feel it.
+/// Activity of a client, as visible from outside.
 #[derive(Clone, Copy, Debug)]
 struct Effort {
     dials: usize,
-    /// Warnings about servers.
+    /// Number of warnings about servers.
     lines: usize,
-    /// Time of its threads on a processor, where the system tells.
+    /// Processor time of its threads, if the system provides it.
     processor: Duration,
-    /// Of the other process, in bytes.
+    /// Memory of the other process, in bytes.
     memory: usize,
 }
 
@@ -120,7 +120,7 @@ impl std::ops::Sub for Effort {
     }
 }
 
-/// A resolver that knows each address under a name, and counts how often it is asked.
+/// Resolver that gives each address a name, and counts its calls.
 #[derive(Clone, Default)]
 struct Dials(Arc<AtomicUsize>);
 

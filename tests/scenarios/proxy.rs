@@ -1,8 +1,8 @@
-//! A proxy between a client and the servers of a cluster, which damages what passes through it.
+//! Proxy between a client and the servers of a cluster, which damages traffic.
 //!
-//! Each server has a link of its own: a client gets the links' addresses as name servers and an address map for brokers
-//! ([`Proxy::addresses`], [`Proxy::address_map`]), so that what servers say of themselves passes unchanged. One thread
-//! carries everything, ended and waited for when the proxy is dropped. Every kind of damage counts what it did: a
+//! Each server has its own link. A client gets the links' addresses as name servers and an address map for brokers
+//! ([`Proxy::addresses`], [`Proxy::address_map`]), so that the servers' own addresses pass unchanged. One thread
+//! carries everything; it is ended and joined when the proxy is dropped. Every kind of damage counts its effects: a
 //! scenario asserts that its fault has happened.
 
 mod carrier;
@@ -32,9 +32,9 @@ pub(crate) struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The way to one server.
+/// Link to one server.
 pub(crate) struct Link {
-    /// A broker's name, a name server's address.
+    /// Name of a broker, or address of a name server.
     server: String,
     upstream: SocketAddr,
     address: SocketAddr,
@@ -42,45 +42,45 @@ pub(crate) struct Link {
     shared: Arc<Shared>,
 }
 
-/// What a link does with everything.
+/// Treatment of all traffic of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
-    /// Nobody listens, and open connections are reset.
+    /// The port has no listener, and open connections are reset.
     Refuse,
-    /// What the client sends is read and thrown away: a peer that never answers.
+    /// Requests are read and discarded: a peer that never answers.
     BlackHole,
-    /// What the client sends arrives, and what the server sends is thrown away.
+    /// Requests arrive, and responses are discarded.
     Mute,
-    /// What the client sends is not read.
+    /// Requests are not read.
     Deaf,
-    /// Of what the server sends, so many bytes pass every 10 ms.
+    /// This many bytes of the responses pass every 10 ms.
     Drip(usize),
 }
 
-/// What becomes of a request that meets a fault, or of its reply.
+/// Treatment of a request that hits a fault, or of its reply.
 #[allow(clippy::type_complexity, reason = "one function of two commands")]
 pub(crate) enum Effect {
-    /// It does not reach the server, and is answered with this code and remark.
+    /// The request does not reach the server, and is answered with this code and remark.
     Refuse(ResponseCode, &'static str),
-    /// It does not reach the server, and is not answered.
+    /// The request does not reach the server, and is not answered.
     Swallow,
-    /// The first half of it reaches the server, then both connections are closed.
+    /// The first half of the request reaches the server, then both connections are closed.
     Cut,
     SwallowReply,
     DelayReply(Duration),
     DuplicateReply,
     /// The first half of the reply reaches the client, then the connection is closed.
     CutReply,
-    /// The connection is reset in place of the reply.
+    /// The connection is reset instead of the reply.
     ResetForReply,
-    /// Bytes of the reply's header are other ones.
+    /// Bytes of the reply's header are changed.
     CorruptReply,
-    /// The reply says what this makes of it; the request comes first.
+    /// The function changes the reply; its first argument is the request.
     Rewrite(Box<dyn Fn(&RemotingCommand, &mut RemotingCommand) + Send + Sync>),
 }
 
-/// Chooses the requests that meet a fault.
+/// Selects the requests that hit a fault.
 #[must_use]
 pub(crate) struct Requests<'a> {
     proxy: &'a Proxy,
@@ -91,14 +91,14 @@ pub(crate) struct Requests<'a> {
     seed: Option<u64>,
 }
 
-/// A fault, which ends when this is dropped.
+/// Fault that ends when the value is dropped.
 pub(crate) struct Fault {
     rule: Arc<Rule>,
     shared: Arc<Shared>,
 }
 
 impl Proxy {
-    /// Stands before all servers of a cluster, and lets everything pass.
+    /// Starts a proxy for all servers of a cluster that passes everything.
     pub(crate) fn before(cluster: &dyn Cluster) -> Self {
         let name_servers = cluster.name_servers().iter().map(|address| (address.to_string(), *address));
         let brokers = cluster.brokers().iter().map(|broker| (broker.name.clone(), broker.address));
@@ -119,19 +119,19 @@ impl Proxy {
         Self { shared, links, name_servers: cluster.name_servers().len(), thread: Some(thread.expect("a thread")) }
     }
 
-    /// The links to the name servers, as a client is told of name servers.
+    /// Addresses of the links to the name servers, for a client's configuration.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.name_servers().iter().map(|link| link.address.to_string()).collect()
     }
 
-    /// Turns brokers' addresses into those of their links.
+    /// Returns a map of brokers' addresses to those of their links.
     pub(crate) fn address_map(&self) -> impl Fn(&str) -> String + Send + Sync + 'static {
         let links: HashMap<_, _> =
             self.brokers().iter().map(|link| (link.upstream.to_string(), link.address.to_string())).collect();
         move |address| links.get(address).cloned().unwrap_or_else(|| address.to_owned())
     }
 
-    /// To all servers.
+    /// Links to all servers.
     pub(crate) fn links(&self) -> &[Link] {
         &self.links
     }
@@ -148,7 +148,7 @@ impl Proxy {
         self.brokers().iter().find(|link| link.server == name).expect("a broker of the cluster")
     }
 
-    /// Requests with one of these codes; with none, all.
+    /// Selects requests with one of these codes; with none, all.
     pub(crate) fn on(&self, codes: &[RequestCode]) -> Requests<'_> {
         Requests { proxy: self, codes: codes.to_vec(), fields: Vec::new(), server: None, every: 1, seed: None }
     }
@@ -168,43 +168,43 @@ impl Link {
         self.address
     }
 
-    /// Where the server itself is.
+    /// Address of the server itself.
     pub(crate) fn server(&self) -> SocketAddr {
         self.upstream
     }
 
-    /// From now on; waits until it is so.
+    /// Sets the mode, and waits until it applies.
     pub(crate) fn set(&self, mode: Mode) {
         self.shared.tell(|board| board.links[self.number].wanted = mode);
-        eventually("the link is as it shall be", || {
+        eventually("the link has its mode", || {
             // Its port may be in use for a moment.
             self.shared.tell(|_| ());
             self.look(|link| link.mode) == mode
         });
     }
 
-    /// Resets all connections; returns how many there were.
+    /// Resets all connections; returns their number.
     pub(crate) fn reset(&self) -> usize {
         self.shared.act(self.number, Act::Reset)
     }
 
-    /// Leaves all connections open without carrying anything more, as when the way between the ends is gone. Returns
-    /// how many there were. New ones pass.
+    /// Abandons all connections: they stay open and carry nothing more, like a lost path between the ends. Returns
+    /// their number. New connections work.
     pub(crate) fn abandon(&self) -> usize {
         self.shared.act(self.number, Act::Abandon)
     }
 
-    /// Connections that are open and carry something.
+    /// Number of open connections that carry traffic.
     pub(crate) fn connections(&self) -> usize {
         self.look(|link| link.connections)
     }
 
-    /// Connections that were ever accepted.
+    /// Number of connections accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.look(|link| link.accepted)
     }
 
-    /// Bytes that were thrown away by the link's mode, or on connections that are abandoned.
+    /// Number of bytes discarded by the link's mode, or on abandoned connections.
     pub(crate) fn swallowed(&self) -> usize {
         self.look(|link| link.swallowed)
     }
@@ -215,25 +215,25 @@ impl Link {
 }
 
 impl Requests<'_> {
-    /// Only those with this value of a header field.
+    /// Restricts to requests with this value of a header field.
     pub(crate) fn with(mut self, field: &'static str, value: &str) -> Self {
         self.fields.push((field, value.to_owned()));
         self
     }
 
-    /// Only those to this server.
+    /// Restricts to requests to this server.
     pub(crate) fn at(mut self, link: &Link) -> Self {
         self.server = Some(link.number);
         self
     }
 
-    /// Only every so many-th.
+    /// Restricts to one in this many requests, at equal intervals.
     pub(crate) fn every(mut self, requests: usize) -> Self {
         self.every = requests;
         self
     }
 
-    /// Only one in so many, as the dice of this seed fall.
+    /// Restricts to one in this many requests, at random by this seed.
     pub(crate) fn one_in(mut self, requests: usize, seed: u64) -> Self {
         self.seed = Some(seed);
         self.every(requests)
@@ -251,7 +251,7 @@ impl Requests<'_> {
 }
 
 impl Fault {
-    /// How often it has happened.
+    /// Number of times it has happened.
     pub(crate) fn hits(&self) -> usize {
         self.rule.hits.load(Ordering::SeqCst)
     }
@@ -263,7 +263,7 @@ impl Drop for Fault {
     }
 }
 
-/// What users of the proxy and its thread share.
+/// State shared by users of the proxy and its thread.
 struct Shared {
     board: Mutex<Board>,
     waker: Waker,
@@ -319,9 +319,9 @@ struct Rule {
     every: usize,
     seed: Option<u64>,
     effect: Effect,
-    /// Requests that fit.
+    /// Number of matching requests.
     seen: AtomicUsize,
-    /// Requests that have met it.
+    /// Number of requests that hit the fault.
     hits: AtomicUsize,
 }
 

@@ -1,4 +1,4 @@
-//! The log of a client: silent while all is well, and a few lines when everything fails at once.
+//! Log of a client: silent while everything works, and a few lines when everything fails at once.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use super::proxy::{Mode, Proxy};
 use super::scene::is_soak;
 use super::{Cluster, unique};
 
-/// A producer and a consumer behind a proxy, and the warnings about them and their servers.
+/// Producer and consumer behind a proxy, and the warnings about them and their servers.
 struct Watched {
-    /// Of the topic; groups begin with it.
+    /// Name of the topic, and prefix of the groups.
     name: String,
     said: Vec<Lines>,
     proxy: Proxy,
@@ -24,7 +24,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Its listener fails at the first delivery of each message that begins with `!`.
+    /// Starts them; the listener fails at the first delivery of each message that begins with `!`.
     fn start(cluster: &dyn Cluster) -> Self {
         let name = unique("Quiet");
         cluster.create_topic(&name, 4);
@@ -42,7 +42,7 @@ impl Watched {
             .each(move |message: &MessageExt| {
                 let body = String::from_utf8_lossy(message.body()).into_owned();
                 if body.starts_with('!') && message.reconsume_times() == 0 {
-                    return Err("as the scenario wants it");
+                    return Err("failed by the scenario");
                 }
                 told.send(body).map_err(|_| "the scenario is over")
             })
@@ -76,7 +76,7 @@ pub(crate) fn a_normal_life_logs_no_warning(cluster: &dyn Cluster) {
     assert_eq!(watched.lines(), Vec::<String>::new());
 }
 
-/// A minute is at most ten lines, ten minutes are at most twenty, however many queues there are.
+/// A minute causes at most ten lines, and ten minutes at most twenty, for any number of queues.
 pub(crate) fn brokers_that_are_away_are_a_few_lines(cluster: &dyn Cluster) {
     let watched = Watched::start(cluster);
     watched.send("before");

@@ -1,4 +1,4 @@
-//! Requests over a blocking socket, for what a test does beside the client under test.
+//! Requests over a blocking socket, for a test's actions besides the client under test.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rocketmq_sync::unversioned::wire::{ExtFields, FieldSink, FrameDecoder, RemotingCommand};
 
-/// A server that says nothing for so long will not answer.
+/// Time of silence after which a server will not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// A header made of `(name, value)` pairs.
+/// Creates a header from `(name, value)` pairs.
 pub(crate) fn fields(pairs: &[(&str, &str)]) -> ExtFields {
     let mut fields = ExtFields::new();
     for (name, value) in pairs {
@@ -18,8 +18,8 @@ pub(crate) fn fields(pairs: &[(&str, &str)]) -> ExtFields {
     fields
 }
 
-/// The header that creates or changes a topic, with so many queues to read and to write. That it is ordered means
-/// something to those only who ask for it.
+/// Header that creates or changes a topic, with numbers of queues to read and to write. The order flag matters only to
+/// clients that request it.
 pub(crate) fn topic_settings(topic: &str, read: u32, write: u32, permission: u32, ordered: bool) -> ExtFields {
     fields(&[
         ("topic", topic),
@@ -33,18 +33,18 @@ pub(crate) fn topic_settings(topic: &str, read: u32, write: u32, permission: u32
     ])
 }
 
-/// Sends one request on a connection of its own and reads its answer.
+/// Sends one request on its own connection and reads its response.
 pub(crate) fn request(address: SocketAddr, command: RemotingCommand) -> io::Result<RemotingCommand> {
     Connection::open(address)?.request(command, ANSWER_WITHIN)
 }
 
-/// A connection whose answers are read when they are asked for.
+/// Connection whose responses are read on request.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     decoder: FrameDecoder,
     last_opaque: i32,
-    /// Answers that came before they were asked for.
+    /// Responses that arrived before they were requested.
     early: Vec<RemotingCommand>,
 }
 
@@ -55,18 +55,18 @@ impl Connection {
         Ok(Self { stream, decoder: FrameDecoder::new(), last_opaque: 0, early: Vec::new() })
     }
 
-    /// This end's address.
+    /// Local address of the connection.
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().expect("the address of a connected socket")
     }
 
-    /// Sends `command` and waits for its answer. `TimedOut` when the server stays silent.
+    /// Sends `command` and waits for its response. `TimedOut` if the server stays silent.
     pub(crate) fn request(&mut self, command: RemotingCommand, within: Duration) -> io::Result<RemotingCommand> {
         let opaque = self.send(command)?;
         self.answer(opaque, within)
     }
 
-    /// Sends `command` under an opaque of its own, which is returned.
+    /// Sends `command` under its own opaque, which is returned.
     pub(crate) fn send(&mut self, mut command: RemotingCommand) -> io::Result<i32> {
         self.last_opaque += 1;
         command.opaque = self.last_opaque;
@@ -76,7 +76,7 @@ impl Connection {
         Ok(command.opaque)
     }
 
-    /// The answer to an earlier request; what the server itself asks meanwhile is ignored.
+    /// Returns the response to an earlier request; requests of the server in the meantime are ignored.
     pub(crate) fn answer(&mut self, opaque: i32, within: Duration) -> io::Result<RemotingCommand> {
         if let Some(at) = self.early.iter().position(|answer| answer.opaque == opaque) {
             return Ok(self.early.swap_remove(at));

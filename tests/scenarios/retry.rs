@@ -1,4 +1,4 @@
-//! Messages whose listener fails: when they come again, as what, and where they end.
+//! Messages whose listener fails: times of their retries, their content, and their end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use super::deliveries::{Deliveries, end, member, producer, send, send_all, set, 
 use super::raw::{self, fields};
 use super::{Cluster, eventually, logs, unique};
 
-/// Longer than any test: what a client does by such a timer does not happen in one.
+/// Longer than any test: timers with this interval do not fire in one.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 
-/// RETRY-01: the first retry waits for level 3 of the broker, the second for level 4. No periodic look at routes or
-/// members helps: a new group's retry topic is found because its first heartbeat made it.
+/// RETRY-01: the first retry waits for level 3 of the broker, the second for level 4. No periodic query of routes or
+/// members helps: a new group's retry topic is found because its first heartbeat created it.
 pub(crate) fn retry_01_the_first_two_retries_wait_for_their_levels(cluster: &dyn Cluster) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -27,14 +27,14 @@ pub(crate) fn retry_01_the_first_two_retries_wait_for_their_levels(cluster: &dyn
     send(&producer(cluster), &Message::new(&*topic, "fails twice"));
     let stored: Vec<_> = deliveries.await_times("fails twice", 3).iter().map(|message| message.stored_at()).collect();
     let gap = |earlier: usize| stored[earlier + 1].duration_since(stored[earlier]).unwrap_or_default();
-    // By the broker's clock; a real one looks at what is due every 100 ms.
+    // By the broker's clock; a real one checks due messages every 100 ms.
     assert!(gap(0) >= Duration::from_millis(900), "{stored:?}");
     assert!(gap(1) >= Duration::from_millis(2900), "{stored:?}");
     end([consumer]);
 }
 
 /// RETRY-02: with a maximum of 0 a failed message is a dead letter at once. A message of another group, which failed
-/// later and has come three times since, shows that no retry was under way.
+/// later and was delivered three times since, shows that no retry was pending.
 pub(crate) fn retry_02_with_no_retries_a_failed_message_is_a_dead_letter(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -51,10 +51,10 @@ pub(crate) fn retry_02_with_no_retries_a_failed_message_is_a_dead_letter(cluster
     assert_eq!(deliveries.of("dead").len(), 1);
 }
 
-/// The largest properties that a producer lets pass leave the brokers room for their own: the message is retried and
-/// becomes a dead letter like any other, with the longest names that topic and group may have on every version.
+/// The largest properties that a producer accepts leave the brokers room for their own. The message is retried and
+/// becomes a dead letter like any other, with the longest names of topic and group that every version allows.
 pub(crate) fn the_largest_properties_survive_retries_and_the_dead_letter_queue(cluster: &dyn Cluster) {
-    /// What the names, the separators and the value of `UNIQ_KEY` take.
+    /// Size of the names, the separators and the value of `UNIQ_KEY`.
     const AROUND: usize = "filler".len() + 2 + "UNIQ_KEY".len() + 32 + 2;
     const LARGEST: usize = 32_767 - 768;
     let (topic, group) = (format!("{:x<127}", unique("T")), format!("{:x<120}", unique("G")));
@@ -77,7 +77,7 @@ pub(crate) fn the_largest_properties_survive_retries_and_the_dead_letter_queue(c
     assert_eq!(deliveries.count(), 2);
 }
 
-/// RETRY-03: a panic and an error are failures like any other, and the thread lives on.
+/// RETRY-03: a panic and an error are failures like any other, and the thread continues.
 pub(crate) fn retry_03_a_panic_and_an_error_lead_to_a_retry(cluster: &dyn Cluster) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -88,7 +88,7 @@ pub(crate) fn retry_03_a_panic_and_an_error_lead_to_a_retry(cluster: &dyn Cluste
         .each(move |message: &MessageExt| {
             seen.add("consumer", message);
             match (text(message).as_str(), message.reconsume_times()) {
-                ("panics", 0) => panic!("this listener panics, as its scenario wants it to"),
+                ("panics", 0) => panic!("panic of the scenario's listener"),
                 ("errs", 0) => Err("an error"),
                 _ => Ok(()),
             }
@@ -135,8 +135,8 @@ pub(crate) fn retry_04_a_message_succeeds_at_its_third_delivery(cluster: &dyn Cl
     });
 }
 
-/// RETRY-05: what waits too long for a thread goes back to the broker and comes again; what a listener has begun stays
-/// with it, however long it takes.
+/// RETRY-05: a message that waits too long for a thread goes back to the broker and is redelivered. A message that a
+/// listener has begun stays with it, for any duration.
 pub(crate) fn retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one_does_not(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -178,8 +178,8 @@ pub(crate) fn retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one
     assert_eq!((deliveries.of("runs long").len(), deliveries.of("waits").len(), gone_back()), (1, 1, 1));
 }
 
-/// RETRY-10: the default maximum is 16 retries; the failure after them makes one dead letter, which tells where it came
-/// from.
+/// RETRY-10: the default maximum is 16 retries; the failure after them makes one dead letter, which contains its
+/// origin.
 pub(crate) fn retry_10_the_seventeenth_failure_makes_one_dead_letter(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -194,8 +194,8 @@ pub(crate) fn retry_10_the_seventeenth_failure_makes_one_dead_letter(cluster: &d
     assert_eq!(dead.property("RETRY_TOPIC"), Some(&*topic));
     assert_eq!(dead.property("ORIGIN_MESSAGE_ID"), Some(&*receipt.offset_msg_id));
     if said.has("back: the deadline passed before the reply came") {
-        // A broker that stalls for seconds may store what it took without an answer, and the copy published instead.
-        // One that refuses has stored nothing.
+        // A broker that stalls for seconds may store a message without a response, and also the copy published instead.
+        // A broker that refuses has stored nothing.
         println!("a broker stalled: {times:?}, {} dead letters", dead_letters(cluster, &group));
         assert_eq!(BTreeSet::from_iter(times), (0..=16).collect());
     } else {
@@ -204,7 +204,7 @@ pub(crate) fn retry_10_the_seventeenth_failure_makes_one_dead_letter(cluster: &d
     }
 }
 
-/// A listener may choose the level itself, and give a message up.
+/// A listener may choose the level itself, and send a message to the dead-letter queue.
 pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -234,7 +234,7 @@ pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dy
     assert_eq!(deliveries.of("hopeless").len(), 1);
 }
 
-/// Of a batch that is consumed in part only the rest comes again.
+/// Only the rest of a partly consumed batch is redelivered.
 pub(crate) fn the_unacknowledged_rest_of_a_batch_comes_again(cluster: &dyn Cluster) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -266,7 +266,7 @@ pub(crate) fn the_unacknowledged_rest_of_a_batch_comes_again(cluster: &dyn Clust
     }
 }
 
-/// A listener of single messages has a verdict for each: what fails, and how, is nothing to the others that came with it.
+/// A listener of single messages has a result for each: a failure does not affect the other messages of the pull.
 pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(cluster: &dyn Cluster) {
     let (topic, deliveries) = (unique("T"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -280,7 +280,7 @@ pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(clust
             seen.add("consumer", message);
             match (text(message).as_str(), message.reconsume_times()) {
                 ("body 2", 0) => Err("not yet"),
-                ("body 5", 0) => panic!("this listener panics, as its scenario wants it to"),
+                ("body 5", 0) => panic!("panic of the scenario's listener"),
                 _ => Ok(()),
             }
         })
@@ -298,7 +298,7 @@ pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(clust
     }
 }
 
-/// A body that says it is compressed and is not fails alone: the messages around it are consumed.
+/// A body that is marked as compressed and is not fails alone: the messages around it are consumed.
 pub(crate) fn a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed(cluster: &dyn Cluster) {
     let (topic, group, deliveries) = (unique("T"), unique("G"), Deliveries::default());
     cluster.create_topic(&topic, 1);
@@ -340,17 +340,17 @@ pub(crate) fn a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed(cl
     assert_eq!(deliveries.count(), 2);
 }
 
-/// A consumer whose listener fails for each message's first `times` deliveries.
+/// Starts a consumer whose listener fails for each message's first `times` deliveries.
 fn failing(builder: PushConsumerBuilder, topic: &str, deliveries: &Deliveries, times: i32) -> PushConsumer {
     let seen = deliveries.clone();
     let listener = move |message: &MessageExt| {
         seen.add("consumer", message);
-        if message.reconsume_times() < times { Err("as the scenario wants it") } else { Ok(()) }
+        if message.reconsume_times() < times { Err("failed by the scenario") } else { Ok(()) }
     };
     builder.subscribe(topic, FilterExpression::all()).each(listener).start().expect("a consumer")
 }
 
-/// Reads the first dead letter of a group, as anybody would.
+/// Reads the first dead letter of a group, like any consumer.
 fn await_dead_letter(cluster: &dyn Cluster, group: &str) -> MessageExt {
     eventually("there is a dead letter", || dead_letters(cluster, group) > 0);
     let deliveries = Deliveries::default();

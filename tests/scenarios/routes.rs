@@ -1,4 +1,4 @@
-//! Routes that change under load: a broker comes, goes without a word, and is back.
+//! Routes that change under load: a broker joins, disappears without notice, and returns.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use super::{Cluster, eventually, unique};
 const FIRST: &str = "broker-a";
 const SECOND: &str = "broker-b";
 
-/// Producers send and two members consume while a broker that they have never heard of gets the topic, is killed until
-/// they have let go of it, and is back.
+/// Producers send and two members consume while a new broker gets the topic, is killed until they have removed it, and
+/// returns.
 pub(crate) fn a_broker_that_is_added_removed_and_back_costs_no_message(cluster: &dyn Cluster) {
     let (topic, group) = (unique("Route"), unique("G"));
     cluster.create_topic_on(FIRST, &topic, (QUEUES, QUEUES), 6);
@@ -53,7 +53,7 @@ pub(crate) fn a_broker_that_is_added_removed_and_back_costs_no_message(cluster: 
     println!("{}; {}", outcomes.summary(), load.consumed.summary());
 }
 
-/// One producer and two consumers, whose first broker always works.
+/// One producer and two consumers; the first broker always works.
 struct Load {
     producer: Producer,
     consumers: [PushConsumer; 2],
@@ -62,7 +62,7 @@ struct Load {
 }
 
 impl Load {
-    /// Waits until the members share the queues of so many brokers, and of no other.
+    /// Waits until the members share the queues of this many brokers, and of no other.
     fn await_shares_on(&self, brokers: usize) {
         await_balance(&self.consumers.each_ref(), &self.topic, brokers * QUEUES as usize);
     }
@@ -74,13 +74,13 @@ impl Load {
         eventually("messages are consumed there", || self.consumed_at(broker) >= consumed + 50);
     }
 
-    /// All of its queues have a reader, and messages go in and out.
+    /// Checks that all of its queues have a reader, and messages are sent and consumed.
     fn has_taken_second(&self, outcomes: &Outcomes) {
         self.await_shares_on(2);
         self.goes_on_at(SECOND, outcomes);
     }
 
-    /// The producer has no way to it, and says that for certain.
+    /// Checks that the producer has no route to it, and reports that with certainty.
     fn is_not_at_second(&self) {
         eventually("the producer's route leaves it out", || {
             let queues = self.producer.queues(&self.topic).expect("a route");

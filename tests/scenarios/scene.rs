@@ -1,4 +1,4 @@
-//! A producer and a consumer behind a [`Proxy`], with the books of what they did.
+//! Producer and consumer behind a [`Proxy`], with records of their results.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::proxy::{Fault, Mode, Proxy};
 use super::storm::{self, Consumed, Outcomes, PATIENCE, QUEUES};
 use super::{Cluster, eventually, unique};
 
-/// The broker that most faults happen to.
+/// Broker that most faults apply to.
 pub(crate) const VICTIM: &str = "broker-a";
 
 pub(crate) struct Scene<'a> {
@@ -25,14 +25,14 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// One client with a producer and a consumer of a new topic; the consumer has all its queues.
+    /// Creates one client with a producer and a consumer of a new topic; the consumer has all its queues.
     pub(crate) fn new(cluster: &'a dyn Cluster, options: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let proxy = Proxy::before(cluster);
         let client = options(storm::client(proxy.addresses()).address_map(proxy.address_map()));
         Self::with(cluster, proxy, client)
     }
 
-    /// The same with a client that reaches the servers through this proxy.
+    /// Creates a scene with a client that reaches the servers through this proxy.
     pub(crate) fn with(cluster: &'a dyn Cluster, proxy: Proxy, client: ClientBuilder) -> Self {
         let (topic, group) = (unique("Fault"), unique("G"));
         cluster.create_topic(&topic, QUEUES);
@@ -45,12 +45,12 @@ impl<'a> Scene<'a> {
         Self { cluster, proxy, topic, group, client, producer, consumer, consumed }
     }
 
-    /// The first queue of the victim.
+    /// First queue of the victim.
     pub(crate) fn victims_queue(&self) -> MessageQueue {
         MessageQueue::new(self.topic.as_str(), VICTIM, 0)
     }
 
-    /// Sends until each fault has happened so often; then the faults end, and sending goes on for a while.
+    /// Sends until each fault has happened this often; then the faults end, and sending continues for a while.
     pub(crate) fn storm_until(&self, faults: Vec<Fault>, times: usize) -> Outcomes {
         storm::storm_while(&self.producer, &self.topic, None, |outcomes| {
             eventually("the faults happen", || faults.iter().all(|fault| fault.hits() >= times));
@@ -59,7 +59,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// A storm in which the victim's link is in this mode until `seen`, and goes on elsewhere meanwhile.
+    /// Runs a storm in which the victim's link has this mode until `seen`, and sends to other brokers continue.
     pub(crate) fn storm_with(&self, mode: Mode, seen: impl FnOnce(&Outcomes)) -> Outcomes {
         let victim = self.proxy.broker(VICTIM);
         storm::storm_while(&self.producer, &self.topic, Some(self.victims_queue()), |outcomes| {
@@ -92,8 +92,8 @@ impl<'a> Scene<'a> {
         });
     }
 
-    /// Expects that everything is consumed, that nothing was told wrongly, and that the group stands at the end of all
-    /// its queues after a clean end.
+    /// Expects that everything is consumed, every report was correct, and the group is at the end of all its queues
+    /// after a clean shutdown.
     pub(crate) fn end(self, outcomes: &Outcomes) {
         let report = self.producer.shutdown(PATIENCE);
         assert!(report.is_clean(), "{report:?}");
@@ -103,7 +103,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The client ids that a broker lists as members of a group.
+/// Client ids that a broker lists as members of a group.
 pub(crate) fn members(cluster: &dyn Cluster, broker: &str, group: &str) -> Vec<String> {
     let answer = cluster.ask_broker(broker, RequestCode::GET_CONSUMER_LIST_BY_GROUP, &[("consumerGroup", group)]);
     if answer.response_code() != ResponseCode::SUCCESS {
@@ -114,12 +114,12 @@ pub(crate) fn members(cluster: &dyn Cluster, broker: &str, group: &str) -> Vec<S
     ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 
-/// Whether the long form of a scenario is wanted.
+/// True if the long form of a scenario is requested.
 pub(crate) fn is_soak() -> bool {
     std::env::var_os("ROCKETMQ_SYNC_SOAK").is_some()
 }
 
-/// A sequence of numbers that is told in the test's output, so that a failure can be looked into.
+/// Sequence of numbers whose seed is printed in the test's output, so that a failure can be repeated.
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -130,7 +130,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// The sequence of a seed, which has nothing in common with that of the next one.
+    /// Creates the sequence of a seed, which is independent of that of the next one.
     pub(crate) fn of(seed: u64) -> Self {
         // splitmix64
         let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -139,7 +139,7 @@ impl Dice {
         Self(mixed ^ (mixed >> 31) | 1)
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         // xorshift64
         self.0 ^= self.0 << 13;

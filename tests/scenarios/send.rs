@@ -1,4 +1,4 @@
-//! Sending synchronously and one-way: what a message may be, and what arrives of it.
+//! Synchronous and one-way sends: valid messages, and their content on arrival.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -10,13 +10,13 @@ use super::inbox::{Inbox, bodies, numbered, producer};
 use super::raw::{self, fields};
 use super::{Cluster, Server, eventually, unique};
 
-/// SEND-07: plain, to a queue, through a selector: each of 20 one-way messages arrives, where it was sent to.
+/// SEND-07: plain, to a queue, through a selector: each of 20 one-way messages arrives at its destination.
 pub(crate) fn send_07_oneway_messages_arrive_in_every_way_of_sending(cluster: &dyn Cluster) {
     let producer = producer(cluster).start().expect("a producer");
     for way in ["plain", "queue", "selector"] {
         let topic = unique("Oneway");
         cluster.create_topic(&topic, 8);
-        // One connection carries them in their order, so that waiting for the last of a queue waits for all.
+        // One connection carries them in order, so that waiting for the last of a queue waits for all.
         let inbox = Inbox::open(producer.client(), &topic);
         let chosen = MessageQueue::new(topic.as_str(), cluster.brokers()[0].name.as_str(), 5);
         let messages = numbered(&topic, 20);
@@ -35,7 +35,7 @@ pub(crate) fn send_07_oneway_messages_arrive_in_every_way_of_sending(cluster: &d
     }
 }
 
-/// SEND-08: a selector that panics, one that chooses no queue, and a queue of another topic fail their own call.
+/// SEND-08: a panicking selector, one that chooses no queue, and a queue of another topic fail their own call.
 pub(crate) fn send_08_wrong_oneway_calls_are_told_to_their_caller(cluster: &dyn Cluster) {
     let topic = unique("Oneway");
     cluster.create_topic(&topic, 1);
@@ -59,7 +59,8 @@ pub(crate) fn send_08_wrong_oneway_calls_are_told_to_their_caller(cluster: &dyn 
     Inbox::open(producer.client(), &topic).await_all(&bodies([&right]));
 }
 
-/// SEND-09: what cannot be stored is refused before anything is sent; large bodies and properties arrive unharmed.
+/// SEND-09: a message that cannot be stored is refused before anything is sent; large bodies and properties arrive
+/// unchanged.
 pub(crate) fn send_09_wrong_messages_are_refused_and_large_ones_arrive(cluster: &dyn Cluster) {
     let topic = unique("Sizes");
     cluster.create_topic(&topic, 1);
@@ -87,7 +88,7 @@ pub(crate) fn send_09_wrong_messages_are_refused_and_large_ones_arrive(cluster: 
     assert_eq!(received[&b"with a property"[..]].property("han"), Some(han.as_str()));
 }
 
-/// SEND-10: 10 Ki Chinese characters, 30 KiB as UTF-8, are read back as they were sent.
+/// SEND-10: 10 Ki Chinese characters, 30 KiB as UTF-8, are read back unchanged.
 pub(crate) fn send_10_a_property_of_ten_thousand_chinese_characters_arrives(cluster: &dyn Cluster) {
     let topic = unique("Han");
     cluster.create_topic(&topic, 1);
@@ -99,8 +100,8 @@ pub(crate) fn send_10_a_property_of_ten_thousand_chinese_characters_arrives(clus
     assert!(received[&b"body"[..]].property("汉") == Some(&han), "another value");
 }
 
-/// SEND-11: properties beyond what a broker can store are refused before anything is sent. A broker that is asked all
-/// the same refuses too, and stores nothing.
+/// SEND-11: properties that a broker cannot store are refused before anything is sent. A broker that gets them
+/// nevertheless refuses them too, and stores nothing.
 pub(crate) fn send_11_properties_that_are_too_long_are_refused_here_and_there(cluster: &dyn Cluster) {
     let topic = unique("Han");
     cluster.create_topic(&topic, 1);
@@ -117,7 +118,7 @@ pub(crate) fn send_11_properties_that_are_too_long_are_refused_here_and_there(cl
     assert_eq!(cluster.max_offset(broker, &topic, 0), 0);
 }
 
-/// SEND-12: properties, tag, keys and flag arrive as they were sent.
+/// SEND-12: properties, tag, keys and flag arrive unchanged.
 pub(crate) fn send_12_properties_arrive_as_they_were_sent(cluster: &dyn Cluster) {
     let topic = unique("Properties");
     cluster.create_topic(&topic, 2);
@@ -159,7 +160,7 @@ pub(crate) fn send_14_bodies_of_every_kind_arrive_unharmed(cluster: &dyn Cluster
     Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
 }
 
-/// SEND-19: a topic that cannot be is refused before anything is sent.
+/// SEND-19: an invalid topic is refused before anything is sent.
 pub(crate) fn send_19_topics_that_cannot_be_are_refused(cluster: &dyn Cluster) {
     let producer = producer(cluster).start().expect("a producer");
     for topic in ["", "\t", "a b", "with/slash", "with#hash", "主题", &"t".repeat(128), "SCHEDULE_TOPIC_XXXX"] {
@@ -169,7 +170,7 @@ pub(crate) fn send_19_topics_that_cannot_be_are_refused(cluster: &dyn Cluster) {
     }
 }
 
-/// SEND-20: where brokers create no topics, an unknown one is told as such, by every way of sending.
+/// SEND-20: where brokers create no topics, an unknown one is reported as such, by every way of sending.
 pub(crate) fn send_20_a_topic_without_a_route_is_told(cluster: &dyn Cluster) {
     let topic = unique("Nowhere");
     let producer = producer(cluster).start().expect("a producer");
@@ -190,7 +191,7 @@ pub(crate) fn send_20_a_topic_without_a_route_is_told(cluster: &dyn Cluster) {
     assert_eq!(cluster.route(&topic), None);
 }
 
-/// SEND-22: the receipt tells where the message is, under both of its ids; the caller's message is not touched.
+/// SEND-22: the receipt contains the location of the message, under both of its ids; the caller's message is unchanged.
 pub(crate) fn send_22_a_receipt_tells_where_the_message_is(cluster: &dyn Cluster) {
     let topic = unique("Receipts");
     cluster.create_topic(&topic, 1);
@@ -211,7 +212,7 @@ pub(crate) fn send_22_a_receipt_tells_where_the_message_is(cluster: &dyn Cluster
     assert_eq!(message, before);
 }
 
-/// SEND-29: one thread, then five at once, each waiting, one-way, and with a sharding key; messages of a key stay in their
+/// SEND-29: one thread, then five at once, each waiting, one-way, and with a sharding key; messages of a key keep their
 /// order.
 pub(crate) fn send_29_five_threads_share_a_producer_and_keys_keep_their_order(cluster: &dyn Cluster) {
     let topic = unique("Threads");
@@ -252,7 +253,7 @@ pub(crate) fn send_29_five_threads_share_a_producer_and_keys_keep_their_order(cl
     assert_eq!(ids.len(), messages.len());
 }
 
-/// Every codec and both header encodings: what is sent here is consumed here.
+/// Every codec and both header encodings: messages are consumed as they were sent.
 pub(crate) fn compressed_bodies_and_both_header_encodings_arrive(cluster: &dyn Cluster) {
     let topic = unique("Encodings");
     cluster.create_topic(&topic, 2);
@@ -305,7 +306,7 @@ pub(crate) fn the_first_message_creates_its_topic(cluster: &dyn Cluster) {
         };
         let receipt = receipt.expect("stored");
         assert_eq!(*receipt.queue.topic(), *topic);
-        // Brokers tell the name servers of a topic they have created.
+        // Brokers register a created topic at the name servers.
         eventually("the new topic has a route", || cluster.route(&topic).is_some());
         if cluster.server() == Server::Mini {
             assert_eq!(cluster.max_offset(receipt.queue.broker_name(), &topic, receipt.queue.queue_id()), 1);
@@ -314,7 +315,7 @@ pub(crate) fn the_first_message_creates_its_topic(cluster: &dyn Cluster) {
     }
 }
 
-/// Sends to the first queue of the first broker without the client; `fields` are those that matter.
+/// Sends to the first queue of the first broker without the client; `fields` are the relevant ones.
 fn send_raw(cluster: &dyn Cluster, header: &[(&str, &str)], body: &'static str) -> RemotingCommand {
     let usual = [
         ("a", "raw-producer"),

@@ -1,4 +1,4 @@
-//! Sending asynchronously: every accepted message has one outcome, and arrives where it was sent to.
+//! Asynchronous sends: every accepted message has one outcome, and arrives at its destination.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(crate) fn send_01_async_messages_arrive_in_the_queue_they_are_sent_to(cluste
     });
 }
 
-/// SEND-02: the same through a selector.
+/// SEND-02: to the queue of a selector.
 pub(crate) fn send_02_async_messages_arrive_in_the_queue_that_is_selected(cluster: &dyn Cluster) {
     to_one_queue_of_each_broker(cluster, |producer, message, queue, done| {
         let select =
@@ -60,8 +60,8 @@ pub(crate) fn send_03_async_messages_have_one_outcome_each(cluster: &dyn Cluster
     Inbox::open(producer.client(), &topic).await_all(&bodies(&messages));
 }
 
-/// SEND-04: what a selector does wrong fails its own call, which gives the message back; no callback runs for it, and
-/// the producer goes on.
+/// SEND-04: a selector's error fails its own call, which returns the message; no callback runs for it, and the producer
+/// continues.
 pub(crate) fn send_04_a_selector_that_fails_costs_its_own_call_only(cluster: &dyn Cluster) {
     let topic = unique("Selector");
     cluster.create_topic(&topic, 2);
@@ -87,7 +87,7 @@ pub(crate) fn send_04_a_selector_that_fails_costs_its_own_call_only(cluster: &dy
     assert!(outcomes.is_empty(), "a rejected call called back");
 }
 
-/// SEND-05: a queue that does not exist is told to the callback, and nothing is stored in another one.
+/// SEND-05: a missing queue is reported to the callback, and nothing is stored in another one.
 pub(crate) fn send_05_a_queue_that_does_not_exist_is_told_to_the_callback(cluster: &dyn Cluster) {
     let topic = unique("NoQueue");
     cluster.create_topic(&topic, 2);
@@ -115,7 +115,7 @@ pub(crate) fn send_06_a_negative_queue_lets_the_broker_choose(cluster: &dyn Clus
     assert_eq!(cluster.max_offset(broker, &topic, other), 0);
 }
 
-/// SEND-23: of six calls five are wrong; each call has one completion, be it an `Err` of the call itself.
+/// SEND-23: of six calls five are wrong; each call has one completion, including an `Err` of the call itself.
 pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn Cluster) {
     let topic = unique("Wrong");
     cluster.create_topic(&topic, 2);
@@ -151,8 +151,8 @@ pub(crate) fn send_23_wrong_async_calls_have_one_completion_each(cluster: &dyn C
 
 type Done = Box<dyn FnOnce(rocketmq_sync::Result<SendResult>) + Send>;
 
-/// To one queue, through a proxy that refuses some messages and cuts some connections: what is stored lies in the order of
-/// the calls, which is also that of the callbacks.
+/// Sends to one queue, through a proxy that refuses some messages and cuts some connections: stored messages are in the
+/// order of the calls, which is also that of the callbacks.
 pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_lost_connections(cluster: &dyn Cluster) {
     const MESSAGES: usize = 600;
     let topic = unique("Order");
@@ -160,7 +160,7 @@ pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_l
     let proxy = Proxy::before(cluster);
     let sends = || proxy.on(&[RequestCode::SEND_MESSAGE_V2]);
     let faults = [
-        sends().every(20).meet(Effect::Refuse(ResponseCode::SYSTEM_BUSY, "as the scenario wants it")),
+        sends().every(20).meet(Effect::Refuse(ResponseCode::SYSTEM_BUSY, "failed by the scenario")),
         sends().every(101).meet(Effect::Cut),
         sends().every(103).meet(Effect::CutReply),
     ];
@@ -200,7 +200,7 @@ pub(crate) fn async_messages_to_one_queue_keep_their_order_across_refusals_and_l
     println!("{} of {MESSAGES} acknowledged, {} stored, in order", acknowledged.len(), bodies.len());
 }
 
-/// What the callback of an asynchronous send is told.
+/// Returns the result that the callback of an asynchronous send gets.
 fn outcome_of_send_to(cluster: &dyn Cluster, queue: &MessageQueue) -> rocketmq_sync::Result<SendResult> {
     let producer = producer(cluster).start().expect("a producer");
     let (told, outcome) = unbounded();

@@ -1,4 +1,4 @@
-//! What every other scenario rests on: routes, stored messages, a broker that dies and returns. Without the client.
+//! Basis of every other scenario: routes, stored messages, a broker that dies and returns. Without the client.
 
 use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
 

@@ -1,4 +1,4 @@
-//! The end of a client at any moment of its life, from any thread.
+//! End of a client at any moment of its life, from any thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use super::proxy::{Effect, Proxy};
 use super::scene::{Dice, is_soak};
 use super::{Cluster, Server, eventually, unique};
 
-/// Lives of random length, ended in one of the ways there are.
+/// Lives of random length, each ended in one of the ways.
 pub(crate) fn a_shutdown_at_any_moment_from_any_thread_ends_everything(cluster: &dyn Cluster) {
     let topic = filled_topic(cluster);
     let lives = if is_soak() { 50 } else { 10 };
@@ -33,7 +33,7 @@ pub(crate) fn a_shutdown_at_any_moment_from_any_thread_ends_everything(cluster: 
     });
 }
 
-/// The same while answers come late and some never: whatever could not be done is in the report, and nothing else.
+/// Responses are late and some are missing: the report contains exactly the unfinished work.
 pub(crate) fn a_shutdown_among_late_and_lost_answers_ends_everything(cluster: &dyn Cluster) {
     let topic = filled_topic(cluster);
     let lives = if is_soak() { 50 } else { 3 };
@@ -68,7 +68,7 @@ fn filled_topic(cluster: &dyn Cluster) -> String {
     topic
 }
 
-/// All requests but pulls, whose loss would be noticed after half a minute only.
+/// All requests except pulls, whose loss would be noticed after half a minute only.
 const SMALL: [RequestCode; 8] = [
     RequestCode::GET_ROUTEINFO_BY_TOPIC,
     RequestCode::HEART_BEAT,
@@ -97,7 +97,7 @@ impl Way {
     const ALL: [Self; 5] = [Self::Twice, Self::FromTwoThreads, Self::FromAListener, Self::ByDrop, Self::WithoutTime];
 }
 
-/// Behind a proxy some answers are missing, and an end need not be clean.
+/// Runs a life. Behind a proxy some responses are missing, and an end need not be clean.
 fn live(cluster: &dyn Cluster, proxy: Option<&Proxy>, topic: &str, dice: &mut Dice, way: Way) {
     let patience = if proxy.is_some() { Duration::from_secs(3) } else { PATIENCE };
     let threads = CountedThreads::default();
@@ -155,18 +155,18 @@ fn live(cluster: &dyn Cluster, proxy: Option<&Proxy>, topic: &str, dice: &mut Di
             let committed = cluster.committed_offset(&broker.name, &life.group, topic, queue).unwrap_or(0);
             let queue = MessageQueue::new(topic, broker.name.as_str(), queue);
             let handled = life.handled.lock().get(&queue).cloned().unwrap_or_default();
-            // Behind the first message that was not begun, others may have been handled.
+            // After the first message that was not begun, others may have been handled.
             let prefix = (0..).take_while(|offset| handled.contains(offset)).count();
             let prefix = i64::try_from(prefix).expect("few");
             assert!(committed <= prefix, "{way:?}: {committed} of {queue} is committed, {prefix} messages are handled");
-            // A real broker may take the older offset that rode on a pull after the last one.
+            // A real broker may store the older offset of a pull after the last commit.
             let is_exact = is_clean && cluster.server() == Server::Mini;
             assert!(committed == prefix || !is_exact, "{way:?}: only {committed} of {prefix} of {queue}");
         }
     }
 }
 
-/// What one consumer did.
+/// Records of one consumer.
 #[derive(Default)]
 struct Life {
     group: String,
@@ -174,7 +174,7 @@ struct Life {
     consumer: OnceLock<Weak<PushConsumer>>,
     ended_in_listener: AtomicBool,
     has_ended: AtomicBool,
-    /// Listeners that began after the end.
+    /// Number of listener calls that began after the end.
     late: AtomicUsize,
     handled: Mutex<BTreeMap<MessageQueue, BTreeSet<i64>>>,
 }
@@ -201,7 +201,7 @@ impl Life {
     }
 }
 
-/// Outcomes of asynchronous sends that were accepted.
+/// Outcomes of accepted asynchronous sends.
 #[derive(Default)]
 struct Sends(Mutex<Vec<Arc<AtomicUsize>>>);
 

@@ -1,4 +1,4 @@
-//! The path from a user's program to a broker and back.
+//! Path from a user's program to a broker and back.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{Cluster, unique};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// SEND-13: what is sent in each of the three ways is consumed, each message once.
+/// SEND-13: messages sent in each of the three ways are consumed, each once.
 pub(crate) fn send_13_ten_messages_of_each_way_are_sent_and_consumed(cluster: &dyn Cluster) {
     let topic = unique("T");
     cluster.create_topic(&topic, 4);

@@ -1,7 +1,8 @@
-//! Senders of all kinds, and what became of each send and of each message: the load of fault scenarios, and its books.
+//! Load of the fault scenarios: senders of all kinds, with the outcome of each send and of each message.
 //!
-//! [`storm_while`] sends as long as something goes on; [`settle`] holds outcomes against what was consumed: each send has
-//! one outcome, what is acknowledged and what is stored is consumed, what was reported as not sent is not there.
+//! [`storm_while`] sends as long as an action runs; [`settle`] compares outcomes with the consumed messages. Each send
+//! has one outcome. Every acknowledged and every stored message is consumed. No message that was reported as not sent
+//! is there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,10 +18,10 @@ use rocketmq_sync::{
 use super::{Cluster, eventually};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Of the topics of these scenarios, on each broker.
+/// Number of queues of the topics of these scenarios, on each broker.
 pub(crate) const QUEUES: u32 = 4;
 
-/// Sends in every way, also to `queue` alone, for as long as `change` is at work. Every send has an outcome then.
+/// Sends in every way, also to `queue` alone, as long as `change` runs. Afterwards every send has an outcome.
 pub(crate) fn storm_while(
     producer: &Producer,
     topic: &str,
@@ -30,7 +31,7 @@ pub(crate) fn storm_while(
     heavy_storm_while(producer, topic, queue, 0, change)
 }
 
-/// The same with messages that are larger by `padding` bytes, at most 30,000.
+/// Runs a storm with messages that are larger by `padding` bytes, at most 30,000.
 pub(crate) fn heavy_storm_while(
     producer: &Producer,
     topic: &str,
@@ -43,12 +44,12 @@ pub(crate) fn heavy_storm_while(
     storm(producer, topic, padding, ways, change)
 }
 
-/// Sixteen threads that send and wait.
+/// Runs sixteen threads that send and wait.
 pub(crate) fn sixteen_threads_while(producer: &Producer, topic: &str, change: impl FnOnce(&Outcomes)) -> Outcomes {
     storm(producer, topic, 0, std::iter::repeat_n(Way::Waiting, 16), change)
 }
 
-/// A thread sends in each of these ways until `change` has ended.
+/// Runs a sending thread for each of these ways until `change` has ended.
 fn storm(
     producer: &Producer,
     topic: &str,
@@ -70,7 +71,7 @@ fn storm(
     outcomes
 }
 
-/// Waits until everything that is stored is consumed, and holds it against the outcomes.
+/// Waits until every stored message is consumed, and compares with the outcomes.
 pub(crate) fn settle(cluster: &dyn Cluster, topic: &str, outcomes: &Outcomes, consumed: &Consumed) {
     let stored = outcomes.bodies(Verdict::Stored);
     eventually("every acknowledged message is consumed", || consumed.covers(&stored));
@@ -82,12 +83,12 @@ pub(crate) fn settle(cluster: &dyn Cluster, topic: &str, outcomes: &Outcomes, co
     assert_eq!(strangers, 0);
 }
 
-/// One that reaches the servers themselves.
+/// Builds a client that connects to the servers directly.
 pub(crate) fn direct_client(cluster: &dyn Cluster) -> Client {
     client(cluster.name_servers().iter().map(ToString::to_string)).start().expect("a client")
 }
 
-/// Intervals short enough that a test need not wait for the next look at the routes.
+/// Builds a client with intervals short enough that a test need not wait for the next refresh of routes.
 pub(crate) fn client(name_servers: impl IntoIterator<Item = String>) -> ClientBuilder {
     Client::builder()
         .name_servers(name_servers)
@@ -108,7 +109,7 @@ pub(crate) fn start_consumer(client: &Client, group: &str, topic: &str, consumed
         .expect("a consumer")
 }
 
-/// The consumer, which has handled everything, ends with all its queues at their end.
+/// Shuts the consumer down after it has handled everything, and expects all its queues at their end.
 pub(crate) fn end_at_the_end(cluster: &dyn Cluster, consumer: &PushConsumer, group: &str, topic: &str) {
     await_all_queues(cluster, consumer, topic);
     shut_down(consumer);
@@ -120,7 +121,7 @@ fn shut_down(consumer: &PushConsumer) {
     assert!(report.is_clean() && report.messages_left == 0, "{report:?}");
 }
 
-/// After a clean shutdown the group is at the end of every queue, and nowhere beyond.
+/// Checks that the group is at the end of every queue after a clean shutdown.
 fn assert_offsets_end(cluster: &dyn Cluster, group: &str, topic: &str) {
     for (broker, queue) in queues_of(cluster) {
         let end = cluster.max_offset(&broker, topic, queue);
@@ -136,7 +137,7 @@ pub(crate) fn await_all_queues(cluster: &dyn Cluster, consumer: &PushConsumer, t
     });
 }
 
-/// The queues that hold messages the consumer has not handled.
+/// Queues that contain messages the consumer has not handled.
 pub(crate) fn unread(cluster: &dyn Cluster, topic: &str, consumed: &Consumed) -> Vec<String> {
     let brokers = cluster.brokers().iter();
     brokers.flat_map(|broker| unread_of(cluster, &broker.name, topic, consumed)).collect()
@@ -158,7 +159,7 @@ fn queues_of(cluster: &dyn Cluster) -> Vec<(String, i32)> {
     brokers.flat_map(|broker| (0..QUEUES.cast_signed()).map(|queue| (broker.name.clone(), queue))).collect()
 }
 
-/// How one thread of a storm sends.
+/// Way of sending of one thread of a storm.
 #[derive(Clone)]
 enum Way {
     Waiting,
@@ -167,7 +168,7 @@ enum Way {
     Tracked,
 }
 
-/// The senders of a storm.
+/// Senders of a storm.
 #[derive(Clone, Copy)]
 struct Storm<'a> {
     producer: &'a Producer,
@@ -194,7 +195,7 @@ impl Storm<'_> {
         }
     }
 
-    /// To one queue, so that there is no other broker to turn to: while its broker is down each of these fails.
+    /// Sends to one queue, without another broker to use: while its broker is down each of these sends fails.
     fn send_to(self, queue: &MessageQueue) {
         while self.goes_on() {
             let (number, message) = self.next();
@@ -211,7 +212,7 @@ impl Storm<'_> {
                 self.outcomes.record(number, Err(rejected.error));
             }
         }
-        // The callbacks that are still to come.
+        // Pending callbacks.
         eventually("all callbacks have run", || self.producer.in_flight() == 0);
     }
 
@@ -232,8 +233,8 @@ impl Storm<'_> {
         }
     }
 
-    /// Paces the storm: its length is decided by how long a broker takes to come back. A machine that cannot keep up would
-    /// answer everything too late, so heavy messages come less often.
+    /// Paces the storm, whose length depends on the time a broker takes to return. A machine that cannot keep up would
+    /// answer everything too late, so heavy messages are sent less often.
     fn goes_on(self) -> bool {
         thread::park_timeout(Duration::from_millis(if self.padding > 0 { 150 } else { 5 }));
         !self.over.load(Ordering::Relaxed)
@@ -247,7 +248,7 @@ impl Storm<'_> {
     }
 }
 
-/// Ends the storm also when the test fails in the midst of it.
+/// Ends the storm even if the test fails during it.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
@@ -260,7 +261,7 @@ fn body_of(number: u64) -> String {
     format!("message {number}")
 }
 
-/// What became of each send.
+/// Outcome of each send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Open,
@@ -285,7 +286,7 @@ impl Outcomes {
         u64::try_from(sends.len()).unwrap() - 1
     }
 
-    /// Each send has one outcome.
+    /// Records the outcome of a send; each send has one.
     fn record(&self, number: u64, result: Result<SendResult, Error>) {
         let mut sends = self.sends.lock().unwrap();
         let send = sends.get_mut(usize::try_from(number).unwrap()).expect("a send that was begun");
@@ -293,7 +294,7 @@ impl Outcomes {
         match result {
             Ok(stored) => *send = Send { verdict: Verdict::Stored, broker: Some(stored.queue.broker_name().into()) },
             Err(error) => {
-                // What a peer says may be garbage.
+                // A peer may return invalid data.
                 assert!(error.is_retryable() || error.kind() == ErrorKind::Protocol, "{error}");
                 send.verdict = Verdict::Failed(error.certainty());
             }
@@ -336,7 +337,7 @@ impl Outcomes {
     }
 }
 
-/// Where a message was consumed.
+/// Location at which a message was consumed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) broker: String,
@@ -344,7 +345,7 @@ pub(crate) struct Place {
     pub(crate) offset: i64,
 }
 
-/// What a listener has handled, and how often.
+/// Messages handled by a listener, with their counts.
 #[derive(Default)]
 pub(crate) struct Consumed {
     bodies: Mutex<HashMap<String, u32>>,
@@ -353,7 +354,7 @@ pub(crate) struct Consumed {
     gate: Option<Gate>,
 }
 
-/// Lets a number of messages through, and the others when it is opened.
+/// Passes a number of messages, and the others after it is opened.
 struct Gate {
     first: usize,
     is_open: Mutex<bool>,
@@ -410,7 +411,7 @@ impl Consumed {
         self.places.lock().unwrap().keys().filter(|place| counts(place)).count()
     }
 
-    /// Deliveries of the messages in these places.
+    /// Number of deliveries of the messages at these places.
     pub(crate) fn deliveries(&self, counts: impl Fn(&Place) -> bool) -> u32 {
         self.places.lock().unwrap().iter().filter(|(place, _)| counts(place)).map(|(_, times)| times).sum()
     }

@@ -1,8 +1,9 @@
-//! A fixed script of requests whose answers are compared with those of Apache RocketMQ 4.9.7 and 5.5.0.
+//! Fixed script of requests whose responses are compared with those of Apache RocketMQ 4.9.7 and 5.5.0.
 //!
-//! The Apache binary holds the live servers against `tests/data/transcript-*.json` (and writes them when
-//! `RECORD_TRANSCRIPT` is set); the mini broker is held against the same files. Nothing here uses the client or its
-//! decoders of bodies: a mistake made on both sides would stay unseen. What differs from run to run stands as `<name>`.
+//! The Apache binary compares the live servers with `tests/data/transcript-*.json` (and writes them if
+//! `RECORD_TRANSCRIPT` is set); the mini broker is compared with the same files. Nothing here uses the client or its
+//! decoders of bodies, since a mistake made on both sides would stay undetected. Values that differ from run to run are
+//! written as `<name>`.
 
 mod script;
 mod stored_message;
@@ -19,10 +20,10 @@ use serde_json::{Map, Value, json};
 use super::raw::Connection;
 use super::{Cluster, Server};
 
-/// Bodies longer than this are told by their length.
+/// Length above which a body is written as its length.
 const LONGEST_BODY: usize = 300;
 
-/// The unique ids that the script gives its messages begin like this; a 5.x broker makes others.
+/// Prefix of the unique ids that the script gives its messages; a 5.x broker makes others.
 const OWN_IDS: &str = "7F0000010001";
 
 /// Plays the script on a cluster of [`Profile::STRICT`](super::Profile::STRICT); one entry per request.
@@ -39,14 +40,14 @@ pub(crate) fn record_auto_create(cluster: &dyn Cluster) -> Vec<Value> {
     recorder.entries
 }
 
-/// What the real server of this version answered to the part of the script named `part`.
+/// Responses of the real server of this version to the part of the script named `part`.
 pub(crate) fn stored(server: Server, part: &str) -> Vec<Value> {
     let file = file(server, part);
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     serde_json::from_str(&text).expect("a transcript is a list")
 }
 
-/// Where the transcript of this version lies.
+/// Path of this version's transcript.
 pub(crate) fn file(server: Server, part: &str) -> PathBuf {
     let version = match server {
         Server::Apache4 => "4.9.7",
@@ -56,7 +57,7 @@ pub(crate) fn file(server: Server, part: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", &format!("transcript-{part}-{version}.json")].iter().collect()
 }
 
-/// What was answered otherwise, a line for each differing part; empty when all is the same.
+/// Returns the differing parts of the responses, one line each; empty if all are equal.
 pub(crate) fn differences(stored: &[Value], live: &[Value]) -> Vec<String> {
     let mut found = Vec::new();
     for (stored, live) in stored.iter().zip(live) {
@@ -87,23 +88,23 @@ fn compare(path: &str, stored: &Value, live: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// A server that is not written in Java fails in other words.
+/// A server that is not written in Java fails with other texts.
 fn is_exception(remark: &Value) -> bool {
     remark.as_str().is_some_and(|remark| remark.starts_with("java."))
 }
 
-/// To whom a request of the script goes.
+/// Destination of a request of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     NameServer,
     Broker,
 }
 
-/// Sends the requests of the script, each kind of server on one connection, and writes down what came back.
+/// Sends the requests of the script, each kind of server on one connection, and records the responses.
 pub(crate) struct Recorder {
     name_server: Connection,
     broker: Connection,
-    /// Addresses of the cluster and what stands for them.
+    /// Addresses of the cluster and their placeholders.
     placeholders: Vec<(String, String)>,
     entries: Vec<Value>,
 }
@@ -125,24 +126,24 @@ impl Recorder {
         }
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its response.
     #[expect(clippy::needless_pass_by_value, reason = "the script needs no borrow at every step")]
     pub(crate) fn ask(&mut self, step: &str, peer: Peer, request: RemotingCommand) -> RemotingCommand {
         let opaque = self.send(peer, request.clone());
         self.note_answer(step, peer, &request, opaque, Duration::from_secs(30)).expect("an answer")
     }
 
-    /// Asks what is not to be written down, or only in another form.
+    /// Sends a request whose response is not recorded, or only in another form.
     pub(crate) fn ask_unlisted(&mut self, peer: Peer, request: RemotingCommand) -> RemotingCommand {
         self.connection(peer).request(request, Duration::from_secs(30)).expect("an answer")
     }
 
-    /// Sends a request whose answer is awaited later.
+    /// Sends a request whose response is awaited later.
     pub(crate) fn send(&mut self, peer: Peer, request: RemotingCommand) -> i32 {
         self.connection(peer).send(request).expect("an open connection")
     }
 
-    /// Awaits and writes down the answer to an earlier request.
+    /// Awaits and records the response to an earlier request.
     pub(crate) fn note_answer(
         &mut self,
         step: &str,
@@ -160,7 +161,7 @@ impl Recorder {
         answer
     }
 
-    /// Writes down a request and its answer.
+    /// Records a request and its response.
     pub(crate) fn note(&mut self, step: &str, peer: Peer, request: &RemotingCommand, answer: &RemotingCommand) {
         self.note_outcome(step, peer, request, Some(answer));
     }
@@ -197,7 +198,8 @@ impl Recorder {
         drop_empty(description)
     }
 
-    /// The lines behind the first are an address of documents; of an uncaught exception all but its class is words.
+    /// Describes a remark. Its lines after the first are an address of documents; of an uncaught exception only the
+    /// class is kept.
     fn describe_remark(&self, remark: &str) -> String {
         let first_line = remark.lines().next().unwrap_or_default();
         match first_line.split_once(": ") {
@@ -219,7 +221,7 @@ impl Recorder {
         Map::from_iter([("encoding".into(), encoding.into()), ("fields".into(), drop_empty(fields))])
     }
 
-    /// Ids and times of the server's making are as long as they are, but otherwise new in every run.
+    /// Describes a field. Ids and times made by the server have a fixed length, and differ in every run.
     fn describe_field(&self, name: &str, value: &str) -> String {
         match name {
             "msgId" => {
@@ -281,7 +283,7 @@ fn with_quoted_keys(text: &str) -> String {
     quoted + rest
 }
 
-/// The bytes as text, or their number when they are many.
+/// Returns the bytes as text, or their number if there are many.
 fn short_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.len() <= LONGEST_BODY => text.to_owned(),

@@ -1,4 +1,4 @@
-//! The proxy's thread: accepts, reads, damages and writes. It alone owns sockets.
+//! Thread of the proxy: accepts, reads, damages and writes. It alone owns sockets.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,18 +13,18 @@ use rocketmq_sync::unversioned::wire::{FrameDecoder, RemotingCommand};
 
 use super::{Act, Effect, Mode, Rule, Shared, WAKE};
 
-/// How often a slow link lets something through.
+/// Interval at which a slow link passes bytes.
 const TICK: Duration = Duration::from_millis(10);
-/// Above what any scenario opens; connections have the tokens from here on.
+/// More than any scenario opens; connections have the tokens from here on.
 const MOST_LINKS: usize = 1000;
 
-/// The thread: owns all sockets.
+/// State of the thread: owns all sockets.
 pub(super) struct Carrier {
     poll: Poll,
     shared: Arc<Shared>,
     doors: Vec<Door>,
     pairs: HashMap<usize, Pair>,
-    /// Of tokens; a pair has two in a row, the first even.
+    /// Next token; a pair has two consecutive ones, the first even.
     next: usize,
 }
 
@@ -33,23 +33,23 @@ type Reserved = std::os::fd::OwnedFd;
 #[cfg(not(target_os = "linux"))]
 type Reserved = std::convert::Infallible;
 
-/// Where a link is to be reached.
+/// Listening address of a link.
 struct Door {
     address: SocketAddr,
-    /// Nobody listens there while it refuses.
+    /// `None` while the link refuses connections.
     listener: Option<TcpListener>,
-    /// Keeps the port meanwhile, or whoever is given it next would be dialled in the server's place.
+    /// Reserves the port in the meantime; otherwise another socket could get it and be connected instead of the server.
     _reserved: Option<Reserved>,
 }
 
-/// A client's connection and the one to its server.
+/// Connection of a client, and the one to its server.
 struct Pair {
     link: usize,
     client: Side,
     server: Side,
-    /// Nothing is carried any more.
+    /// True if nothing is carried any more.
     is_abandoned: bool,
-    /// To be closed once what is written is out.
+    /// True if it is to be closed after its output is written.
     is_ending: bool,
     pending: HashMap<i32, (RemotingCommand, Option<Arc<Rule>>)>,
     delayed: Vec<(Instant, BytesMut)>,
@@ -68,7 +68,7 @@ impl Carrier {
         Self { poll, shared, doors: Vec::new(), pairs: HashMap::new(), next: MOST_LINKS }
     }
 
-    /// Opens the door of the next link; returns its address.
+    /// Opens the listener of the next link; returns its address.
     pub(super) fn open(&mut self, number: usize) -> io::Result<SocketAddr> {
         let door = self.listen(number, (Ipv4Addr::LOCALHOST, 0).into())?;
         let address = door.address;
@@ -216,7 +216,7 @@ impl Pair {
         }
     }
 
-    /// Reads, damages and writes what there is. Returns how many bytes were thrown away.
+    /// Reads, damages and writes the available bytes. Returns the number of discarded bytes.
     fn carry(&mut self, mode: Mode, rules: &[Arc<Rule>]) -> usize {
         let now = Instant::now();
         let mut swallowed = 0;
@@ -256,7 +256,7 @@ impl Pair {
         swallowed
     }
 
-    /// From the client to its server.
+    /// Passes a frame from the client to its server.
     fn pass_up(&mut self, frame: &[u8], rules: &[Arc<Rule>]) {
         let command = decoded(frame);
         if command.is_response() {
@@ -284,7 +284,7 @@ impl Pair {
         rule.inspect(|rule| rule.hit());
     }
 
-    /// From the server to the client.
+    /// Passes a frame from the server to the client.
     fn pass_down(&mut self, mut frame: BytesMut, now: Instant) {
         let mut command = decoded(&frame);
         let pending = if command.is_response() { self.pending.remove(&command.opaque) } else { None };
@@ -303,7 +303,7 @@ impl Pair {
                 self.is_ending = true;
                 return;
             }
-            // Behind the two lengths: `{"code"` of a JSON header, code and language of a binary one.
+            // After the two lengths: `{"code"` of a JSON header, code and language of a binary one.
             Effect::CorruptReply => frame[8..12].iter_mut().for_each(|byte| *byte ^= 0xff),
             Effect::Rewrite(rewrite) => {
                 rewrite(&request, &mut command);
@@ -314,7 +314,7 @@ impl Pair {
         self.client.unwritten.extend_from_slice(&frame);
     }
 
-    /// How long nothing needs to be done without an event.
+    /// Duration for which nothing is due without an event.
     fn pause(&self, mode: Mode) -> Option<Duration> {
         let dripping = matches!(mode, Mode::Drip(_)) && !self.client.unwritten.is_empty();
         let due = self.delayed.iter().map(|(due, _)| due.saturating_duration_since(Instant::now())).min();
@@ -323,7 +323,7 @@ impl Pair {
 
     fn is_over(&self) -> bool {
         let is_out = self.client.unwritten.is_empty() && self.server.unwritten.is_empty();
-        // Both ends of an abandoned connection may go, and neither hears of the other.
+        // Both ends of an abandoned connection may close, without notice to each other.
         let is_left = self.client.has_ended && self.server.has_ended;
         if self.is_abandoned {
             is_left
@@ -346,7 +346,7 @@ impl Side {
                 Ok(0) => break self.has_ended = true,
                 Ok(length) => self.unread.extend_from_slice(&chunk[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Not connected yet, or nothing there.
+                // Not connected yet, or no data.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
                 Err(_) => break self.has_ended = true,
             }
@@ -370,14 +370,14 @@ impl Side {
         self.unwritten.advance(written);
     }
 
-    /// One frame with its length, once all of it is there.
+    /// Returns one frame with its length, after all of it has arrived.
     fn next_frame(&mut self) -> Option<BytesMut> {
         let length = u32::from_be_bytes(self.unread.get(..4)?.try_into().ok()?);
         let end = 4 + usize::try_from(length).ok()?;
         (self.unread.len() >= end).then(|| self.unread.split_to(end))
     }
 
-    /// Makes the end of this connection a reset, where the system can be asked for that.
+    /// Makes the end of this connection a reset, if the system supports it.
     fn reset_when_closed(&self) {
         #[cfg(unix)]
         {
@@ -387,7 +387,7 @@ impl Side {
     }
 }
 
-/// A socket that has the port and does not listen, where the system can be asked for one that no child inherits.
+/// Returns a socket that has the port and does not listen, if the system supports one that no child inherits.
 #[cfg(target_os = "linux")]
 fn reserved(address: SocketAddr) -> Option<Reserved> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};

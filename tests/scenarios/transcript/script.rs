@@ -1,4 +1,4 @@
-//! The requests. Names are fixed: a script runs once on a cluster that has never seen them.
+//! Requests of the script. Names are fixed: a script runs once on a new cluster.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ fn sends(recorder: &mut Recorder, cluster: &dyn Cluster) {
     );
 }
 
-/// On a topic of its own: a server may not know batches.
+/// Uses its own topic: a server may not support batches.
 fn batches(recorder: &mut Recorder) {
     let batch = stored_form(&[("b1", "TAGS\u{1}A\u{2}"), ("b2", "")]);
     let batch = send_with("TranscriptBatches", 0, batch, &[("m", "true")]);
@@ -188,7 +188,7 @@ fn refused_pulls(recorder: &mut Recorder) {
 }
 
 fn long_polls(recorder: &mut Recorder) {
-    // Bits 1 and 2: may be held, brings its subscription.
+    // Bits 1 and 2: may be held, contains its subscription.
     let held = [("queueOffset", "5"), ("sysFlag", "6"), ("suspendTimeoutMillis", "20000")];
     let request = pull(TOPIC, 0, &held);
     let opaque = recorder.send(Broker, request.clone());
@@ -329,12 +329,12 @@ fn wrong_requests(recorder: &mut Recorder) {
     );
     recorder.ask("heartbeat without a body", Broker, request(RequestCode::HEART_BEAT, &[]));
     recorder.ask("route without a topic", NameServer, request(RequestCode::GET_ROUTEINFO_BY_TOPIC, &[]));
-    // The last of all: a 4.9 name server leaves it without an answer.
+    // The last of all: a 4.9 name server does not answer it.
     let opaque = recorder.send(NameServer, unknown.clone());
     recorder.note_answer("unknown code at a name server", NameServer, &unknown, opaque, Duration::from_secs(3));
 }
 
-/// A broker answers a send before the message stands in its queue.
+/// A broker answers a send before the message is in its queue.
 fn await_offset(cluster: &dyn Cluster, topic: &str, queue: i32, offset: i64) {
     let broker = &cluster.brokers()[0].name;
     eventually(&format!("{topic}/{queue} reaches {offset}"), || cluster.max_offset(broker, topic, queue) == offset);
@@ -361,7 +361,7 @@ fn send(topic: &str, queue: i32, body: impl Into<bytes::Bytes>) -> RemotingComma
     send_with(topic, queue, body, &[])
 }
 
-/// A send in the short header, some of its fields replaced or added.
+/// Send with the short header, some of its fields replaced or added.
 fn send_with(topic: &str, queue: i32, body: impl Into<bytes::Bytes>, other: &[(&str, &str)]) -> RemotingCommand {
     let queue = queue.to_string();
     let header = [
@@ -397,7 +397,7 @@ fn send_in_v1(topic: &str, queue: i32, body: &'static str) -> RemotingCommand {
     request(RequestCode::SEND_MESSAGE, &header).with_body(body)
 }
 
-/// A pull that brings its subscription and is not held, some of its fields replaced.
+/// Pull that contains its subscription and is not held, some of its fields replaced.
 fn pull(topic: &str, queue: i32, other: &[(&str, &str)]) -> RemotingCommand {
     let queue = queue.to_string();
     let header = [
@@ -421,7 +421,7 @@ fn replaced<'a>(header: &[(&'a str, &'a str)], other: &[(&'a str, &'a str)]) -> 
     kept.chain(other).copied().collect()
 }
 
-/// Messages as they stand in the body of a batch.
+/// Encodes messages as in the body of a batch.
 fn stored_form(messages: &[(&str, &str)]) -> Vec<u8> {
     let mut batch = Vec::new();
     for (body, properties) in messages {
@@ -447,7 +447,7 @@ fn heartbeat(data: &str) -> RemotingCommand {
     request(RequestCode::HEART_BEAT, &[]).with_body(format!(r#"{{"clientID":"{MEMBER}",{data}}}"#))
 }
 
-/// The last sixteen digits of the id that a send is answered with.
+/// Last sixteen digits of the id in the response to a send.
 fn commit_log_offset(sent: &RemotingCommand) -> String {
     let id = sent.ext_fields.get("msgId").expect("a message id");
     let digits = &id[id.len() - 16..];

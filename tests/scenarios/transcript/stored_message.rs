@@ -1,11 +1,11 @@
-//! Stored messages as they stand in answers, taken apart by a few lines that share nothing with the client.
+//! Decodes stored messages in responses by a few lines of code that share nothing with the client.
 
 use rocketmq_sync::unversioned::wire::RequestCode;
 use serde_json::{Value, json};
 
 use super::{OWN_IDS, short_text};
 
-/// A message's readable parts.
+/// Readable parts of a message.
 pub(super) struct StoredMessage {
     magic: u32,
     body_crc: u32,
@@ -21,7 +21,7 @@ pub(super) struct StoredMessage {
     properties: String,
 }
 
-/// The messages in the body of an answer to `request`, if such answers carry messages.
+/// Decodes the messages in the body of a response to `request`, if such responses contain messages.
 pub(super) fn decode_all(request: RequestCode, body: &[u8]) -> Option<Vec<StoredMessage>> {
     let carries_messages = matches!(request, RequestCode::PULL_MESSAGE | RequestCode::VIEW_MESSAGE_BY_ID);
     if !carries_messages || body.is_empty() {
@@ -76,7 +76,7 @@ impl StoredMessage {
         }
     }
 
-    /// Positions in the commit log, hosts and the broker's clock are left out.
+    /// Describes the message without positions in the commit log, hosts and the broker's clock.
     pub(super) fn describe(&self) -> Value {
         json!({
             "magic": format!("{:08X}", self.magic),
@@ -95,7 +95,8 @@ impl StoredMessage {
     }
 }
 
-/// `name=value;` for each property, sorted, since servers keep them in hash maps; the last separator is kept apart.
+/// Describes properties as sorted `name=value;`, since servers keep them in hash maps; the last separator is noted
+/// separately.
 fn describe_properties(properties: &str) -> Value {
     let mut pairs: Vec<_> = properties.split_terminator('\u{2}').map(describe_property).collect();
     pairs.sort_unstable();
@@ -113,7 +114,7 @@ fn describe_property(pair: &str) -> String {
     }
 }
 
-/// Takes fields off the front; a message that is shorter than it says is a failed test.
+/// Reads fields from the front; a message that is too short is a failed test.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
