@@ -428,7 +428,7 @@ impl Left {
         Self { threads, descriptors }
     }
 
-    /// What the process holds beside its mini broker alone, whose thread gives itself its name.
+    /// Counts of a process with only its mini broker, whose thread sets its own name.
     fn before() -> Self {
         eventually("the mini broker's thread has its name", || thread_names().iter().any(|name| name == "mini-broker"));
         Self::now()

@@ -1,13 +1,13 @@
-//! The dependencies of the library: their licences, their origin, and that users get none of them twice.
+//! Checks the dependencies of the library: their licences, their origin, and that users get none of them twice.
 //!
-//! Reads what `cargo metadata` prints of the locked dependencies; needs no network once they are fetched.
+//! Reads the output of `cargo metadata` for the locked dependencies; needs no network once they are fetched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde::Deserialize;
 
-/// Licences that a program under any licence may link. One of those that a crate offers suffices.
+/// Licences that a program under any licence may link. One of the licences offered by a crate suffices.
 const LICENCES: &[&str] = &["Apache-2.0", "MIT", "BSD-2-Clause", "ISC", "Zlib", "0BSD", "Unlicense", "Unicode-3.0"];
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -47,7 +47,7 @@ struct Dependency {
 
 #[derive(Deserialize)]
 struct DependencyKind {
-    /// `None` for what the library itself links.
+    /// Kind of the dependency; `None` for one that the library itself links.
     kind: Option<String>,
 }
 

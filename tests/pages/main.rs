@@ -1,5 +1,5 @@
-//! The pages that name tests, held against the tests they name: the table of scenarios in `tests/apache/README.md`, and
-//! what can be relied on in `src/guarantees.md`.
+//! Checks the pages that name tests: the table of scenarios in `tests/apache/README.md`, and the guarantees in
+//! `src/guarantees.md`.
 //!
 //! Reads sources as text; uses no part of the crate.
 
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rows of the conformance list that are done.
+/// Rows of the conformance list that are covered.
 const ROWS: &str = "LIFE-01 LIFE-02 LIFE-03 LIFE-04 LIFE-06 LIFE-07 LIFE-08 LIFE-09 LIFE-10 LIFE-12 LIFE-13 LIFE-14 \
     LIFE-15 LIFE-16 LIFE-17 SEND-01 SEND-02 SEND-03 SEND-04 SEND-05 SEND-06 SEND-07 SEND-08 SEND-09 SEND-10 SEND-11 \
     SEND-12 SEND-13 SEND-14 SEND-19 SEND-20 SEND-22 SEND-23 SEND-25 SEND-26 SEND-29 CC-01 CC-02 CC-03 CC-04 CC-05 \
@@ -60,7 +60,7 @@ fn every_guarantee_names_tests_that_exist() {
     }
 }
 
-/// The rows of the table in `tests/apache/README.md`, each with the names in backticks in its second column.
+/// Rows of the table in `tests/apache/README.md`, each with the names in backticks in its second column.
 fn table() -> Vec<(String, Vec<String>)> {
     let text = fs::read_to_string(root().join("tests/apache/README.md")).unwrap();
     let (_, text) = text.split_once("## Scenarios").expect("a heading");
@@ -73,7 +73,7 @@ fn table() -> Vec<(String, Vec<String>)> {
     rows.collect()
 }
 
-/// Every function of tests and of the crate's own tests.
+/// Names of all functions in the tests and in the crate's own tests.
 fn row_tests_and_others() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (_, text) in sources(&["src".as_ref()]).into_iter().chain(sources(&["tests".as_ref()])) {
@@ -89,7 +89,7 @@ fn row_tests_and_others() -> BTreeSet<String> {
     names
 }
 
-/// What runs as a test: functions with the attribute, and scenarios that are made into tests.
+/// Names of all tests: functions with the attribute, and scenarios that are turned into tests.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (_, text) in sources(&["src".as_ref()]).into_iter().chain(sources(&["tests".as_ref()])) {
@@ -101,7 +101,7 @@ fn tests() -> BTreeSet<String> {
     names
 }
 
-/// Whether a name begins as `life_01_` does.
+/// True if a name begins like `life_01_`.
 fn is_of_row(test: &str) -> bool {
     let mut parts = test.splitn(3, '_');
     let (area, number, rest) = (parts.next(), parts.next(), parts.next());
@@ -114,7 +114,7 @@ fn name_at_start(text: &str) -> String {
     text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()
 }
 
-/// Every Rust source below a folder.
+/// Reads every Rust source below a folder.
 fn sources(folder: &[&Path]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.iter().fold(root(), |path, part| path.join(part))];
