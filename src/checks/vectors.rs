@@ -247,7 +247,7 @@ fn properties(vector: &Vector) {
             (vector.input["NAME_VALUE_SEPARATOR"].as_u64(), vector.input["PROPERTY_SEPARATOR"].as_u64()),
             (Some(1), Some(2))
         );
-        assert_eq!(message::MAX_PROPERTIES_LENGTH, vector.input["maxEncodedLength"]);
+        assert_eq!(crate::wire::limits::MAX_PROPERTIES_LENGTH, vector.input["maxEncodedLength"]);
     }
 }
 

@@ -16,8 +16,8 @@ use crate::message::Message;
 use crate::message::properties::{Properties, name};
 use crate::wire::body::{SubscriptionData, permission};
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
+use crate::wire::limits::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, is_retry_topic};
-use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::{LanguageCode, RemotingCommand, RequestCode, ResponseCode};
 
 /// Topic that holds delayed messages, one queue per level.

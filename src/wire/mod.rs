@@ -15,6 +15,7 @@ pub mod code;
 pub mod frame;
 pub mod header;
 pub mod java_hash;
+pub mod limits;
 pub mod name;
 pub mod pop;
 pub mod stored;
@@ -28,10 +29,7 @@ use std::fmt;
 
 pub use code::{LanguageCode, RequestCode, ResponseCode};
 pub use frame::{ExtFields, FieldSink, Frame, FrameDecoder, HeaderEncoding, HeaderFields, RemotingCommand};
-
-/// Size of the largest frame that is sent, and that is accepted unless another limit is set, including its four bytes
-/// of length: 16 MiB, as in the Java client (`com.rocketmq.remoting.frameMaxLength`).
-pub const MAX_FRAME_LENGTH: usize = 16 * 1024 * 1024;
+pub use limits::MAX_FRAME_LENGTH;
 
 /// Error in bytes from a peer, or in a value that does not fit into the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]

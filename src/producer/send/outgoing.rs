@@ -16,9 +16,9 @@ use crate::message::properties::{Properties, name, place_in};
 use crate::remoting::Request;
 use crate::wire::RequestCode;
 use crate::wire::header::SendMessageRequestV2;
+use crate::wire::limits::MAX_PROPERTIES_LENGTH;
 use crate::wire::name::{CREATE_TOPIC_KEY, check_topic, may_send_to};
 use crate::wire::stored::compression::{self, Codec};
-use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
 use crate::wire::sys_flag::message as bits;
 
 /// Room that brokers need for the properties they add: what has none left is stored, but can never be retried.

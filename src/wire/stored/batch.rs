@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::message::properties::Properties;
 use crate::message::{Message, MessageExt};
-use crate::wire::stored::message::MAX_PROPERTIES_LENGTH;
+use crate::wire::limits::MAX_PROPERTIES_LENGTH;
 use crate::wire::sys_flag::message as bits;
 use crate::wire::{Error, MAX_FRAME_LENGTH, bad_length};
 

@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::foreign_text::lossy;
 use crate::message::properties::Properties;
 use crate::message::{Message, MessageExt};
+use crate::wire::limits::MAX_PROPERTIES_LENGTH;
 use crate::wire::stored::batch::{InnerBatch, is_inner_batch};
 use crate::wire::sys_flag::message::{BORN_HOST_V6, STORE_HOST_V6};
 use crate::wire::{Error, bad_length};
@@ -25,9 +26,6 @@ const MAX_TOPIC_LENGTH_V1: usize = 127;
 /// Size of a message with two IPv4 addresses and nothing of variable length, in the first layout.
 const SHORTEST: usize = 91;
 const V6_SURPLUS: usize = 12;
-
-/// Maximum length of the properties; their length field has 16 bits and a sign.
-pub const MAX_PROPERTIES_LENGTH: usize = 32_767;
 
 /// Reads a sequence of stored messages, such as the body of a pull reply.
 ///
