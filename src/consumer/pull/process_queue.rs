@@ -76,13 +76,19 @@ impl ProcessQueue {
             fits
         });
         self.advance(next_offset);
-        let slot = Slot::new(self.next_slot, messages, reply_bytes, now)?;
+        let slot = Slot::new(self.next_slot, messages, reply_bytes)?;
         self.next_slot += 1;
         self.load += slot.load;
         self.held += slot.held;
-        let request = slot.requests.first().cloned();
+        let all = slot.range();
         self.slots.push_back(slot);
-        request
+        self.hand_out(self.slots.len() - 1, all, now)
+    }
+
+    /// Hands messages of a slot to the workers. Every message passes here, at first and when it is consumed again; so this
+    /// is the place that decides what may run beside what. Consumption is concurrent: everything may.
+    fn hand_out(&mut self, slot: usize, range: Range<u32>, now: Instant) -> Option<Arc<ConsumeRequest>> {
+        self.slots.get_mut(slot).map(|slot| slot.hand_out(range, now))
     }
 
     /// [`Self::put_reply`] for messages that stand alone.
@@ -166,7 +172,10 @@ impl ProcessQueue {
         if self.phase != WindowPhase::Open {
             return Vec::new();
         }
-        self.slots.iter_mut().flat_map(|slot| slot.hand_out_again(now)).collect()
+        let due =
+            (0..).zip(&mut self.slots).flat_map(|(at, slot)| slot.take_due(now).into_iter().map(move |i| (at, i)));
+        let due: Vec<(usize, u32)> = due.collect();
+        due.into_iter().filter_map(|(slot, index)| self.hand_out(slot, index..index + 1, now)).collect()
     }
 
     /// Takes back the messages that have waited for a worker for `limit` or longer: they are to be sent back. A message

@@ -51,8 +51,8 @@ pub(super) struct Slot {
 
 impl Slot {
     /// `None` for no messages, and for more than a request can count.
-    pub(super) fn new(number: u64, messages: Vec<MessageExt>, reply_bytes: usize, now: Instant) -> Option<Self> {
-        let length = u32::try_from(messages.len()).ok().filter(|length| *length > 0)?;
+    pub(super) fn new(number: u64, messages: Vec<MessageExt>, reply_bytes: usize) -> Option<Self> {
+        u32::try_from(messages.len()).ok().filter(|length| *length > 0)?;
         let states = vec![MessageState::HandedOut; messages.len()];
         let mut load = Load::default();
         let mut held = 0;
@@ -62,8 +62,12 @@ impl Slot {
         }
         let held = held.max(reply_bytes);
         let messages = Arc::new(messages);
-        let requests = vec![ConsumeRequest::new(&messages, number, 0..length, now)];
-        Some(Self { number, messages, states, load, held, requests, repetitions: Vec::new() })
+        Some(Self { number, messages, states, load, held, requests: Vec::new(), repetitions: Vec::new() })
+    }
+
+    /// All messages by their places.
+    pub(super) fn range(&self) -> Range<u32> {
+        0..u32::try_from(self.messages.len()).unwrap_or(0)
     }
 
     pub(super) fn first_unresolved(&self) -> Option<i64> {
@@ -146,26 +150,25 @@ impl Slot {
         due
     }
 
-    pub(super) fn hand_out_again(&mut self, now: Instant) -> Vec<Arc<ConsumeRequest>> {
-        let mut handed_out = Vec::new();
-        let due = |repetition: &&mut Repetition| repetition.due.is_some_and(|due| due <= now);
-        let indices: Vec<u32> = self
-            .repetitions
-            .iter_mut()
-            .filter(due)
-            .map(|repetition| {
-                repetition.due = None;
-                repetition.index
-            })
-            .collect();
-        for index in indices {
-            self.move_to(index..index + 1, MessageState::HandedOut);
-            // The request by which this message was consumed the last time, if it held nothing else.
-            self.requests.retain(|request| request.range() != (index..index + 1));
-            handed_out.push(ConsumeRequest::new(&self.messages, self.number, index..index + 1, now));
-        }
-        self.requests.extend_from_slice(&handed_out);
-        handed_out
+    /// The messages whose time has come to be consumed again.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<u32> {
+        let is_due = |repetition: &&mut Repetition| repetition.due.is_some_and(|due| due <= now);
+        let due = self.repetitions.iter_mut().filter(is_due);
+        due.map(|repetition| {
+            repetition.due = None;
+            repetition.index
+        })
+        .collect()
+    }
+
+    /// Hands messages out in a request of their own.
+    pub(super) fn hand_out(&mut self, range: Range<u32>, now: Instant) -> Arc<ConsumeRequest> {
+        self.move_to(range.clone(), MessageState::HandedOut);
+        // The request by which these messages were consumed the last time, if it held nothing else.
+        self.requests.retain(|request| request.range() != range);
+        let request = ConsumeRequest::new(&self.messages, self.number, range, now);
+        self.requests.push(Arc::clone(&request));
+        request
     }
 }
 
