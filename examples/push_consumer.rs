@@ -59,7 +59,7 @@ fn push_consumer(target: &Target) -> Outcome {
     for consumer in [&order_consumer, &sample_consumer] {
         consumer.wait_ready(PATIENCE)?;
     }
-    explain(&order_consumer);
+    print_status(&order_consumer)?;
 
     println!("\nconsuming");
     // All except the order that was only viewed, to which no consumer subscribes.
@@ -88,14 +88,14 @@ fn consume_orders(
         .consume_from(ConsumeFromWhere::First)
         .consume_threads(4)
         .max_reconsume_times(3) // then it goes to the dead-letter queue %DLQ%<group>
-        .each(move |message: &MessageExt| {
+        .each(move |message| {
             if message.property("run") != Some(&run) {
                 return Ok(());
             }
             // Only the first delivery fails here. A panic would have the same effect as an `Err`.
             if message.tag() == Some("paid") && message.reconsume_times() == 0 {
                 let _ = told.send(Consumed::failed(message, "the bank does not answer; again after 10 s"));
-                return Err("the bank does not answer");
+                return Err("the bank does not answer".into());
             }
             let _ = told.send(Consumed::well(message));
             Ok(())
@@ -126,7 +126,7 @@ fn consume_samples(
                     // Messages before it are consumed; it and the messages after it are redelivered after level 1 of
                     // the broker.
                     context.acknowledge_first(index);
-                    context.retry_delay = RetryDelay::Level(1);
+                    context.set_retry_delay(RetryDelay::Level(1));
                     break;
                 }
                 let _ = told.send(Consumed::well(message));
@@ -161,14 +161,15 @@ fn in_words(message: &MessageExt) -> String {
 }
 
 /// Answers the question "why is this queue not consumed?": each queue is in a state with a reason.
-fn explain(consumer: &PushConsumer) {
-    println!("\nstate of the queues");
+fn print_status(consumer: &PushConsumer) -> rocketmq_sync::Result<()> {
+    println!("\nstatus of the queues");
     for queue in consumer.queues() {
         // None if the queue has just moved to another member of the group.
-        if let Some(words) = consumer.explain(&queue) {
-            println!("  {words}");
+        if let Some(status) = consumer.status(&queue)? {
+            println!("  {status}");
         }
     }
+    Ok(())
 }
 
 /// Prints the results of listeners until `expected` messages are consumed.

@@ -6,11 +6,10 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageExt, Producer, PushConsumer};
+use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, Producer, PushConsumer};
 
 mod common;
 use common::{Failure, Outcome, PATIENCE, Target};
@@ -40,7 +39,7 @@ fn quickstart(target: &Target) -> Outcome {
         .client(producer.client())
         .subscribe(target.topic.as_str(), FilterExpression::tags([&tag]))
         .consume_from(ConsumeFromWhere::First)
-        .each(move |message: &MessageExt| -> Result<(), Infallible> {
+        .each(move |message| {
             // The example prints on its own thread; it may have ended already.
             let _ = consumed.send((message.clone(), SystemTime::now()));
             Ok(())

@@ -46,10 +46,11 @@ impl Billing {
             .subscribe(orders, FilterExpression::tags(["order"]))
             .consume_from(ConsumeFromWhere::First)
             .max_reconsume_times(3)
-            .each(move |order: &MessageExt| -> Result<(), String> {
+            .each(move |order| {
                 let amount = read_amount(order)?;
                 let invoice = Message::new(invoices.as_str(), format!("please pay {amount} EUR"));
-                sender.send(&invoice).map(drop).map_err(|error| error.to_string())
+                sender.send(&invoice)?;
+                Ok(())
             })
             .start()?;
         Ok(Self { producer, consumer })
@@ -188,7 +189,7 @@ fn run_service(target: &Target) -> Outcome {
         .client(producer.client())
         .subscribe(invoices_of(&target.topic), FilterExpression::all())
         .consume_from(ConsumeFromWhere::First)
-        .each(move |invoice: &MessageExt| told.send(invoice.clone()).map_err(|_| "the example has ended"))
+        .each(move |invoice| told.send(invoice.clone()).map_err(|_| "the example has ended".into()))
         .start()?;
     println!("\nthe service at work on {}", invoices_of(&target.topic));
     for _ in 0..3 {

@@ -26,14 +26,14 @@
 //! # Consume
 //!
 //! ```no_run
-//! use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
-//! use std::{str::Utf8Error, thread, time::Duration};
+//! use rocketmq_sync::{FilterExpression, PushConsumer};
+//! use std::{thread, time::Duration};
 //!
 //! fn main() -> rocketmq_sync::Result<()> {
 //!     let consumer = PushConsumer::builder("billing")
 //!         .name_servers(["127.0.0.1:9876"])
 //!         .subscribe("TopicTest", FilterExpression::tags(["A", "B"]))
-//!         .each(|message: &MessageExt| -> Result<(), Utf8Error> {
+//!         .each(|message| {
 //!             println!("{}", std::str::from_utf8(message.body())?);
 //!             Ok(())
 //!         })
@@ -60,7 +60,7 @@
 //! * **No offset passes an unresolved message.** A resolved message is consumed, or stored by a broker again for
 //!   redelivery.
 //! * **Every wait has a deadline.** A start makes no connection; servers that are down are found when they return. Each queue
-//!   of a consumer is in a state with a deadline, and [`PushConsumer::explain`] describes the state.
+//!   of a consumer is in a state with a deadline, and [`PushConsumer::status`] returns it with its reason.
 //! * **Shutdown is complete.** [`Producer::shutdown`] and [`PushConsumer::shutdown`] wait for work in progress, up to a
 //!   deadline, and report unfinished work. Dropping does the same with a grace of one second. After the last handle of a
 //!   client is dropped (its members hold one each), no thread, connection or descriptor of it is left. The only exception
@@ -138,7 +138,7 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder, ClientReport};
 pub use consumer::{
     AllocateStrategy, ConcurrentListener, ConsumeContext, ConsumeFromWhere, ConsumeStatus, ConsumerReport,
-    FilterExpression, PushConsumer, PushConsumerBuilder, RetryDelay,
+    FilterExpression, PushConsumer, PushConsumerBuilder, QueueState, QueueStatus, RetryDelay,
 };
 pub use error::{Attempt, Certainty, Error, ErrorKind, Phase, Result};
 #[cfg(feature = "mini-broker")]

@@ -7,7 +7,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -145,7 +144,7 @@ fn a_client_of_a_broker_that_died_leaves_nothing() {
     arrivals.recv_timeout(PATIENCE).unwrap();
     mini.stop_broker("broker-a");
     let report = consumer.shutdown(Duration::from_millis(200));
-    assert!(!report.offsets_not_stored.is_empty(), "{report:?}");
+    assert!(!report.offsets_not_stored().is_empty(), "{report:?}");
     drop((producer, consumer));
     assert_none_of_ours_is_left();
     assert_eq!(Left::now().threads, baseline.threads);
@@ -269,7 +268,7 @@ fn a_listener_that_hangs_is_named_and_its_thread_ends_with_it() {
         .consume_from(ConsumeFromWhere::First)
         .each(move |_: &MessageExt| {
             entered.send(()).unwrap();
-            released.recv().map_err(|_| "released")
+            released.recv().map_err(|_| "released".into())
         })
         .start()
         .unwrap();
@@ -277,7 +276,7 @@ fn a_listener_that_hangs_is_named_and_its_thread_ends_with_it() {
     producer.send(&Message::new("T", "x")).unwrap();
     enter.recv_timeout(PATIENCE).unwrap();
     let report = consumer.shutdown(Duration::from_millis(50));
-    assert_eq!((report.listeners_running, report.messages_left), (1, 1), "{report:?}");
+    assert_eq!((report.listeners_running(), report.messages_left()), (1, 1), "{report:?}");
     drop((consumer, producer));
     assert_eq!(ours(), counts([("rmq-consume", 1)]));
     drop(release);
@@ -298,7 +297,7 @@ fn shutdown_may_be_called_from_many_threads_and_from_a_listener() {
         .consume_from(ConsumeFromWhere::First)
         .each(move |_: &MessageExt| {
             let consumer = own.lock().clone();
-            reported.send(consumer.map(|consumer| consumer.shutdown(PATIENCE))).map_err(|_| "no receiver")
+            Ok(reported.send(consumer.map(|consumer| consumer.shutdown(PATIENCE)))?)
         })
         .start()
         .unwrap();
@@ -307,7 +306,7 @@ fn shutdown_may_be_called_from_many_threads_and_from_a_listener() {
     let producer = Producer::builder("P").client(consumer.client()).start().unwrap();
     producer.send(&Message::new("T", "x")).unwrap();
     let begun = report.recv_timeout(PATIENCE).unwrap().expect("the consumer");
-    assert!(begun.only_begun, "{begun:?}");
+    assert!(begun.only_begun(), "{begun:?}");
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -339,12 +338,12 @@ fn consumer(group: &str) -> (PushConsumerBuilder, Receiver<String>) {
         .each(move |message: &MessageExt| {
             // The test may have ended already.
             let _ = consumed.send(String::from_utf8_lossy(message.body()).into_owned());
-            Ok::<(), Infallible>(())
+            Ok(())
         });
     (builder, arrivals)
 }
 
-fn ignore(_: &MessageExt) -> Result<(), Infallible> {
+fn ignore(_: &MessageExt) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(())
 }
 

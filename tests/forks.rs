@@ -15,9 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rocketmq_sync::mini_broker::MiniBroker;
-use rocketmq_sync::{
-    Completions, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
-};
+use rocketmq_sync::{Completions, ErrorKind, FilterExpression, Message, MessageQueue, Producer, PushConsumer};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -65,7 +63,7 @@ impl Parents {
         let consumer = PushConsumer::builder("C")
             .client(producer.client())
             .subscribe("T", FilterExpression::all())
-            .each(|_: &MessageExt| Ok::<(), &str>(()))
+            .each(|_| Ok(()))
             .start()
             .unwrap();
         consumer.wait_ready(PATIENCE).unwrap();
@@ -131,10 +129,10 @@ impl Parents {
             forked(consumer.wait_ready(PATIENCE).unwrap_err().kind()),
             forked(completions.take(&mut Vec::new(), PATIENCE).unwrap_err().kind()),
             producer.shutdown(PATIENCE).forked && !producer.shutdown(PATIENCE).is_clean(),
-            consumer.shutdown(PATIENCE).forked && !consumer.shutdown(PATIENCE).is_clean(),
+            consumer.shutdown(PATIENCE).forked() && !consumer.shutdown(PATIENCE).is_clean(),
             producer.in_flight() == 0 && producer.untaken() == 0,
             consumer.queues().is_empty(),
-            consumer.explain(&queue).is_some_and(|text| text.contains("forked")),
+            consumer.status(&queue).is_err_and(|error| forked(error.kind())),
             producer.client().broker_versions().is_empty(),
         ]
         .into_iter()

@@ -11,6 +11,7 @@
 #![allow(clippy::print_stderr, reason = "a failing seed is printed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -378,11 +379,11 @@ impl World {
     ) -> rocketmq_sync::Result<Life<PushConsumer>> {
         let number = self.next_number();
         let (consumed, failed) = (Arc::clone(&self.consumed), Arc::clone(&self.failed));
-        let listener = move |message: &MessageExt| {
+        let listener = move |message: &MessageExt| -> Result<(), Box<dyn Error + Send + Sync>> {
             let mark = String::from_utf8_lossy(message.body()).into_owned();
             if mark.starts_with(FAILS) && message.reconsume_times() == 0 {
                 failed.lock().entry(number).or_default().insert(mark);
-                return Err("as the body says");
+                return Err("as the body says".into());
             }
             consumed.lock().entry(number).or_default().insert(mark);
             Ok(())
@@ -481,7 +482,7 @@ impl World {
         });
         let consumers = self.consumers.iter().all(|life| {
             let refused = life.member.wait_ready(SHUTDOWN).is_err_and(|error| error.kind() == ErrorKind::Forked);
-            refused && life.member.shutdown(SHUTDOWN).forked && life.member.queues().is_empty()
+            refused && life.member.shutdown(SHUTDOWN).forked() && life.member.queues().is_empty()
         });
         let completions = self.completions.take(&mut Vec::new(), SHUTDOWN);
         producers && consumers && completions.is_err_and(|error| error.kind() == ErrorKind::Forked)
@@ -548,7 +549,10 @@ impl World {
                 living.iter().any(|life| consumed.get(&life.number).is_some_and(|marks| marks.contains(&mark)))
             };
             eventually(self.patience, has_come, || {
-                let explained: Vec<_> = living.iter().map(|life| life.member.explain(&queue)).collect();
+                let explained: Vec<_> = living
+                    .iter()
+                    .map(|life| life.member.status(&queue).map(|status| status.map(|status| status.to_string())))
+                    .collect();
                 format!("after {step:?} a message in {queue} does not reach {group}: {explained:?}")
             });
         }

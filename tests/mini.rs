@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rocketmq_sync::mini_broker::{Fault, MiniBroker, Release};
 use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
+use rocketmq_sync::{FilterExpression, PushConsumer};
 
 use scenarios::{Broker, Cluster, Profile, Server, transcript};
 
@@ -55,7 +55,7 @@ fn the_doctor_names_members_that_subscribe_differently() {
     let members = ["one", "two"].map(|id| {
         let builder = PushConsumer::builder("G").name_servers([servers.name_server_list()]).client_id(id);
         let builder = builder.subscribe("Orders", FilterExpression::all());
-        builder.each(|_: &MessageExt| Ok::<(), String>(())).start().expect("a consumer")
+        builder.each(|_| Ok(())).start().expect("a consumer")
     });
     assert!(cluster.mini.wait_for_members("G", 2, Duration::from_secs(60)));
     let answer_with = |of_two: &'static str| {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use rocketmq_sync::{
-    Completions, ConsumeContext, ConsumeFromWhere, ConsumeStatus, ConsumerReport, FilterExpression, Message,
-    MessageExt, Producer, PushConsumer, SendResult, SendStatus,
+    Completions, ConsumeContext, ConsumeFromWhere, ConsumeStatus, FilterExpression, Message, MessageExt, Producer,
+    PushConsumer, SendResult, SendStatus,
 };
 
 use super::control::Control;
@@ -279,7 +279,11 @@ impl Side for Consumption {
         self.over.recv_timeout(PATIENCE).map_err(|_| {
             let left = self.expected.messages.load(Ordering::Acquire);
             let queues = self.consumer.queues();
-            let reasons: Vec<_> = queues.iter().filter_map(|queue| self.consumer.explain(queue)).collect();
+            let reasons: Vec<_> = queues
+                .iter()
+                .filter_map(|queue| self.consumer.status(queue).ok()?)
+                .map(|status| status.to_string())
+                .collect();
             format!("{left} of {messages} messages did not come: {}", reasons.join("; "))
         })?;
         Ok(Histogram::new())
@@ -287,7 +291,7 @@ impl Side for Consumption {
 
     fn finish(self: Box<Self>) -> Result<()> {
         match self.consumer.shutdown(PATIENCE) {
-            report @ ConsumerReport { messages_left: 0, .. } if report.is_clean() => Ok(()),
+            report if report.is_clean() && report.messages_left() == 0 => Ok(()),
             report => Err(format!("{report:?}").into()),
         }
     }

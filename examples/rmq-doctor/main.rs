@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rocketmq_sync::mini_broker::MiniBroker;
-use rocketmq_sync::{Client, Error, FilterExpression, MessageExt, PushConsumer};
+use rocketmq_sync::{Client, Error, FilterExpression, PushConsumer};
 
 use network::Network;
 use options::Options;
@@ -79,7 +79,7 @@ impl Patient {
         let consumer = PushConsumer::builder(group.as_str())
             .name_servers(&options.name_servers)
             .subscribe(topic.as_str(), FilterExpression::all())
-            .each(|_: &MessageExt| Ok::<(), String>(()))
+            .each(|_| Ok(()))
             .start()?;
         consumer.wait_ready(Duration::from_secs(10))?;
         Ok(Self { _mini_broker: mini_broker, _consumer: consumer })

@@ -72,6 +72,7 @@ const PURE: &[&str] = &[
     "consumer/pull/request.rs",
     "consumer/pull/row.rs",
     "consumer/pull/slot.rs",
+    "consumer/pull/status.rs",
     "consumer/pull/stray.rs",
     "consumer/pull/table.rs",
     "consumer/start.rs",

@@ -22,6 +22,7 @@ pub(crate) mod subscription;
 pub use assign::allocate::AllocateStrategy;
 pub use deliver::listener::{ConcurrentListener, ConsumeContext, ConsumeStatus};
 pub use deliver::retry::RetryDelay;
+pub use pull::status::{QueueState, QueueStatus};
 pub use push::{ConsumerReport, PushConsumer, PushConsumerBuilder};
 pub use start::ConsumeFromWhere;
 pub use subscription::FilterExpression;

@@ -14,7 +14,7 @@ pub(crate) struct Subscription {
     pub(crate) data: SubscriptionData,
 }
 
-/// Which messages of a topic a consumer wants.
+/// Filter of a subscription, evaluated by the broker and checked again by the consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterExpression {
     wanted: Wanted,
@@ -28,23 +28,23 @@ enum Wanted {
 }
 
 impl FilterExpression {
-    /// All of them.
+    /// Matches every message.
     #[must_use]
     pub fn all() -> Self {
-        Self::expression(SUBSCRIBE_ALL)
+        Self::tag_expression(SUBSCRIBE_ALL)
     }
 
-    /// Those with one of these tags, of which there must be one at least. The broker compares hashes of tags, this library
-    /// the tags themselves.
+    /// Matches messages with one of these tags, of which there must be one at least. The broker compares hashes of tags,
+    /// this library the tags themselves.
     #[must_use]
     pub fn tags<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Self {
         Self { wanted: Wanted::Tags(tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect()) }
     }
 
-    /// The Java client's form of the same: `A || B`, and `*` or nothing for all. What looks like a condition on properties
-    /// is refused at start.
+    /// Matches tags in the Java client's form: `A || B`, and `*` or nothing for all. An expression that looks like a
+    /// condition on properties is refused at start.
     #[must_use]
-    pub fn expression(expression: impl Into<String>) -> Self {
+    pub fn tag_expression(expression: impl Into<String>) -> Self {
         Self { wanted: Wanted::Expression(expression.into()) }
     }
 
@@ -52,7 +52,7 @@ impl FilterExpression {
     ///
     /// # Errors
     ///
-    /// Why it cannot mean what it says, and what to write instead.
+    /// The reason why the filter cannot mean what it says, with what to write instead.
     pub(crate) fn checked(&self) -> std::result::Result<String, String> {
         match &self.wanted {
             Wanted::Tags(tags) if tags.is_empty() => {
@@ -74,7 +74,7 @@ impl FilterExpression {
     }
 }
 
-/// Whether a tag expression was rather meant as one on properties, or has another operator than `||`.
+/// True if a tag expression was probably meant as a condition on properties, or has another operator than `||`.
 fn is_a_condition(expression: &str) -> bool {
     const MARKS: [&str; 9] = ["'", "\"", "=", "<", ">", "(", ")", "&&", "|"];
     const WORDS: [&str; 8] = ["AND", "OR", "NOT", "IN", "IS", "LIKE", "BETWEEN", "CONTAINS"];
@@ -86,9 +86,10 @@ fn is_a_condition(expression: &str) -> bool {
     })
 }
 
+/// The same as [`FilterExpression::tag_expression`], for `subscribe("TopicTest", "*")` and `"A || B"`.
 impl From<&str> for FilterExpression {
     fn from(expression: &str) -> Self {
-        Self::expression(expression)
+        Self::tag_expression(expression)
     }
 }
 

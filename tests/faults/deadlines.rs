@@ -6,9 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 use rocketmq_sync::mini_broker::Fault;
 use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{
-    Client, Completions, ErrorKind, FilterExpression, Message, MessageExt, MessageQueue, Producer, PushConsumer,
-};
+use rocketmq_sync::{Client, Completions, ErrorKind, FilterExpression, Message, MessageQueue, Producer, PushConsumer};
 
 use crate::{PATIENCE, TOPIC, message, mini, outcome};
 
@@ -78,7 +76,7 @@ fn a_timeout_without_an_end_is_possible_everywhere() {
         .client(producer.client())
         .subscribe(TOPIC, FilterExpression::all())
         .consume_timeout(Duration::MAX)
-        .each(|_: &MessageExt| Ok::<(), String>(()))
+        .each(|_| Ok(()))
         .start()
         .unwrap();
     consumer.wait_ready(Duration::MAX).unwrap();

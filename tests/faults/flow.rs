@@ -36,7 +36,7 @@ fn cc_11_a_paused_consumer_does_not_pull() {
     let mini = mini(1);
     let (delivered, deliveries) = unbounded();
     let consumer = builder(&mini)
-        .each(move |message: &MessageExt| delivered.send(message.queue_offset()).map_err(|_| "the test is over"))
+        .each(move |message: &MessageExt| delivered.send(message.queue_offset()).map_err(|_| "the test is over".into()))
         .start()
         .unwrap();
     eventually("a pull waits at the broker", || pulls(&mini) == 1);
@@ -75,7 +75,7 @@ fn a_full_queue_is_not_pulled(
                 let _ = holding.send(());
                 let _ = released.recv();
             }
-            Ok::<(), String>(())
+            Ok(())
         })
         .start()
         .unwrap();
@@ -111,7 +111,7 @@ fn store(mini: &MiniBroker, count: usize) {
 }
 
 fn is_explained(consumer: &PushConsumer, word: &str) -> bool {
-    consumer.explain(&queue()).is_some_and(|text| text.contains(word))
+    consumer.status(&queue()).unwrap().is_some_and(|status| status.to_string().contains(word))
 }
 
 /// Number of pulls of the queue so far.

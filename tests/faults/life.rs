@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode};
 use rocketmq_sync::{
-    Client, ErrorKind, FilterExpression, MessageExt, Producer, PushConsumer, StdThreads, ThreadBody, ThreadJoin,
-    ThreadSpec, ThreadStarter,
+    Client, ErrorKind, FilterExpression, Producer, PushConsumer, StdThreads, ThreadBody, ThreadJoin, ThreadSpec,
+    ThreadStarter,
 };
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini};
@@ -21,7 +21,7 @@ fn life_10_a_group_is_taken_once_and_free_again_and_nothing_is_left_of_the_last_
     let producer = || Producer::builder("group").client(&client).start();
     let consumer = || {
         let builder = PushConsumer::builder("group").client(&client).subscribe(TOPIC, FilterExpression::all());
-        builder.each(|_: &MessageExt| Ok::<(), String>(())).start()
+        builder.each(|_| Ok(())).start()
     };
     // Producers and consumers do not occupy each other's groups.
     let (first_producer, first_consumer) = (producer().unwrap(), consumer().unwrap());

@@ -459,7 +459,7 @@ fn run(case: &[Wrong], release: Release) -> Result<(), String> {
             // An occasional failure makes the client send messages back.
             let fails = text.starts_with("fails") && message.reconsume_times() == 0;
             seen.lock().insert(text);
-            if fails { Err("as the case wants it") } else { Ok(()) }
+            if fails { Err("as the case wants it".into()) } else { Ok(()) }
         })
         .start()
         .map_err(|error| error.to_string())?;
@@ -480,7 +480,7 @@ fn run(case: &[Wrong], release: Release) -> Result<(), String> {
             break;
         }
         if Instant::now() > deadline {
-            let queues: Vec<_> = consumer.queues().iter().map(|queue| consumer.explain(queue)).collect();
+            let queues: Vec<_> = consumer.queues().iter().map(|queue| consumer.status(queue)).collect();
             return Err(format!("not consumed after {NO_STALL:?}: {missing:?}; {queues:?}"));
         }
         thread::park_timeout(Duration::from_millis(5));

@@ -1,5 +1,6 @@
 //! Send-back of failed messages to their broker, and the fallbacks when a broker does not accept them.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ fn retry_06_a_message_of_a_broker_that_is_gone_is_published_on_another() {
             if message.reconsume_times() == 0 {
                 let _ = begun.send(());
                 let _ = released.recv();
-                return Err("its broker is gone meanwhile");
+                return Err("its broker is gone meanwhile".into());
             }
             let _ = delivered.send(message.clone());
             Ok(())
@@ -154,7 +155,7 @@ fn retry_06_a_message_that_no_broker_takes_is_consumed_here_again_and_no_offset_
             move |message: &MessageExt| {
                 let _ = delivered.send((message.clone(), mini.committed_offset(GROUP, &queue)));
                 let is_first = mini.fault_hits(not_stored) == 0;
-                if is_first && message.queue_offset() == 0 { Err("not yet") } else { Ok(()) }
+                if is_first && message.queue_offset() == 0 { Err("not yet".into()) } else { Ok(()) }
             }
         })
         .start()
@@ -195,9 +196,9 @@ fn failing(
     options: fn(PushConsumerBuilder) -> PushConsumerBuilder,
 ) -> (PushConsumer, Receiver<MessageExt>) {
     let (delivered, deliveries) = unbounded();
-    let listener = move |message: &MessageExt| {
+    let listener = move |message: &MessageExt| -> Result<(), Box<dyn Error + Send + Sync>> {
         let _ = delivered.send(message.clone());
-        if message.reconsume_times() < times { Err("failed by the test") } else { Ok(()) }
+        if message.reconsume_times() < times { Err("failed by the test".into()) } else { Ok(()) }
     };
     (options(builder(mini)).each(listener).start().unwrap(), deliveries)
 }

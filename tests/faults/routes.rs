@@ -9,7 +9,7 @@ use crossbeam_channel::unbounded;
 use rocketmq_sync::mini_broker::{Fault, MiniBroker};
 use rocketmq_sync::unversioned::wire::header::GetRouteInfoRequest;
 use rocketmq_sync::unversioned::wire::{RemotingCommand, RequestCode, ResponseCode};
-use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Message, MessageExt, MessageQueue, PushConsumer};
+use rocketmq_sync::{Client, ConsumeFromWhere, FilterExpression, Message, MessageQueue, PushConsumer};
 
 use crate::{PATIENCE, TOPIC, eventually, message, mini, producer};
 
@@ -119,7 +119,7 @@ fn a_topic_whose_member_has_ended_is_not_asked_for_any_more() {
     let consumer = PushConsumer::builder("group")
         .client(&client)
         .subscribe(TOPIC, FilterExpression::all())
-        .each(|_: &MessageExt| Ok::<(), String>(()))
+        .each(|_| Ok(()))
         .start()
         .unwrap();
     consumer.wait_ready(PATIENCE).unwrap();
@@ -149,7 +149,7 @@ fn the_address_of_a_broker_is_that_of_the_topic_in_question() {
         .subscribe(TOPIC, FilterExpression::all())
         .subscribe("Elsewhere", FilterExpression::all())
         .consume_from(ConsumeFromWhere::First)
-        .each(|_: &MessageExt| Ok::<(), String>(()))
+        .each(|_| Ok(()))
         .start()
         .unwrap();
     let [queue, elsewhere] = [TOPIC, "Elsewhere"].map(|topic| MessageQueue::new(topic, "broker-a", 0));

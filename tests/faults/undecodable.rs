@@ -54,7 +54,7 @@ fn consumer(mini: &MiniBroker, expression: FilterExpression, retries: u32) -> (P
         .consume_batch(8)
         .max_reconsume_times(retries)
         .offset_interval(Duration::from_millis(100))
-        .each(move |message: &MessageExt| delivered.send(message.clone()).map_err(|_| "the test is over"))
+        .each(move |message: &MessageExt| delivered.send(message.clone()).map_err(|_| "the test is over".into()))
         .start()
         .unwrap();
     (consumer, deliveries)
@@ -178,7 +178,7 @@ fn a_frame_length_that_lies_delays_what_follows_by_little_more_than_the_silence_
         .client(&client)
         .subscribe(TOPIC, FilterExpression::all())
         .consume_from(ConsumeFromWhere::First)
-        .each(move |message: &MessageExt| delivered.send(message.clone()).map_err(|_| "the test is over"))
+        .each(move |message: &MessageExt| delivered.send(message.clone()).map_err(|_| "the test is over".into()))
         .start()
         .unwrap();
     assert!(mini.wait_for_fault(lied, 1, PATIENCE));

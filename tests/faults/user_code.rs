@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -233,7 +234,7 @@ impl User {
         if let Some(consumer) = self.consumer() {
             let _ = (consumer.wait_ready(brief), consumer.queues(), format!("{consumer:?}"));
             for queue in consumer.queues() {
-                let _ = consumer.explain(&queue);
+                let _ = consumer.status(&queue);
             }
             consumer.pause();
             consumer.resume();
@@ -368,19 +369,29 @@ impl Scene {
 
 fn consumer(client: &Client, place: Place, user: &Arc<User>) -> PushConsumer {
     let code = Arc::clone(user);
-    let listener = move |_: &MessageExt| match place {
-        Place::Listener => {
-            code.run();
-            Ok(())
+    let listener = move |_: &MessageExt| -> std::result::Result<(), Box<dyn Error + Send + Sync>> {
+        match place {
+            Place::Listener => {
+                code.run();
+                Ok(())
+            }
+            Place::ErrorText => Err(Box::new(ErrorText(Arc::clone(&code)))),
+            _ => Ok(()),
         }
-        Place::ErrorText => Err(ErrorText(Arc::clone(&code))),
-        _ => Ok(()),
     };
     let builder = PushConsumer::builder("G").client(client).subscribe(TOPIC, FilterExpression::all());
     builder.consume_from(ConsumeFromWhere::First).consume_threads(2).each(listener).start().unwrap()
 }
 
 struct ErrorText(Arc<User>);
+
+impl Error for ErrorText {}
+
+impl fmt::Debug for ErrorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for ErrorText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -435,11 +446,11 @@ fn a_logger_that_panics_once_on_each_thread_costs_lines_and_nothing_else() {
         let mini = mini(1);
         let (told, consumed) = unbounded();
         let failed_once = Mutex::new(BTreeSet::new());
-        let listener = move |message: &MessageExt| {
+        let listener = move |message: &MessageExt| -> std::result::Result<(), Box<dyn Error + Send + Sync>> {
             if failed_once.lock().insert(message.msg_id().into_owned()) {
-                return Err("once");
+                return Err("once".into());
             }
-            told.send(message.msg_id().into_owned()).map_err(|_| "nobody listens")
+            Ok(told.send(message.msg_id().into_owned())?)
         };
         let builder = PushConsumer::builder("G").name_servers(mini.name_servers()).consume_threads(1);
         let builder =
@@ -492,7 +503,7 @@ fn a_logger_that_calls_back_at_every_line_meets_no_lock() {
         let producer = Producer::builder("P").client(&client).send_timeout(Duration::from_millis(500)).start().unwrap();
         let consumer = PushConsumer::builder("G").client(&client).subscribe(TOPIC, FilterExpression::all());
         let consumer = consumer.consume_from(ConsumeFromWhere::First).consume_threads(2);
-        let consumer = consumer.each(|_: &MessageExt| Err::<(), _>("always")).start().unwrap();
+        let consumer = consumer.each(|_| Err("always".into())).start().unwrap();
         let (producer, consumer) = (Arc::new(producer), Arc::new(consumer));
         assert!(members.set((Arc::clone(&producer), Arc::clone(&consumer))).is_ok());
         for _ in 0..3 {

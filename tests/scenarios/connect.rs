@@ -128,7 +128,7 @@ pub(crate) fn brokers_tell_which_release_they_run(cluster: &dyn Cluster) {
     eventually("all have told it", || consumer.client().broker_versions() == expected);
     for broker in cluster.brokers() {
         let queue = MessageQueue::new(topic.as_str(), broker.name.as_str(), 0);
-        let words = consumer.explain(&queue).expect("a queue of its own");
+        let words = consumer.status(&queue).unwrap().expect("a queue of its own").to_string();
         assert!(words.ends_with(&format!("{} runs {release}", broker.name)), "{words}");
     }
     end([consumer]);

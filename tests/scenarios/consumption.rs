@@ -47,7 +47,7 @@ pub(crate) fn a_queue_whose_pull_reply_is_lost_is_read_again_soon_after_the_hold
         .subscribe(&topic, FilterExpression::all())
         .each(move |message: &MessageExt| {
             seen.lock().insert(text(message));
-            Ok::<(), String>(())
+            Ok(())
         })
         .start()
         .expect("a consumer");
@@ -92,7 +92,7 @@ fn failed_messages_stay_while(cluster: &dyn Cluster, effect: fn() -> Effect) {
         .subscribe(&topic, FilterExpression::all())
         .each({
             let seen = Arc::clone(&seen);
-            move |message: &MessageExt| seen.lock().take(message)
+            move |message: &MessageExt| Ok(seen.lock().take(message)?)
         })
         .start()
         .expect("a consumer");
@@ -249,9 +249,9 @@ pub(crate) fn refused_commits_are_repeated_and_told_of(cluster: &dyn Cluster) {
     let report = consumer.shutdown(Duration::from_secs(2));
     assert!(refused.hits() > 0);
     drop(refused);
-    assert!(!report.is_clean() && report.listeners_running == 0, "{report:?}");
-    assert!(report.offsets_not_stored.iter().all(|queue| *queue.topic() == *topic), "{report:?}");
-    assert!(!report.offsets_not_stored.is_empty(), "{report:?}");
+    assert!(!report.is_clean() && report.listeners_running() == 0, "{report:?}");
+    assert!(report.offsets_not_stored().iter().all(|queue| *queue.topic() == *topic), "{report:?}");
+    assert!(!report.offsets_not_stored().is_empty(), "{report:?}");
     // An offset on a pull may be stored nevertheless; the client cannot see it while the pull is held.
     let left = second.len() - (committed(cluster, &group, &topic) - first.len());
 
@@ -285,7 +285,7 @@ pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn
                     _ => {}
                 }
                 deliveries.add("consumer", message);
-                Ok::<(), &str>(())
+                Ok(())
             }
         })
         .start()
@@ -303,7 +303,7 @@ pub(crate) fn listeners_that_panic_hang_or_dawdle_hold_up_no_other(cluster: &dyn
     eventually("the one that hangs is named", || log.has(&named));
     assert!(log.has("panicked"));
     let report = consumer.shutdown(Duration::from_millis(500));
-    assert_eq!((report.listeners_running, report.messages_left >= 1), (1, true), "{report:?}");
+    assert_eq!((report.listeners_running(), report.messages_left() >= 1), (1, true), "{report:?}");
     assert!(committed_in(cluster, &group, &queue) <= hung.queue_offset, "the commit passes what hangs");
     drop(release);
     assert_eq!(deliveries.of("dawdles").len(), 1, "a listener that runs is not overtaken");
@@ -324,7 +324,11 @@ fn behind(proxy: &Proxy, cluster: &dyn Cluster, group: &str) -> PushConsumerBuil
 /// Explanations of all queues of the topic, pulled or not.
 fn explained(consumer: &PushConsumer, cluster: &dyn Cluster, topic: &str) -> Vec<String> {
     let brokers = cluster.brokers().iter();
-    brokers.filter_map(|broker| consumer.explain(&MessageQueue::new(topic, broker.name.as_str(), 0))).collect()
+    let status = |queue: MessageQueue| consumer.status(&queue).unwrap();
+    brokers
+        .filter_map(|broker| status(MessageQueue::new(topic, broker.name.as_str(), 0)))
+        .map(|status| status.to_string())
+        .collect()
 }
 
 /// Number of messages of a new topic that the group has consumed, by the brokers' offsets.

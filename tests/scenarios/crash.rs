@@ -129,7 +129,7 @@ pub(crate) fn consume_if_asked() {
             thread::park_timeout(Duration::from_millis(busy));
             let body = text(message);
             if body.ends_with('7') && message.reconsume_times() == 0 {
-                return Err("as the scenario wants it");
+                return Err("as the scenario wants it".into());
             }
             let queue = message.message_queue();
             println!(

@@ -4,7 +4,7 @@
 //! timers do not fire, so that scenarios wait for events and not for timers.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Deliveries {
     pub(crate) fn taker(
         &self,
         to: &'static str,
-    ) -> impl Fn(&MessageExt) -> Result<(), Infallible> + Send + Sync + 'static {
+    ) -> impl Fn(&MessageExt) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static {
         let deliveries = self.clone();
         move |message| {
             deliveries.add(to, message);

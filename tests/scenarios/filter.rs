@@ -132,7 +132,7 @@ fn exactly_these_come(cluster: &dyn Cluster, tagged: &[(&str, &str)], cases: &[(
         .iter()
         .map(|(name, expression, _)| {
             let group = unique("G");
-            let builder = member(cluster, &group).subscribe(&topic, FilterExpression::expression(*expression));
+            let builder = member(cluster, &group).subscribe(&topic, FilterExpression::tag_expression(*expression));
             (group, builder.each(deliveries.taker(name)).start().expect("a consumer"))
         })
         .collect();

@@ -114,9 +114,10 @@ pub(crate) fn a_received_message_is_sent_on_as_a_new_one(cluster: &dyn Cluster) 
     let forward = member(cluster, &group).subscribe(&topic, FilterExpression::all());
     let forward = forward.each(move |message: &MessageExt| {
         if message.reconsume_times() == 0 {
-            return Err("not yet".to_owned());
+            return Err("not yet".into());
         }
-        forwarder.send(&message.to_message(to.as_str())).map(drop).map_err(|error| error.to_string())
+        forwarder.send(&message.to_message(to.as_str()))?;
+        Ok(())
     });
     let forward = forward.start().expect("a consumer");
     let reader = member(cluster, &unique("G")).subscribe(&archive, FilterExpression::tags(["A"]));
@@ -176,7 +177,7 @@ pub(crate) fn a_message_beyond_the_frame_limit_holds_up_its_own_queue_alone(clus
     let consumer = start(&short, "short");
     deliveries.await_bodies(&small);
     eventually("the queue is known to wait for a message that is too long", || {
-        consumer.explain(&blocked).is_some_and(|words| {
+        consumer.status(&blocked).unwrap().map(|status| status.to_string()).is_some_and(|words| {
             words.contains("from offset 10") && words.contains(&format!("exceeds max_frame_length {LIMIT}"))
         })
     });

@@ -45,7 +45,7 @@ impl Inbox {
             .client(client)
             .subscribe(topic, FilterExpression::all())
             .consume_from(ConsumeFromWhere::First)
-            .each(move |message: &MessageExt| arrived.send(message.clone()).map_err(|_| "nobody takes it"))
+            .each(move |message: &MessageExt| arrived.send(message.clone()).map_err(|_| "nobody takes it".into()))
             .start()
             .expect("a consumer");
         Self { group, consumer, arrivals }

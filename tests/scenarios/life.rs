@@ -1,5 +1,6 @@
 //! Starting and ending producers and consumers.
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,7 +93,7 @@ pub(crate) fn life_04_what_a_consumer_lacks_is_named_and_no_thread_is_left(clust
     let threads = CountedThreads::default();
     let builder = |group: &str| PushConsumer::builder(group).thread_starter(threads.clone());
     let named = |group| builder(group).name_servers([cluster.name_server_list()]);
-    let ignore = |_: &MessageExt| Ok::<(), String>(());
+    let ignore = |_: &MessageExt| -> Result<(), Box<dyn Error + Send + Sync>> { Ok(()) };
     let all = FilterExpression::all;
     for (word, started) in [
         ("listener", named("G").subscribe("T", all()).start()),
@@ -115,7 +116,7 @@ pub(crate) fn life_06_wrong_consumer_groups_are_refused_and_a_long_one_works(clu
     for wrong in ["a group", "group#1", "group/1", "消费组", "\t", "CID_RMQ_SYS_tools", &"g".repeat(121)] {
         let builder = PushConsumer::builder(wrong).thread_starter(threads.clone());
         let builder = builder.name_servers([cluster.name_server_list()]).subscribe("T", FilterExpression::all());
-        let error = builder.each(|_: &MessageExt| Ok::<(), String>(())).start().expect_err(wrong);
+        let error = builder.each(|_| Ok(())).start().expect_err(wrong);
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.to_string().contains("group"), "{error}");
         assert_eq!(threads.running(), 0, "after {error}");
@@ -151,7 +152,7 @@ pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Clus
                 let _ = begun.send(());
                 let _ = released.recv();
                 finished.fetch_add(1, Ordering::SeqCst);
-                Ok::<(), String>(())
+                Ok(())
             }
         })
         .start()
@@ -165,7 +166,7 @@ pub(crate) fn life_08_shutdown_waits_for_the_running_listener(cluster: &dyn Clus
         assert_eq!(finished.load(Ordering::SeqCst), 0);
         drop(release);
         let (report, finished) = shutdown.join().expect("no panic");
-        assert!(report.is_clean() && report.messages_left == 0, "{report:?}");
+        assert!(report.is_clean() && report.messages_left() == 0, "{report:?}");
         assert_eq!(finished, 1, "shutdown returned before the listener");
     });
     assert_eq!(cluster.committed_offset(broker, &group, &topic, 0), Some(1));

@@ -42,9 +42,9 @@ impl Watched {
             .each(move |message: &MessageExt| {
                 let body = String::from_utf8_lossy(message.body()).into_owned();
                 if body.starts_with('!') && message.reconsume_times() == 0 {
-                    return Err("failed by the scenario");
+                    return Err("failed by the scenario".into());
                 }
-                told.send(body).map_err(|_| "the scenario is over")
+                Ok(told.send(body)?)
             })
             .start()
             .expect("a consumer");

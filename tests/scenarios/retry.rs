@@ -1,6 +1,7 @@
 //! Messages whose listener fails: times of their retries, their content, and their end.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -89,7 +90,7 @@ pub(crate) fn retry_03_a_panic_and_an_error_lead_to_a_retry(cluster: &dyn Cluste
             seen.add("consumer", message);
             match (text(message).as_str(), message.reconsume_times()) {
                 ("panics", 0) => panic!("panic of the scenario's listener"),
-                ("errs", 0) => Err("an error"),
+                ("errs", 0) => Err("an error".into()),
                 _ => Ok(()),
             }
         })
@@ -155,7 +156,7 @@ pub(crate) fn retry_05_a_message_that_waits_too_long_goes_back_and_a_running_one
             if text(message) == "runs long" {
                 let _ = released.recv();
             }
-            Ok::<(), String>(())
+            Ok(())
         })
         .start()
         .expect("a consumer");
@@ -213,11 +214,11 @@ pub(crate) fn a_listener_chooses_the_delay_or_the_dead_letter_queue(cluster: &dy
         .subscribe(&topic, FilterExpression::all())
         .concurrently(move |messages: &[MessageExt], context: &mut ConsumeContext| {
             messages.iter().for_each(|message| seen.add("consumer", message));
-            context.retry_delay = match messages {
+            context.set_retry_delay(match messages {
                 [message] if text(message) == "hopeless" => RetryDelay::DeadLetter,
                 [message] if message.reconsume_times() == 0 => RetryDelay::Level(4),
                 _ => return ConsumeStatus::Success,
-            };
+            });
             ConsumeStatus::RetryLater
         })
         .start()
@@ -279,7 +280,7 @@ pub(crate) fn of_what_came_together_only_the_messages_that_fail_come_again(clust
         .each(move |message: &MessageExt| {
             seen.add("consumer", message);
             match (text(message).as_str(), message.reconsume_times()) {
-                ("body 2", 0) => Err("not yet"),
+                ("body 2", 0) => Err("not yet".into()),
                 ("body 5", 0) => panic!("panic of the scenario's listener"),
                 _ => Ok(()),
             }
@@ -343,9 +344,9 @@ pub(crate) fn a_corrupt_body_is_a_dead_letter_and_its_neighbours_are_consumed(cl
 /// Starts a consumer whose listener fails for each message's first `times` deliveries.
 fn failing(builder: PushConsumerBuilder, topic: &str, deliveries: &Deliveries, times: i32) -> PushConsumer {
     let seen = deliveries.clone();
-    let listener = move |message: &MessageExt| {
+    let listener = move |message: &MessageExt| -> Result<(), Box<dyn Error + Send + Sync>> {
         seen.add("consumer", message);
-        if message.reconsume_times() < times { Err("failed by the scenario") } else { Ok(()) }
+        if message.reconsume_times() < times { Err("failed by the scenario".into()) } else { Ok(()) }
     };
     builder.subscribe(topic, FilterExpression::all()).each(listener).start().expect("a consumer")
 }

@@ -110,7 +110,7 @@ fn live(cluster: &dyn Cluster, proxy: Option<&Proxy>, topic: &str, dice: &mut Di
     }
     let consumer = builder
         .subscribe(topic, FilterExpression::all())
-        .each(move |message: &MessageExt| listener.take(message))
+        .each(move |message: &MessageExt| Ok(listener.take(message)?))
         .start()
         .expect("a consumer");
     let consumer = Arc::new(consumer);
@@ -190,7 +190,7 @@ impl Life {
         self.late.fetch_add(usize::from(self.has_ended.load(Ordering::SeqCst)), Ordering::SeqCst);
         if self.ends_in_listener && message.queue_offset() >= 3 {
             let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) else { return Err("not yet") };
-            if !consumer.shutdown(PATIENCE).only_begun {
+            if !consumer.shutdown(PATIENCE).only_begun() {
                 return Err("a listener cannot wait for itself");
             }
             self.ended_in_listener.store(true, Ordering::SeqCst);

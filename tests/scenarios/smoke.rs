@@ -1,9 +1,8 @@
 //! Path from a user's program to a broker and back.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, MessageExt, Producer, PushConsumer};
+use rocketmq_sync::{ConsumeFromWhere, FilterExpression, Message, Producer, PushConsumer};
 
 use super::{Cluster, unique};
 
@@ -20,7 +19,7 @@ pub(crate) fn send_13_ten_messages_of_each_way_are_sent_and_consumed(cluster: &d
         .client(producer.client())
         .subscribe(topic.as_str(), FilterExpression::all())
         .consume_from(ConsumeFromWhere::First)
-        .each(move |message: &MessageExt| -> Result<(), Infallible> {
+        .each(move |message| {
             let _ = consumed.send(message.clone());
             Ok(())
         })

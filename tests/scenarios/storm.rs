@@ -118,7 +118,7 @@ pub(crate) fn end_at_the_end(cluster: &dyn Cluster, consumer: &PushConsumer, gro
 
 fn shut_down(consumer: &PushConsumer) {
     let report = consumer.shutdown(PATIENCE);
-    assert!(report.is_clean() && report.messages_left == 0, "{report:?}");
+    assert!(report.is_clean() && report.messages_left() == 0, "{report:?}");
 }
 
 /// Checks that the group is at the end of every queue after a clean shutdown.
@@ -373,7 +373,10 @@ impl Consumed {
         gate.opened.notify_all();
     }
 
-    pub(crate) fn take(&self, message: &MessageExt) -> Result<(), std::convert::Infallible> {
+    pub(crate) fn take(
+        &self,
+        message: &MessageExt,
+    ) -> Result<(), Box<dyn std::error::Error + std::marker::Send + Sync>> {
         let entered = self.entered.fetch_add(1, Ordering::Relaxed);
         if let Some(gate) = self.gate.as_ref().filter(|gate| entered >= gate.first) {
             let is_closed = |is_open: &mut bool| !*is_open;

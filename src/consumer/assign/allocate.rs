@@ -1,4 +1,4 @@
-//! How the queues of a topic are shared out among the members of a consumer group.
+//! Allocation strategies: the shares of a topic's queues among the members of a consumer group.
 //!
 //! Every member computes its own share from the same two lists, and nothing checks that they agree: order and
 //! arithmetic must be those of the Java client to the last code unit, or a mixed group leaves queues unread. Pure
@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 
 use crate::message::MessageQueue;
 
-/// The rule by which a member finds its share; all members of a group must use the same one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Rule by which a member finds its share; all members of a group must use the same one.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum AllocateStrategy {
     /// Neighbouring queues in equal parts, the first members taking one more (`AllocateMessageQueueAveragely`).
@@ -18,9 +18,9 @@ pub enum AllocateStrategy {
 }
 
 impl AllocateStrategy {
-    /// The name that the Java client gives the rule.
+    /// Name of the rule in the Java client.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Averagely => "AVG",
         }
@@ -29,7 +29,12 @@ impl AllocateStrategy {
     /// The share of `own_id` in `queues`, in order; `None` when `own_id` is not among the `members`.
     ///
     /// Neither list needs to be sorted or free of repetitions.
-    pub(crate) fn allocate(self, queues: &[MessageQueue], members: &[&str], own_id: &str) -> Option<Vec<MessageQueue>> {
+    pub(crate) fn allocate(
+        &self,
+        queues: &[MessageQueue],
+        members: &[&str],
+        own_id: &str,
+    ) -> Option<Vec<MessageQueue>> {
         let mut queues = queues.to_vec();
         queues.sort_by(compare_queues);
         queues.dedup();
@@ -37,7 +42,7 @@ impl AllocateStrategy {
     }
 
     /// The share in lists whose order counts.
-    fn share(self, queues: &[MessageQueue], members: &[&str], own_id: &str) -> Option<Vec<MessageQueue>> {
+    fn share(&self, queues: &[MessageQueue], members: &[&str], own_id: &str) -> Option<Vec<MessageQueue>> {
         let own_index = members.iter().position(|member| *member == own_id)?;
         let share = match self {
             Self::Averagely => average_share(queues.len(), members.len(), own_index),
@@ -57,7 +62,7 @@ fn in_order<'a>(members: &[&'a str]) -> Vec<&'a str> {
     members
 }
 
-/// Where member `index` of `members` finds its share among `queues` queues; never beyond them.
+/// Share of member `index` of `members` among `queues` queues; never beyond them.
 fn average_share(queues: usize, members: usize, index: usize) -> std::ops::Range<usize> {
     let (each, larger_shares) = match members {
         0 => (0, 0),

@@ -108,7 +108,7 @@ impl RebalanceService {
             RebalanceEvent::Begin(group) => {
                 let own_id = Arc::from(group.core.identity.client_id.as_str());
                 let interval = group.core.config.rebalance_interval;
-                let rebalance = Rebalance::new(own_id, group.options.strategy, now).with_interval(interval);
+                let rebalance = Rebalance::new(own_id, group.options.strategy.clone(), now).with_interval(interval);
                 self.groups.insert(group.id, SharingGroup { group, rebalance, round: None });
             }
             RebalanceEvent::Notified(consumer) => {

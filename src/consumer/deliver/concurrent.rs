@@ -283,6 +283,6 @@ impl Share<'_> {
             }
             ConsumeStatus::RetryLater
         });
-        (context.consumed(status, messages.len()), context.retry_delay)
+        (context.consumed(status, messages.len()), context.retry_delay())
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod request;
 mod row;
 pub(crate) mod service;
 pub(crate) mod slot;
+pub(crate) mod status;
 pub(crate) mod stray;
 pub(crate) mod table;
 pub(crate) mod window;

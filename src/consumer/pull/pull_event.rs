@@ -11,6 +11,7 @@ use crate::remoting::Outcome;
 use crate::consumer::deliver::Delivery;
 use crate::consumer::group::ConsumerGroup;
 use crate::consumer::pull::event::{Answer, Epoch, Ticket};
+use crate::consumer::pull::status::QueueStatus;
 use crate::consumer::pull::window::PullWindow;
 
 /// Event for the thread. Consumers are named by their ids: one that is late for a consumer that has ended finds no table,
@@ -52,11 +53,11 @@ pub(crate) enum PullEvent {
     /// Pull nothing for the consumer, or pull again.
     Pause(MemberId),
     Resume(MemberId),
-    /// Say why a queue is, or is not, consumed.
-    Explain {
+    /// Answer with the status of a queue.
+    Status {
         consumer: MemberId,
         queue: MessageQueue,
-        words: Sender<Option<String>>,
+        answer: Sender<Option<QueueStatus>>,
     },
     /// The consumer pulls no more; `done` is dropped when that is so.
     End {

@@ -1,11 +1,13 @@
 //! One row of the queue table: the state of one owned queue, and the steps from state to state. Pure.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::message::MessageQueue;
 
 use crate::consumer::pull::event::{Action, Answer, Epoch, Failure, PullStatus, Pulled, Report, Ticket};
 use crate::consumer::pull::flow::FlowControl;
+use crate::consumer::pull::status::{QueueState, QueueStatus};
 use crate::consumer::pull::table::Patience;
 use crate::consumer::start::{Bound, StartDecision, StartPolicy};
 
@@ -56,6 +58,8 @@ pub(super) struct QueueRow {
     /// Times in a row that the broker refused an offset which its bounds allow.
     contradictions: u32,
     overdue: u32,
+    /// The row has let go of its queue, and the table removes it.
+    pub(super) is_over: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +153,7 @@ impl QueueRow {
             idle_answers: 0,
             contradictions: 0,
             overdue: 0,
+            is_over: false,
         }
     }
 
@@ -185,6 +190,15 @@ impl QueueRow {
                 self.failed(Failure::new(None, text), turn);
             }
         }
+    }
+
+    /// Gives the queue up: at once, since messages that are under way may be consumed by two members for a while.
+    pub(super) fn leave(&mut self, turn: &mut Turn<'_>) {
+        let epoch = self.epoch;
+        if self.decision.is_some() {
+            turn.push(|queue| Action::CloseWindow { queue, epoch });
+        }
+        self.is_over = true;
     }
 
     pub(super) fn window_full(&mut self, ticket: Ticket, reason: FlowControl, turn: &Turn<'_>) {
@@ -409,47 +423,45 @@ impl QueueRow {
         self.deadline = turn.now + patience;
     }
 
-    pub(super) fn explain(&self, queue: &MessageQueue, now: Instant) -> String {
-        let lasting = now.saturating_duration_since(self.since);
-        let left = self.deadline.saturating_duration_since(now);
-        let mut text = match &self.state {
+    pub(super) fn status(&self, queue: &MessageQueue, now: Instant) -> QueueStatus {
+        let (state, reason, next_step) = match &self.state {
             RowState::WaitingForOffset { .. }
             | RowState::WaitingForStart { .. }
             | RowState::CorrectingOffset { .. } => {
-                format!("{queue} is not pulled yet: {} for {lasting:.1?}", self.state.doing())
+                (QueueState::QueryingOffset, Some(self.state.doing().to_owned()), None)
             }
-            RowState::Pulling { .. } => {
-                format!("{queue} is being pulled from offset {} for {lasting:.1?}", self.next_offset)
-            }
-            RowState::FlowControlled { reason } => {
-                format!("{queue} is not pulled for {lasting:.1?}, because its listeners are behind: {reason}")
-            }
-            RowState::Paused => format!("{queue} is not pulled, because the consumer is paused"),
+            RowState::Pulling { .. } => (QueueState::Pulling, None, None),
+            RowState::FlowControlled { reason } => (QueueState::FlowControlled, Some(reason.to_string()), None),
+            RowState::Paused => (QueueState::Paused, None, None),
             RowState::BackingOff { cause, resume } => {
-                format!("{queue} is not pulled: {}; {} again in {left:.1?}", cause.explain(), resume.doing())
+                (QueueState::BackingOff, Some(cause.to_string()), Some(resume.doing()))
             }
         };
-        if self.failures > 1 {
-            text.push_str(&format!("; {} failures in a row", self.failures));
+        QueueStatus {
+            queue: queue.clone(),
+            state,
+            since: self.since,
+            asked_at: now,
+            reason,
+            next_step,
+            deadline: self.deadline,
+            next_offset: self.decision.map(|_| self.next_offset),
+            failures: self.failures,
+            unanswered: self.overdue,
+            start: self.decision,
+            broker_release: None,
         }
-        if self.overdue > 0 {
-            text.push_str(&format!("; {} requests got no answer in time", self.overdue));
-        }
-        if let Some(decision) = self.decision {
-            text.push_str(&format!("; where it began: {decision}"));
-        }
-        text
     }
 }
 
-impl Cause {
-    pub(super) fn explain(&self) -> String {
-        match self {
-            Self::Failed(failure) => failure.text.to_string(),
-            Self::Busy => "the broker is too busy".to_owned(),
-            Self::NotHeld => "the broker answers at once that there is nothing, instead of holding the pull".to_owned(),
-            Self::Contradiction => "the broker refuses an offset that lies within the queue".to_owned(),
-        }
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed(failure) => &failure.text,
+            Self::Busy => "the broker is too busy",
+            Self::NotHeld => "the broker answers at once that there is nothing, instead of holding the pull",
+            Self::Contradiction => "the broker refuses an offset that lies within the queue",
+        })
     }
 }
 

@@ -119,9 +119,9 @@ impl PullService {
             PullEvent::PullReply { consumer, pull, outcome } => self.pulled(consumer, &pull, outcome),
             PullEvent::Pause(consumer) => self.tell(consumer, Event::Paused),
             PullEvent::Resume(consumer) => self.tell(consumer, Event::Resumed),
-            PullEvent::Explain { consumer, queue, words } => {
-                let explain = |row: &PulledGroup| row.table.explain(&queue, Instant::now());
-                let _ = words.send(self.groups.get(&consumer).and_then(explain));
+            PullEvent::Status { consumer, queue, answer } => {
+                let status = |row: &PulledGroup| row.table.status(&queue, Instant::now());
+                let _ = answer.send(self.groups.get(&consumer).and_then(status));
             }
             PullEvent::End { consumer, done } => {
                 self.groups.remove(&consumer);

@@ -14,6 +14,7 @@ use crate::message::MessageQueue;
 
 use crate::consumer::pull::event::{Action, Epoch, Event, Ticket};
 use crate::consumer::pull::row::{QueueRow, Turn};
+use crate::consumer::pull::status::QueueStatus;
 use crate::consumer::start::StartPolicy;
 
 /// How long the table lets each state last.
@@ -79,7 +80,11 @@ impl QueueTable {
     pub(crate) fn handle(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Assigned(queues) => queues.iter().for_each(|queue| self.assign(queue, now, actions)),
-            Event::Revoked(queues) => queues.iter().for_each(|queue| self.revoke(queue, actions)),
+            Event::Revoked(queues) => {
+                for queue in &queues {
+                    self.with_row(queue, now, actions, QueueRow::leave);
+                }
+            }
             Event::Answered { queue, ticket, answer } => {
                 self.with_row(&queue, now, actions, |row, turn| row.answered(ticket, answer, turn));
             }
@@ -118,9 +123,9 @@ impl QueueTable {
         self.rows.keys()
     }
 
-    /// Why a queue is, or is not, consumed now: a sentence for people. `None` for a queue that is not ours.
-    pub(crate) fn explain(&self, queue: &MessageQueue, now: Instant) -> Option<String> {
-        self.rows.get(queue).map(|row| row.explain(queue, now))
+    /// Status of an owned queue; `None` for a queue that is not ours.
+    pub(crate) fn status(&self, queue: &MessageQueue, now: Instant) -> Option<QueueStatus> {
+        self.rows.get(queue).map(|row| row.status(queue, now))
     }
 
     /// What must hold after every event handled at `now`.
@@ -142,15 +147,7 @@ impl QueueTable {
         self.with_row(queue, now, actions, |row, turn| row.ask_for_stored_offset(turn));
     }
 
-    fn revoke(&mut self, queue: &MessageQueue, actions: &mut Vec<Action>) {
-        if let Some(row) = self.rows.remove(queue).filter(|row| row.decision.is_some()) {
-            actions.push(Action::CloseWindow { queue: queue.clone(), epoch: row.epoch });
-        }
-        if self.rows.is_empty() {
-            self.next_deadline = None;
-        }
-    }
-
+    /// Takes one step of a row. A row that has let go of its queue in this step ends with it.
     fn with_row(
         &mut self,
         queue: &MessageQueue,
@@ -169,7 +166,14 @@ impl QueueTable {
             last_number: &mut self.last_number,
         };
         step(row, &mut turn);
-        self.next_deadline = earlier(self.next_deadline, row.deadline);
+        if !row.is_over {
+            self.next_deadline = earlier(self.next_deadline, row.deadline);
+            return;
+        }
+        self.rows.remove(queue);
+        if self.rows.is_empty() {
+            self.next_deadline = None;
+        }
     }
 
     fn for_each_row(
@@ -241,7 +245,7 @@ mod tests {
             self.actions.clear();
             self.table.handle(event, self.now, &mut self.actions);
             for queue in self.table.queues() {
-                assert!(self.table.explain(queue, self.now).is_some());
+                assert!(self.table.status(queue, self.now).is_some());
             }
         }
 
@@ -325,7 +329,7 @@ mod tests {
         }
 
         fn explain(&self) -> String {
-            self.table.explain(&queue(), self.now).unwrap()
+            self.table.status(&queue(), self.now).unwrap().to_string()
         }
     }
 

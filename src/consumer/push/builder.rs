@@ -1,6 +1,7 @@
 //! Options of a push consumer, their checks, and its start.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,12 +123,11 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// The listener for the usual case: one message at a time, whatever [`consume_batch`](Self::consume_batch) says; an
-    /// error is the reason of a retry of that message, and is logged.
-    pub fn each<F, E>(mut self, listener: F) -> Self
+    /// Sets the listener for the usual case: one message at a time, whatever [`consume_batch`](Self::consume_batch) says.
+    /// An error, of any type, is logged and makes the message a retry.
+    pub fn each<F>(mut self, listener: F) -> Self
     where
-        F: Fn(&MessageExt) -> std::result::Result<(), E> + Send + Sync + 'static,
-        E: fmt::Display + 'static,
+        F: Fn(&MessageExt) -> std::result::Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
     {
         self.settings.each_alone = true;
         self.concurrently(each(listener))
@@ -288,7 +288,7 @@ impl Settings {
     fn group_options(&self) -> GroupOptions {
         GroupOptions {
             consume_from: self.consume_from,
-            strategy: self.strategy,
+            strategy: self.strategy.clone(),
             pull_batch: self.pull_batch,
             flow: self.flow,
         }
@@ -321,9 +321,7 @@ mod tests {
 
     /// A consumer that lacks nothing but a name server, which is the last thing that `start` looks for.
     fn complete() -> PushConsumerBuilder {
-        PushConsumer::builder("G")
-            .subscribe("T", "*")
-            .each(|_: &MessageExt| -> std::result::Result<(), &str> { Ok(()) })
+        PushConsumer::builder("G").subscribe("T", "*").each(|_| Ok(()))
     }
 
     fn complaint(builder: PushConsumerBuilder) -> String {
@@ -425,23 +423,21 @@ mod tests {
             "a between 1 and 5",
             "A || b in x",
         ] {
-            let words = told(FilterExpression::expression(condition));
+            let words = told(FilterExpression::tag_expression(condition));
             assert!(words.contains("looks like a condition") && words.contains("A || B"), "{condition}: {words}");
         }
         for tags in ["A", "A || B", "A||B", "*", "", "OR", "has this", "标签", "a-b_c.d%"] {
-            let words = told(FilterExpression::expression(tags));
+            let words = told(FilterExpression::tag_expression(tags));
             assert!(words.contains("name server"), "{tags}: {words}");
         }
         let words = told(FilterExpression::tags(["a > 5", "made in china"]));
         assert!(words.contains("name server"), "a tag in a list is what it is: {words}");
-        assert!(told(FilterExpression::expression("||")).contains("names no tag"));
+        assert!(told(FilterExpression::tag_expression("||")).contains("names no tag"));
     }
 
     #[test]
     fn a_group_whose_retry_topic_no_broker_makes_is_refused() {
-        let start = |group: String| {
-            complaint(PushConsumer::builder(group).subscribe("T", "*").each(|_: &MessageExt| Ok::<(), &str>(())))
-        };
+        let start = |group: String| complaint(PushConsumer::builder(group).subscribe("T", "*").each(|_| Ok(())));
         assert!(start("g".repeat(121)).contains("longer than 120 bytes"));
         assert!(start("g".repeat(120)).contains("name server"));
     }

@@ -22,9 +22,13 @@ use crate::consumer::deliver::concurrent::ConcurrentDelivery;
 use crate::consumer::group::ConsumerGroup;
 use crate::consumer::pull::pull_event::PullEvent;
 use crate::consumer::pull::service::PullThread;
+use crate::consumer::pull::status::QueueStatus;
 
 pub use builder::PushConsumerBuilder;
 pub use shutdown::ConsumerReport;
+
+/// Time that `rmq-pull` has to answer for a status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Gets messages of subscribed topics from the brokers and hands them to a listener, on threads of its own.
 ///
@@ -35,14 +39,14 @@ pub use shutdown::ConsumerReport;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use rocketmq_sync::{FilterExpression, MessageExt, PushConsumer};
+/// use rocketmq_sync::{FilterExpression, PushConsumer};
 ///
 /// # fn main() -> rocketmq_sync::Result<()> {
 /// let consumer = PushConsumer::builder("billing")
 ///     .name_servers(["127.0.0.1:9876"])
 ///     .subscribe("TopicTest", FilterExpression::tags(["A", "B"]))
-///     .each(|message: &MessageExt| -> Result<(), std::convert::Infallible> {
-///         println!("{} {:?}", message.msg_id(), message.body());
+///     .each(|message| {
+///         println!("{} {}", message.msg_id(), std::str::from_utf8(message.body())?);
 ///         Ok(())
 ///     })
 ///     .start()?;
@@ -97,22 +101,32 @@ impl PushConsumer {
         self.core().check_process().map_or_else(|_| Vec::new(), |()| self.group.offsets.queues())
     }
 
-    /// Why a queue is, or is not, consumed at this moment, and which release its broker runs: a sentence for people.
-    /// `None` for a queue that is not this consumer's.
-    #[must_use]
-    pub fn explain(&self, queue: &MessageQueue) -> Option<String> {
-        if let Err(forked) = self.core().check_process() {
-            return Some(forked.to_string());
-        }
-        let (words, said) = bounded(1);
-        let (consumer, asked) = (self.group.id, queue.clone());
-        self.threads.pull.events().send(PullEvent::Explain { consumer, queue: asked, words }).ok()?;
-        let text = said.recv_timeout(Duration::from_secs(1)).ok().flatten()?;
-        let master = self.core().routes.master_of(queue);
-        Some(match master.and_then(|master| self.core().heartbeats.version(&master)) {
-            Some(version) => format!("{text}; {} runs {}", queue.broker_name, release_name(version)),
-            None => text,
-        })
+    /// Status of a queue at this moment: what happens to it, since when, and why. `None` for a queue that is not this
+    /// consumer's.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`] in a forked child, [`ErrorKind::Internal`] when a thread of the client has died,
+    /// [`ErrorKind::Timeout`] when `rmq-pull` does not answer within a second.
+    pub fn status(&self, queue: &MessageQueue) -> Result<Option<QueueStatus>> {
+        self.core().check_usable()?;
+        check_may_wait("status")?;
+        let (answer, answered) = bounded(1);
+        let _ = self.threads.pull.events().send(PullEvent::Status {
+            consumer: self.group.id,
+            queue: queue.clone(),
+            answer,
+        });
+        let Ok(status) = answered.recv_timeout(STATUS_TIMEOUT) else {
+            self.core().check_usable()?;
+            let text = format!("status of {queue} failed: rmq-pull did not answer within {STATUS_TIMEOUT:?}");
+            return Err(Error::new(ErrorKind::Timeout, text));
+        };
+        let release = || {
+            let master = self.core().routes.master_of(queue)?;
+            self.core().heartbeats.version(&master).map(release_name)
+        };
+        Ok(status.map(|status| status.with_broker_release(release())))
     }
 
     /// Pulls nothing more until [`resume`](Self::resume). The queues stay this consumer's, and what was pulled already is

@@ -24,27 +24,14 @@ const DROP_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerReport {
-    /// Listeners that were still running at the deadline. Their threads are left behind, and what they return is
-    /// ignored: their messages are delivered again.
-    pub listeners_running: usize,
-    /// Messages that were pulled and are not acknowledged: not begun, still running, or failed and not handed back. The
-    /// brokers deliver them again.
-    pub messages_left: usize,
-    /// Those of them that failed and that no broker took back by the deadline: they are delivered again, and their failure
-    /// is not counted.
-    pub failed_not_handed_back: usize,
-    /// Offsets of which no broker has confirmed that it stored them: what was consumed there may be delivered again.
-    pub offsets_not_stored: Vec<MessageQueue>,
-    /// Brokers that did not confirm by the deadline that this consumer is gone; they forget it within two minutes.
-    pub brokers_not_told: Vec<String>,
-    /// The call came from one of the consumer's own threads, which cannot wait for itself: the end has only begun.
-    /// Another call, or the drop of the consumer, completes it. Also set when another thread's call is not done by the
-    /// deadline.
-    pub only_begun: bool,
-    /// The process is a child of the one that made the consumer: nothing was done.
-    pub forked: bool,
-    /// Why the client is broken, if one of its threads has died: see [`ErrorKind::Internal`](crate::ErrorKind::Internal).
-    pub broken: Option<String>,
+    listeners_running: usize,
+    messages_left: usize,
+    failed_not_handed_back: usize,
+    offsets_not_stored: Vec<MessageQueue>,
+    brokers_not_told: Vec<String>,
+    only_begun: bool,
+    forked: bool,
+    broken: Option<String>,
 }
 
 impl ConsumerReport {
@@ -52,6 +39,59 @@ impl ConsumerReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         *self == Self { messages_left: self.messages_left, ..Self::default() }
+    }
+
+    /// Listeners that were still running at the deadline. Their threads are left behind, and what they return is
+    /// ignored: their messages are delivered again.
+    #[must_use]
+    pub fn listeners_running(&self) -> usize {
+        self.listeners_running
+    }
+
+    /// Messages that were pulled and are not acknowledged: not begun, still running, or failed and not handed back. The
+    /// brokers deliver them again.
+    #[must_use]
+    pub fn messages_left(&self) -> usize {
+        self.messages_left
+    }
+
+    /// Part of [`messages_left`](Self::messages_left): messages that failed and that no broker took back by the deadline.
+    /// They are delivered again, and their failure is not counted.
+    #[must_use]
+    pub fn failed_not_handed_back(&self) -> usize {
+        self.failed_not_handed_back
+    }
+
+    /// Queues whose offset no broker has confirmed as stored: messages that were consumed there may be delivered again.
+    #[must_use]
+    pub fn offsets_not_stored(&self) -> &[MessageQueue] {
+        &self.offsets_not_stored
+    }
+
+    /// Brokers that did not confirm by the deadline that this consumer is gone; they forget it within two minutes.
+    #[must_use]
+    pub fn brokers_not_told(&self) -> &[String] {
+        &self.brokers_not_told
+    }
+
+    /// True if the end has only begun: the call came from one of the consumer's own threads, which cannot wait for itself,
+    /// or another thread's call was not done by the deadline. Another call, or the drop of the consumer, completes it.
+    #[must_use]
+    pub fn only_begun(&self) -> bool {
+        self.only_begun
+    }
+
+    /// True if the process is a child of the one that made the consumer: nothing was done.
+    #[must_use]
+    pub fn forked(&self) -> bool {
+        self.forked
+    }
+
+    /// Reason why the client is broken, if one of its threads has died: see
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal).
+    #[must_use]
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
     }
 }
 

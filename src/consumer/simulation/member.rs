@@ -437,7 +437,8 @@ impl Member {
     }
 
     pub(super) fn explain(&self, now: Instant) -> Vec<String> {
-        let rows = self.table.queues().filter_map(|queue| self.table.explain(queue, now));
+        let rows =
+            self.table.queues().filter_map(|queue| self.table.status(queue, now)).map(|status| status.to_string());
         let windows =
             self.windows.iter().map(|(queue, (_, window))| format!("{queue}: {:?}", window.borrow().summary()));
         let offsets = self.offsets.unconfirmed().into_iter().map(|offset| format!("{offset:?}"));
