@@ -1,4 +1,4 @@
-//! What the unit tests and the simulation of the cores share: received messages. Test code only.
+//! Received messages for the unit tests and the simulation of the cores. Test code only.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

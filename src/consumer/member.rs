@@ -35,7 +35,7 @@ impl ConsumerMember {
     }
 
     /// Each broker that we consume from gives failed messages back through a queue of its own. It makes that queue when
-    /// it hears of the group, and tells the name servers later than us: a look at that moment may come too early.
+    /// it hears of the group, and registers it at the name servers later: a look at that moment may come too early.
     fn look_for_retry_queues(&self, now: Instant) {
         let core = &self.group.core;
         let route = core.routes.known(&self.group.retry_topic);
@@ -101,7 +101,7 @@ impl Member for ConsumerMember {
         let _ = self.rebalance.send(RebalanceEvent::Notified(self.group.id));
     }
 
-    /// What has not begun is left to the broker, which gives the queues to another member.
+    /// Leaves what has not begun to the broker, which gives the queues to another member.
     fn client_broke(&self) {
         for window in self.group.offsets.all_windows() {
             window.messages.lock().drain();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::message::MessageQueue;
 
-/// Where a group begins in a queue for which the broker has no offset of it.
+/// Start of a group in a queue for which the broker has no offset of it.
 ///
-/// A group that has an offset continues there, whatever is said here.
+/// A group that has an offset continues there, whatever is configured here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConsumeFromWhere {
@@ -28,7 +28,7 @@ pub enum ConsumeFromWhere {
 /// Questions asked within this time after a consumer's beginning belong to it.
 pub(crate) const FIRST_MOMENTS: Duration = Duration::from_secs(1);
 
-/// An offset of a queue that only its broker knows.
+/// An offset of a queue for which its broker must be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// Of the oldest message.
@@ -39,7 +39,7 @@ pub(crate) enum Bound {
     AtTime(i64),
 }
 
-/// Why a queue begins where it does.
+/// Reason for the start offset of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartDecision {
     /// The broker had this offset for the group.
@@ -88,11 +88,11 @@ impl StartPolicy {
         self
     }
 
-    /// Where to begin without an offset of the group. A retry topic holds nothing but the group's own messages, so none of
+    /// The bound at which to begin without an offset of the group. A retry topic holds nothing but the group's own messages, so none of
     /// them may be skipped, whatever the policy says.
     ///
     /// "The last offset" is that of the consumer's beginning. In a queue that comes later (the topic has got more of them,
-    /// or was created) messages wait that were sent since, and nobody else will read them.
+    /// or was created) messages wait that were sent since, and no other member will read them.
     pub(crate) fn bound(&self, queue: &MessageQueue, now: Instant) -> Bound {
         if queue.topic == self.retry_topic {
             return Bound::Least;

@@ -17,11 +17,11 @@ pub(crate) struct Subscription {
 /// Filter of a subscription, evaluated by the broker and checked again by the consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterExpression {
-    wanted: Wanted,
+    wanted: FilterKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
+enum FilterKind {
     /// In the form of the wire.
     Expression(String),
     Tags(Vec<String>),
@@ -38,14 +38,14 @@ impl FilterExpression {
     /// this library the tags themselves.
     #[must_use]
     pub fn tags<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Self {
-        Self { wanted: Wanted::Tags(tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect()) }
+        Self { wanted: FilterKind::Tags(tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect()) }
     }
 
     /// Matches tags in the Java client's form: `A || B`, and `*` or nothing for all. An expression that looks like a
     /// condition on properties is refused at start.
     #[must_use]
     pub fn tag_expression(expression: impl Into<String>) -> Self {
-        Self { wanted: Wanted::Expression(expression.into()) }
+        Self { wanted: FilterKind::Expression(expression.into()) }
     }
 
     /// In the form of the wire.
@@ -55,21 +55,21 @@ impl FilterExpression {
     /// The reason why the filter cannot mean what it says, with what to write instead.
     pub(crate) fn checked(&self) -> std::result::Result<String, String> {
         match &self.wanted {
-            Wanted::Tags(tags) if tags.is_empty() => {
+            FilterKind::Tags(tags) if tags.is_empty() => {
                 Err("the list of tags is empty: name one, or subscribe to FilterExpression::all()".to_owned())
             }
-            Wanted::Tags(tags) => match tags.iter().find(|tag| PropertyViolation::of_tag(tag).is_some()) {
+            FilterKind::Tags(tags) => match tags.iter().find(|tag| PropertyViolation::of_tag(tag).is_some()) {
                 Some(tag) => Err(format!(
                     "no message can have the tag {tag:?}: leave out blanks at its ends and \"||\"; FilterExpression::all() is \
                      for all messages"
                 )),
                 None => Ok(tags.join(" || ")),
             },
-            Wanted::Expression(expression) if is_a_condition(expression) => Err(format!(
+            FilterKind::Expression(expression) if is_a_condition(expression) => Err(format!(
                 "{expression:?} looks like a condition, and only tags are compared: write them as in \"A || B\", or give tags \
                  with such characters to FilterExpression::tags([..])"
             )),
-            Wanted::Expression(expression) => Ok(expression.clone()),
+            FilterKind::Expression(expression) => Ok(expression.clone()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which queues are ours: the rebalance thread, its pure core, and the strategies of allocation.
+//! Assignment of queues: the rebalance thread, its pure core, and the allocation strategies.
 
 pub(crate) mod allocate;
 pub(crate) mod rebalance;

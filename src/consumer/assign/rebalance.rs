@@ -1,4 +1,4 @@
-//! Which queues are ours: decided for each topic from its queues and the members of the group.
+//! Rebalance: the owned queues of each topic, decided from its queues and the members of the group.
 //!
 //! `rmq-rebalance` looks routes and member lists up, hands them in as one round, and carries the difference to the
 //! queue table. What was not learnt for sure changes nothing: a queue pulled by two members for some seconds repeats
@@ -13,7 +13,7 @@ use crate::message::MessageQueue;
 
 use crate::consumer::assign::allocate::AllocateStrategy;
 
-/// Between two rounds without an occasion, unless told otherwise.
+/// Between two rounds without an occasion, unless configured otherwise.
 const ROUND: Duration = Duration::from_secs(20);
 
 /// After a round that could not decide something; doubled by each further one in a row, up to [`ROUND`].
@@ -29,7 +29,7 @@ const LEAST_DISTANCE: Duration = Duration::from_millis(200);
 /// consumer that starts has its share as soon as route and heartbeat are answered.
 const LEAST_DISTANCE_AFTER_TROUBLE: Duration = Duration::from_millis(10);
 
-/// What is known of one subscribed topic.
+/// Route and members of one subscribed topic, as a round found them.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicView {
     /// The topic.
@@ -37,30 +37,30 @@ pub(crate) struct TopicView {
     /// Its readable queues by its route; `None` when the route is not known.
     pub(crate) queues: Option<Vec<MessageQueue>>,
     /// The members of the group, as one broker of the topic lists them.
-    pub(crate) members: Members,
+    pub(crate) members: MemberList,
 }
 
 /// A broker's answer to GET_CONSUMER_LIST_BY_GROUP.
 #[derive(Clone, Debug)]
-pub(crate) enum Members {
+pub(crate) enum MemberList {
     /// The client ids.
     Listed(Vec<String>),
-    /// No answer that tells anything, with the words for people.
+    /// No usable answer, with the reason for the log.
     Failed(String),
 }
 
-/// The difference between what we own and what we should.
+/// Difference between the queues that we own and those that we should.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
+pub(crate) struct ShareChanges {
     /// Queues that are ours from now on.
     pub(crate) assigned: Vec<MessageQueue>,
     /// Queues that are ours no longer.
     pub(crate) revoked: Vec<MessageQueue>,
-    /// What the user should hear of.
+    /// Notices for the log.
     pub(crate) notices: Vec<Notice>,
 }
 
-/// What a user should hear of; each is told when it begins, not at every round.
+/// Notice for the log; each comes when it begins, not at every round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// The share of a topic could not be decided; its queues stay as they are.
@@ -75,7 +75,7 @@ pub(crate) enum Notice {
 /// Why a topic's queues cannot be shared out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// No name server has told the topic's route yet.
+    /// No name server has returned the topic's route yet.
     RouteUnknown,
     /// The route has no queue that may be read.
     NoQueues,
@@ -108,7 +108,7 @@ struct Troubled {
     is_told: bool,
 }
 
-/// What one consumer owns, and when to think about it again.
+/// Owned queues of one consumer, and the time of the next round.
 #[derive(Debug)]
 pub(crate) struct Rebalance {
     own_id: Arc<str>,
@@ -144,7 +144,7 @@ impl Rebalance {
         Self { interval, ..self }
     }
 
-    /// How many queues of a topic are ours, or why that could not be decided.
+    /// Number of owned queues of a topic, or the reason why that could not be decided.
     pub(crate) fn share_of(&self, topic: &str) -> Result<usize, String> {
         match self.troubles.get(topic) {
             Some(Troubled { trouble, .. }) => Err(trouble.to_string()),
@@ -157,7 +157,7 @@ impl Rebalance {
         self.next_round
     }
 
-    /// Something has changed: a broker said that members came or went, a topic was subscribed, a route is new.
+    /// Plans a round soon, since something has changed: a broker said that members came or went, a topic was subscribed, a route is new.
     pub(crate) fn notified(&mut self, now: Instant) {
         let distance = if self.troubled_rounds > 0 { LEAST_DISTANCE_AFTER_TROUBLE } else { LEAST_DISTANCE };
         let earliest = self.last_round.map_or(now, |last| now.max(last + distance));
@@ -171,8 +171,8 @@ impl Rebalance {
     }
 
     /// The look-ups of a round are done. `topics` are all that are subscribed: what is owned of others is given up.
-    pub(crate) fn end_round(&mut self, topics: Vec<TopicView>, now: Instant) -> Changes {
-        let mut changes = Changes::default();
+    pub(crate) fn end_round(&mut self, topics: Vec<TopicView>, now: Instant) -> ShareChanges {
+        let mut changes = ShareChanges::default();
         let subscribed: BTreeSet<Arc<str>> = topics.iter().map(|view| Arc::clone(&view.topic)).collect();
         self.give_up_all_but(&subscribed, &mut changes);
         let mut undecided = false;
@@ -190,7 +190,7 @@ impl Rebalance {
         changes
     }
 
-    /// Whether a queue is ours by the last round that could decide.
+    /// True if a queue is ours by the last round that could decide.
     #[cfg(test)]
     pub(crate) fn owns(&self, queue: &MessageQueue) -> bool {
         self.owned.get(&queue.topic).is_some_and(|queues| queues.contains(queue))
@@ -202,15 +202,15 @@ impl Rebalance {
             return Err(Trouble::NoQueues);
         }
         let members = match &view.members {
-            Members::Listed(members) if members.is_empty() => return Err(Trouble::NoMembers),
-            Members::Listed(members) => members,
-            Members::Failed(words) => return Err(Trouble::MembersUnknown(words.clone())),
+            MemberList::Listed(members) if members.is_empty() => return Err(Trouble::NoMembers),
+            MemberList::Listed(members) => members,
+            MemberList::Failed(words) => return Err(Trouble::MembersUnknown(words.clone())),
         };
         let members: Vec<&str> = members.iter().map(String::as_str).collect();
         self.strategy.allocate(queues, &members, &self.own_id).ok_or(Trouble::NotAMember)
     }
 
-    fn own(&mut self, topic: &Arc<str>, share: Vec<MessageQueue>, changes: &mut Changes) {
+    fn own(&mut self, topic: &Arc<str>, share: Vec<MessageQueue>, changes: &mut ShareChanges) {
         let share: BTreeSet<MessageQueue> = share.into_iter().collect();
         let before = self.owned.remove(topic).unwrap_or_default();
         changes.assigned.extend(share.difference(&before).cloned());
@@ -221,7 +221,7 @@ impl Rebalance {
         }
     }
 
-    fn keep(&mut self, topic: &Arc<str>, trouble: Trouble, now: Instant, changes: &mut Changes) {
+    fn keep(&mut self, topic: &Arc<str>, trouble: Trouble, now: Instant, changes: &mut ShareChanges) {
         let before = self.troubles.remove(topic);
         let since = before.as_ref().map_or(now, |before| before.since);
         // The words of a failed look-up may differ each time.
@@ -235,8 +235,8 @@ impl Rebalance {
         self.troubles.insert(Arc::clone(topic), Troubled { trouble, since, is_told });
     }
 
-    fn look_for_a_twin(&mut self, view: &TopicView, changes: &mut Changes) {
-        let Members::Listed(members) = &view.members else { return };
+    fn look_for_a_twin(&mut self, view: &TopicView, changes: &mut ShareChanges) {
+        let MemberList::Listed(members) = &view.members else { return };
         let listed = members.iter().filter(|member| **member == *self.own_id).count();
         if listed < 2 {
             self.listed_twice.remove(&view.topic);
@@ -245,7 +245,7 @@ impl Rebalance {
         }
     }
 
-    fn give_up_all_but(&mut self, subscribed: &BTreeSet<Arc<str>>, changes: &mut Changes) {
+    fn give_up_all_but(&mut self, subscribed: &BTreeSet<Arc<str>>, changes: &mut ShareChanges) {
         self.owned.retain(|topic, queues| {
             let keep = subscribed.contains(topic);
             if !keep {
@@ -285,12 +285,12 @@ mod tests {
         TopicView {
             topic: topic.into(),
             queues: Some(queues(topic, 0..queue_count)),
-            members: Members::Listed(members.iter().map(|member| (*member).to_owned()).collect()),
+            members: MemberList::Listed(members.iter().map(|member| (*member).to_owned()).collect()),
         }
     }
 
     fn failed(topic: &str) -> TopicView {
-        TopicView { members: Members::Failed("timed out".into()), ..view(topic, 4, &[]) }
+        TopicView { members: MemberList::Failed("timed out".into()), ..view(topic, 4, &[]) }
     }
 
     #[test]
@@ -366,7 +366,7 @@ mod tests {
         let changes = rebalance.end_round(vec![view("T", 4, &["me", "me"])], now);
         assert_eq!(changes.assigned.len(), 4);
         assert_eq!(changes.notices, [Notice::ListedTwice { topic: "T".into() }]);
-        assert_eq!(rebalance.end_round(vec![view("T", 4, &["me", "me"])], now), Changes::default());
+        assert_eq!(rebalance.end_round(vec![view("T", 4, &["me", "me"])], now), ShareChanges::default());
     }
 
     /// The Java client's strategies throw, and so does its round; here the reason is told and all stays as it is.
@@ -386,7 +386,7 @@ mod tests {
             };
             let changes = rebalance.end_round(vec![view], now);
             let notices = vec![Notice::Undecided { topic: "T".into(), trouble }];
-            assert_eq!(changes, Changes { notices, ..Changes::default() }, "{case}");
+            assert_eq!(changes, ShareChanges { notices, ..ShareChanges::default() }, "{case}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The thread `rmq-rebalance`: decides which queues each consumer of a client owns.
 //!
 //! A round asks for the member lists of all topics at once and ends when every answer is there or late; it never waits
-//! for one broker while others are to be asked. Runs every 20 s, at once when brokers or routes tell of a change, and
+//! for one broker while others are to be asked. Runs every 20 s, at once when brokers or routes announce a change, and
 //! sooner when something could not be decided.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::logging::{debug, info, warn};
 use crate::message::MessageQueue;
 use crate::worker::{Health, Threads, Worker};
 
-use crate::consumer::assign::rebalance::{Members, Notice, Rebalance, TopicView};
+use crate::consumer::assign::rebalance::{MemberList, Notice, Rebalance, TopicView};
 use crate::consumer::group::ConsumerGroup;
 use crate::consumer::pull::pull_event::PullEvent;
 
@@ -26,10 +26,10 @@ use crate::consumer::pull::pull_event::PullEvent;
 pub(crate) enum RebalanceEvent {
     /// The consumer begins.
     Begin(Arc<ConsumerGroup>),
-    /// Members or routes have changed.
+    /// MemberList or routes have changed.
     Notified(MemberId),
     /// A broker has listed the members, for a topic of a round.
-    Listed { consumer: MemberId, round: u64, topic: Arc<str>, members: Members },
+    Listed { consumer: MemberId, round: u64, topic: Arc<str>, members: MemberList },
     /// The consumer shares no more; `done` is dropped when that is so.
     End { consumer: MemberId, done: Sender<()> },
 }
@@ -73,11 +73,11 @@ struct RebalanceService {
 struct SharingGroup {
     group: Arc<ConsumerGroup>,
     rebalance: Rebalance,
-    round: Option<Round>,
+    round: Option<LookUpRound>,
 }
 
 /// Look-ups under way.
-struct Round {
+struct LookUpRound {
     number: u64,
     missing: usize,
     views: Vec<TopicView>,
@@ -137,7 +137,7 @@ impl RebalanceService {
             if row.round.is_none() && row.rebalance.next_round() <= now {
                 self.rounds += 1;
                 row.begin(self.rounds, now, &self.answers);
-                // A round in which nobody could be asked.
+                // A round in which no broker could be asked.
                 row.end_if_over(now, &self.pull);
             }
         }
@@ -151,8 +151,8 @@ fn queue_at(route: &TopicRoute, address: &Arc<str>) -> Option<MessageQueue> {
     route.subscribe.iter().find(is_there).cloned()
 }
 
-impl Round {
-    fn listed(&mut self, topic: &str, members: Members) {
+impl LookUpRound {
+    fn listed(&mut self, topic: &str, members: MemberList) {
         if let Some(view) = self.views.iter_mut().find(|view| *view.topic == *topic) {
             view.members = members;
             self.missing = self.missing.saturating_sub(1);
@@ -169,18 +169,18 @@ impl SharingGroup {
         self.rebalance.begin_round(now);
         let core = &self.group.core;
         let mut round =
-            Round { number, missing: 0, views: Vec::new(), deadline: now + core.config.request_timeout * 2 };
+            LookUpRound { number, missing: 0, views: Vec::new(), deadline: now + core.config.request_timeout * 2 };
         for topic in self.group.topics() {
             let route = core.routes.known(&topic).filter(|route| !route.to_be_created);
             let queues = route.as_ref().map(|route| route.subscribe.clone());
             let members = match &route {
                 Some(route) => {
                     round.missing += usize::from(self.ask(route, number, answers));
-                    Members::Failed("no broker answered in time".to_owned())
+                    MemberList::Failed("no broker answered in time".to_owned())
                 }
                 None => {
                     core.refresh_suspected_route(&topic);
-                    Members::Failed("the topic's route is not known".to_owned())
+                    MemberList::Failed("the topic's route is not known".to_owned())
                 }
             };
             round.views.push(TopicView { topic, queues, members });
@@ -188,7 +188,7 @@ impl SharingGroup {
         self.round = Some(round);
     }
 
-    /// Asks one broker of the topic, preferably one that knows us and can be reached, another one each time.
+    /// Asks one broker of the topic, preferably one that has our heartbeat and can be reached, another one each time.
     fn ask(&self, route: &Arc<TopicRoute>, number: u64, answers: &Sender<RebalanceEvent>) -> bool {
         let core = &self.group.core;
         let addresses: Vec<_> =
@@ -204,15 +204,15 @@ impl SharingGroup {
         };
         let (asker, asked, queue) = (Arc::clone(&self.group), Arc::clone(address), queue_at(route, address));
         core.consumer_list(address, &self.group.name, move |result| match (result, queue) {
-            (Ok(members), _) => listed(Members::Listed(members)),
-            // The broker took the heartbeat, and knows no member: does it know the group?
+            (Ok(members), _) => listed(MemberList::Listed(members)),
+            // The broker took the heartbeat and lists no member: is the group missing there?
             (Err(error), Some(queue)) if error.broker_code().is_some() && asker.core.is_heard(&asked) => {
                 let unknown = asker.missing_at(&queue);
                 asker.core.does_group_exist(&asked, &asker.name, &queue, move |exists| {
-                    listed(Members::Failed(if exists { error.to_string() } else { unknown }));
+                    listed(MemberList::Failed(if exists { error.to_string() } else { unknown }));
                 });
             }
-            (Err(error), _) => listed(Members::Failed(error.to_string())),
+            (Err(error), _) => listed(MemberList::Failed(error.to_string())),
         });
         true
     }
@@ -223,7 +223,7 @@ impl SharingGroup {
         }
     }
 
-    fn end(&mut self, round: Round, now: Instant, pull: &Sender<PullEvent>) {
+    fn end(&mut self, round: LookUpRound, now: Instant, pull: &Sender<PullEvent>) {
         let topics: Vec<_> = round.views.iter().map(|view| Arc::clone(&view.topic)).collect();
         let changes = self.rebalance.end_round(round.views, now);
         for notice in &changes.notices {

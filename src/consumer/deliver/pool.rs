@@ -28,7 +28,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct PoolState {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<ConsumeJob>>,
     workers: Vec<Worker>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) trait Work: Send + Sync {
 }
 
 /// A request on its way to a worker.
-struct Job {
+struct ConsumeJob {
     work: Arc<dyn Work>,
     window: Arc<PullWindow>,
     request: Arc<ConsumeRequest>,
@@ -74,7 +74,7 @@ impl Pool {
     pub(crate) fn start(threads: &Threads, size: usize) -> Result<Self> {
         // Dropped last: when one thread cannot be had, the others end with the channel before they are waited for.
         let mut workers = Vec::new();
-        let (jobs, inbox) = unbounded::<Job>();
+        let (jobs, inbox) = unbounded::<ConsumeJob>();
         let (alive, all_ended) = bounded(0);
         let counts = Arc::new(Workers::default());
         for number in 0..size {
@@ -92,7 +92,7 @@ impl Pool {
     pub(crate) fn submit(&self, work: Arc<dyn Work>, window: &Arc<PullWindow>, request: Arc<ConsumeRequest>) {
         let jobs = self.state.lock().jobs.clone();
         if let Some(jobs) = jobs {
-            let _ = jobs.send(Job { work, window: Arc::clone(window), request });
+            let _ = jobs.send(ConsumeJob { work, window: Arc::clone(window), request });
         }
     }
 
@@ -128,12 +128,12 @@ impl Pool {
     }
 }
 
-fn run(inbox: &Receiver<Job>, counts: &Workers) {
+fn run(inbox: &Receiver<ConsumeJob>, counts: &Workers) {
     loop {
         counts.idle.fetch_add(1, Ordering::Relaxed);
         let received = inbox.recv();
         counts.idle.fetch_sub(1, Ordering::Relaxed);
-        let Ok(Job { work, window, request }) = received else { return };
+        let Ok(ConsumeJob { work, window, request }) = received else { return };
         // Beyond the listener's own boundary: whatever unwinds here costs its messages a retry, and no thread.
         contain("consuming messages", || work.work(&window, &request, counts));
     }

@@ -2,7 +2,7 @@
 //!
 //! First CONSUMER_SEND_MSG_BACK; when that is refused, unanswered or lost, an ordinary send to the group's retry topic;
 //! when that fails too, the message stays in its window and is consumed here again. The steps are values that are used
-//! up by their answer, so that a message can have only one outcome. Pure; whoever completes the requests drives it.
+//! up by their answer, so that a message can have only one outcome. Pure; the completions of the requests drive it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::message::properties::name;
 /// default levels.
 pub(crate) const EXPIRED_DELAY_LEVEL: i32 = 3;
 
-/// How often a message is delivered again when the consumer sets no maximum: as the Java client tells the broker for
+/// Deliveries after the first when the consumer sets no maximum: as the Java client sends it to the broker for
 /// concurrent consumption.
 const DEFAULT_MAX_RECONSUME_TIMES: i32 = 16;
 
@@ -25,7 +25,7 @@ const HIGHEST_DELAY_LEVEL: i32 = 18;
 const CONSUME_AGAIN_FIRST: Duration = Duration::from_secs(5);
 const CONSUME_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
-/// When a failed message is delivered again.
+/// Delay before a failed message is delivered again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryDelay {
@@ -33,15 +33,14 @@ pub enum RetryDelay {
     #[default]
     Growing,
     /// After the time of this level of the broker: from 1, which is 1 s by default, to 18, which is 2 h by default. The
-    /// broker knows how many it has, and takes its highest for those beyond. There is no level 0: it is logged, and stands
-    /// for `Growing`.
+    /// broker takes its highest level for those beyond. There is no level 0: it is logged, and means `Growing`.
     Level(u8),
     /// Never: the message goes to the dead-letter queue.
     DeadLetter,
 }
 
 impl RetryDelay {
-    /// The number by which CONSUMER_SEND_MSG_BACK says it.
+    /// The number in CONSUMER_SEND_MSG_BACK.
     fn level(self) -> i32 {
         match self {
             Self::Growing => 0,
@@ -51,7 +50,7 @@ impl RetryDelay {
     }
 }
 
-/// What the consumer was told about retries.
+/// Configured maximum of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RetryLimit(i32);
 
@@ -61,7 +60,7 @@ impl RetryLimit {
         Self(times.map_or(DEFAULT_MAX_RECONSUME_TIMES, |times| i32::try_from(times).unwrap_or(i32::MAX)))
     }
 
-    /// The number as it stands in headers and properties.
+    /// The number in headers and properties.
     pub(crate) fn times(self) -> i32 {
         self.0
     }
@@ -99,7 +98,7 @@ impl SendingBack {
     /// The broker refused, or no answer came in time, or the connection was lost: the message is to be published to the
     /// retry topic. The broker may have taken it none the less; then it is delivered twice.
     ///
-    /// What is published of a message that could not be decoded is incomplete and reads well: it goes to the dead-letter
+    /// The copy of a message that could not be decoded is incomplete and looks sound: it goes to the dead-letter
     /// queue at once, since no listener may take it for the message.
     pub(crate) fn failed(self, message: &MessageExt) -> (Publishing, RetryMessage) {
         let delay = if message.defect.is_none() { self.delay } else { RetryDelay::DeadLetter };
@@ -137,7 +136,7 @@ pub(crate) enum Resolved {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unresolved;
 
-/// How a failed message differs when it is published to the retry topic of its group: body, flag and all properties
+/// Changes to a failed message when it is published to the retry topic of its group: body, flag and all properties
 /// that are not named here stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RetryMessage {
@@ -179,7 +178,7 @@ fn delay_level(delay: RetryDelay, reconsume_times: i32) -> i32 {
     }
 }
 
-/// How long a message waits before it is consumed here again, having been given back `attempts` times in vain before.
+/// Wait of a message before it is consumed here again, after `attempts` earlier failures to give it back.
 pub(crate) fn consume_again_after(attempts: u32) -> Duration {
     CONSUME_AGAIN_FIRST.saturating_mul(1 << attempts.min(4)).min(CONSUME_AGAIN_LONGEST)
 }

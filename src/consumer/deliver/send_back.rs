@@ -19,9 +19,9 @@ use crate::consumer::deliver::settle::Settlement;
 use crate::consumer::pull::slot::{FailedMessage, Position};
 use crate::consumer::pull::window::PullWindow;
 
-/// How long a broker has to take a message back. (Java: the same 5 s)
+/// Time that a broker has to take a message back. (Java: the same 5 s)
 const SEND_BACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the publication instead may take, all attempts together.
+/// Time of the publication instead, all attempts together.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Settlement {

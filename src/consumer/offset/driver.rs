@@ -35,7 +35,7 @@ const QUEUES_AT_PACE: usize = 16;
 pub(crate) struct OffsetDriver {
     core: Arc<Core>,
     group: Arc<str>,
-    /// Where offsets are kept.
+    /// The back end that keeps the offsets.
     kept: BrokerOffsets,
     windows: RwLock<HashMap<MessageQueue, Arc<PullWindow>>>,
     store: Mutex<OffsetStore>,
@@ -209,14 +209,14 @@ impl OffsetDriver {
         self.store.lock().unconfirmed().into_iter().map(|offset| offset.queue).collect()
     }
 
-    /// Takes how far each window is into the store.
+    /// Takes the progress of each window into the store.
     fn collect(&self) {
         for window in self.all_windows() {
             self.note(&window);
         }
     }
 
-    /// Takes how far a window is into the store. Two locks, one after the other: see the head of this file.
+    /// Takes the progress of a window into the store. Two locks, one after the other: see the head of this file.
     fn note(&self, window: &PullWindow) -> i64 {
         let offset = window.messages.lock().committable();
         self.store.lock().update(&window.queue, window.epoch, offset);

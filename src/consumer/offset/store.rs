@@ -1,8 +1,8 @@
 //! The offsets a group has consumed up to, and which of them its brokers are known to have.
 //!
-//! The driver (`offset_driver.rs`) reports how far each window is; the store answers which offsets are to be sent to the
+//! The driver (`driver.rs`) reports the progress of each window; the store answers which offsets are to be sent to the
 //! brokers now, and takes in their answers. A value counts only for the window that it was read from, named by its
-//! [`Epoch`]. An offset only grows, unless somebody overrules it; of a queue at most one commit is under way, so that an
+//! [`Epoch`]. An offset only grows, unless it is overruled; of a queue at most one commit is under way, so that an
 //! older one cannot overtake a newer one. Pure: no I/O, clock, lock or thread.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ const ANSWER_OVERDUE: Duration = Duration::from_secs(10);
 /// The offsets of one group's owned queues.
 #[derive(Debug)]
 pub(crate) struct OffsetStore {
-    rows: BTreeMap<MessageQueue, Row>,
+    rows: BTreeMap<MessageQueue, OffsetRow>,
     /// Offsets in queues that vanished from their topic's route while they were ours.
     departed: BTreeMap<MessageQueue, Departed>,
     last_ticket: u64,
@@ -34,7 +34,7 @@ struct Departed {
 }
 
 /// An offset to send to the broker of its queue, with UPDATE_CONSUMER_OFFSET. Its answer, or that there is none, is to be
-/// told by [`OffsetStore::answered`].
+/// reported by [`OffsetStore::answered`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Commit {
     /// The queue.
@@ -84,7 +84,7 @@ impl OffsetStore {
         let confirmed = (stored && !is_ours_alone).then_some(offset);
         self.rows.insert(
             queue.clone(),
-            Row {
+            OffsetRow {
                 epoch,
                 consumed: offset,
                 confirmed,
@@ -141,7 +141,7 @@ impl OffsetStore {
         }
     }
 
-    /// A queue that is being given up is no longer in its topic's route: nobody else can own it. Its offset counts when it
+    /// A queue that is being given up is no longer in its topic's route: no other member can own it. Its offset counts when it
     /// is back.
     pub(crate) fn remember(&mut self, queue: &MessageQueue, now: Instant) {
         if let Some(row) = self.rows.get(queue) {
@@ -156,7 +156,7 @@ impl OffsetStore {
 
     /// True if the queue has an offset that its broker is not known to have.
     pub(crate) fn is_dirty(&self, queue: &MessageQueue) -> bool {
-        self.rows.get(queue).is_some_and(Row::is_dirty)
+        self.rows.get(queue).is_some_and(OffsetRow::is_dirty)
     }
 
     /// The commits of queues that have got on, but for those whose last commit failed: these wait for the next round.
@@ -218,7 +218,7 @@ impl OffsetStore {
         rows.map(|(queue, row)| (queue, row.epoch, row.consumed))
     }
 
-    fn take(&mut self, now: Instant, wanted: impl Fn(&Row) -> bool) -> Vec<Commit> {
+    fn take(&mut self, now: Instant, wanted: impl Fn(&OffsetRow) -> bool) -> Vec<Commit> {
         let mut commits = Vec::new();
         for (queue, row) in &mut self.rows {
             row.in_flight.take_if(|commit| commit.overdue <= now);
@@ -236,17 +236,17 @@ impl OffsetStore {
 }
 
 #[derive(Debug)]
-struct Row {
+struct OffsetRow {
     /// Of the current window.
     epoch: Epoch,
     /// The next offset the group is to consume.
     consumed: i64,
-    /// What the broker is known to have.
+    /// The last offset that the broker has confirmed.
     confirmed: Option<i64>,
     in_flight: Option<InFlight>,
     /// Commits in a row that were not stored.
     failures: u32,
-    /// Whether the broker still has what it confirmed is to be made sure of.
+    /// True if the broker may have lost what it confirmed.
     doubted: bool,
     /// Not to wait for the next round.
     urgent: bool,
@@ -261,7 +261,7 @@ struct InFlight {
     overdue: Instant,
 }
 
-impl Row {
+impl OffsetRow {
     fn is_dirty(&self) -> bool {
         self.doubted || self.confirmed != Some(self.consumed)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How much may stand in a window before pulling pauses: each limit may be reached, not passed.
+/// Limits of a window above which pulling pauses: each may be reached, not passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowLimits {
     /// Unresolved messages (`pullThresholdForQueue`).
@@ -28,21 +28,21 @@ pub(crate) enum FlowControl {
     Messages {
         /// Unresolved messages.
         cached: usize,
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// Too many bytes.
     Bytes {
         /// Bytes that the unresolved messages hold.
         cached: usize,
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// An old message is unresolved while many later ones came.
     Span {
         /// Offsets from the first to the last unresolved message.
         span: i64,
-        /// How many there may be.
+        /// The limit.
         limit: i64,
     },
 }

@@ -1,9 +1,9 @@
 //! The window of one owned queue: messages that were pulled and are not resolved yet.
 //!
-//! `rmq-pull` puts each pull's messages in and hands them to the pool as a [`ConsumeRequest`]; the workers take messages
-//! from it without a lock and report what became of them; whoever stores offsets asks for [`ProcessQueue::committable`],
-//! which never passes an unresolved message. The window is shared behind one short lock that its users bring: nothing in
-//! here blocks, reads a clock or does I/O, and what it knows of size and progress is what stands in it.
+//! `rmq-pull` puts each pull's messages in and hands them to the pool as a [`ConsumeRequest`]. The workers take messages
+//! from it without a lock and report their outcomes. The offset driver asks for [`ProcessQueue::committable`], which never
+//! passes an unresolved message. The window is shared behind one short lock that its users bring: nothing in here blocks,
+//! reads a clock or does I/O, and sizes and progress are computed from its content alone.
 //!
 //! The life of a message: *waiting* in a consume request, *running* once a worker has claimed it, then resolved, or
 //! *sending back* until the broker has taken it over, or, when that failed, *waiting to be consumed again* here.
@@ -17,17 +17,17 @@ use crate::message::MessageExt;
 
 use crate::consumer::pull::flow::{FlowControl, FlowLimits};
 use crate::consumer::pull::request::{Claim, ConsumeRequest};
-use crate::consumer::pull::slot::{FailedMessage, Load, MessageState, Position, Slot, SlowMessage};
+use crate::consumer::pull::slot::{FailedMessage, Load, MessageState, Position, PullSlot, SlowMessage};
 
 /// The messages of one owned queue between pull and resolution.
 #[derive(Debug)]
 pub(crate) struct ProcessQueue {
     /// One slot for each pull with unresolved messages, in order of offsets and of slot numbers.
-    slots: VecDeque<Slot>,
+    slots: VecDeque<PullSlot>,
     /// The offset up to which the queue was pulled: where the next pull begins.
     next_offset: i64,
     next_slot: u64,
-    /// Unresolved messages and their bytes: the sums over all slots, changed by `put` and `Slot::move_to` alone.
+    /// Unresolved messages and their bytes: the sums over all slots, changed by `put` and `PullSlot::move_to` alone.
     load: Load,
     /// Bytes that the slots hold, what is resolved included: one message keeps the reply that it came in.
     held: usize,
@@ -76,7 +76,7 @@ impl ProcessQueue {
             fits
         });
         self.advance(next_offset);
-        let slot = Slot::new(self.next_slot, messages, reply_bytes)?;
+        let slot = PullSlot::new(self.next_slot, messages, reply_bytes)?;
         self.next_slot += 1;
         self.load += slot.load;
         self.held += slot.held;
@@ -112,10 +112,10 @@ impl ProcessQueue {
     /// The offset that may be stored for the group: of the first unresolved message, or where the next pull begins when
     /// there is none. Every message before it is resolved, was filtered out, or no longer exists.
     pub(crate) fn committable(&self) -> i64 {
-        self.slots.front().and_then(Slot::first_unresolved).unwrap_or(self.next_offset)
+        self.slots.front().and_then(PullSlot::first_unresolved).unwrap_or(self.next_offset)
     }
 
-    /// Whether the window is too full for another pull. After a `Some`, the result that makes room again tells it by
+    /// The reason why the window is too full for another pull, if it is. After a `Some`, the result that makes room says so by
     /// [`Finished::drained`] or the answer of [`Self::resolve`].
     pub(crate) fn flow_control(&mut self, limits: &FlowLimits) -> Option<FlowControl> {
         debug_assert_eq!(self.load, self.recount(), "the sums have drifted from the window");
@@ -137,7 +137,7 @@ impl ProcessQueue {
         Finished { failed, drained: self.drained() }
     }
 
-    /// A message that failed is the broker's from here on. Answers whether this made room for a pull that was refused.
+    /// A message that failed is the broker's from here on. True if this made room for a pull that was refused.
     pub(crate) fn resolve(&mut self, position: Position) -> bool {
         if let Some(slot) = self.slot_index(position.slot)
             && self.state(slot, position.index) == Some(MessageState::SendingBack)
@@ -148,7 +148,7 @@ impl ProcessQueue {
         self.drained()
     }
 
-    /// The broker could not be given a failed message in any way: it stays here and is consumed again later. Answers
+    /// The broker could not be given a failed message in any way: it stays here and is consumed again later. Returns
     /// when; `None` for a message that is not being sent back, and in a window that hands out nothing more.
     pub(crate) fn send_back_failed(&mut self, position: Position, now: Instant) -> Option<Instant> {
         let slot = self.slot_index(position.slot)?;
@@ -190,7 +190,7 @@ impl ProcessQueue {
         expired
     }
 
-    /// The messages whose listener has been running for `limit` or longer, each told once.
+    /// The messages whose listener has been running for `limit` or longer, each returned once.
     pub(crate) fn slow(&mut self, limit: Duration, now: Instant) -> Vec<SlowMessage> {
         self.slots.iter_mut().flat_map(|slot| slot.newly_slow(limit, now)).collect()
     }
@@ -205,7 +205,7 @@ impl ProcessQueue {
     }
 
     /// Gives the queue up: as [`Self::drain`], and results that arrive later are ignored, because another member may
-    /// own the queue by then. Answers the offset to store at last.
+    /// own the queue by then. Returns the offset to store at last.
     pub(crate) fn close(&mut self) -> i64 {
         let committable = self.committable();
         self.take_back_unclaimed();
@@ -218,7 +218,7 @@ impl ProcessQueue {
         committable
     }
 
-    /// What stands in the window, for people and reports.
+    /// Snapshot of the window's counters, for reports.
     pub(crate) fn summary(&self) -> WindowSummary {
         let mut summary = WindowSummary {
             unresolved: self.load.messages,
@@ -253,12 +253,12 @@ impl ProcessQueue {
 
     /// From the first to the last unresolved message.
     fn span(&self) -> i64 {
-        let first = self.slots.front().and_then(Slot::first_unresolved);
-        let last = self.slots.back().and_then(Slot::last_unresolved);
+        let first = self.slots.front().and_then(PullSlot::first_unresolved);
+        let last = self.slots.back().and_then(PullSlot::last_unresolved);
         first.zip(last).map_or(0, |(first, last)| last.saturating_sub(first))
     }
 
-    /// Whether a refused pull may go now; true once for each refusal.
+    /// True if a refused pull may go now; once for each refusal.
     fn drained(&mut self) -> bool {
         let has_room = self.refused.is_some_and(|limits| self.exceeded(&limits).is_none());
         if has_room {
@@ -281,7 +281,7 @@ impl ProcessQueue {
         self.slots.get(slot)?.states.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// Moves messages to `state`, keeps the sums, and answers the messages when `state` says they failed.
+    /// Moves messages to `state`, keeps the sums, and returns the messages when `state` means that they failed.
     fn move_messages(&mut self, slot: usize, range: Range<u32>, state: MessageState) -> Vec<FailedMessage> {
         let Some(slot) = self.slots.get_mut(slot) else { return Vec::new() };
         let before = slot.load;
@@ -319,13 +319,13 @@ impl ProcessQueue {
     }
 }
 
-/// What the end of a claim leads to.
+/// Consequences of the end of a claim.
 #[derive(Debug, Default)]
 #[must_use = "failed messages must be sent back"]
 pub(crate) struct Finished {
     /// The messages to send back.
     pub(crate) failed: Vec<FailedMessage>,
-    /// Whether there is room now for a pull that was refused.
+    /// True if there is room now for a pull that was refused.
     pub(crate) drained: bool,
 }
 
@@ -350,7 +350,7 @@ pub(crate) struct WindowSummary {
     pub(crate) bytes: usize,
     /// The offset that may be stored.
     pub(crate) committable: i64,
-    /// Where the next pull begins.
+    /// Offset at which the next pull begins.
     pub(crate) next_offset: i64,
 }
 

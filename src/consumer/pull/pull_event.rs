@@ -10,7 +10,7 @@ use crate::remoting::Outcome;
 
 use crate::consumer::deliver::Delivery;
 use crate::consumer::group::ConsumerGroup;
-use crate::consumer::pull::event::{Answer, Epoch, Ticket};
+use crate::consumer::pull::event::{Epoch, RequestAnswer, RequestTicket};
 use crate::consumer::pull::status::QueueStatus;
 use crate::consumer::pull::window::PullWindow;
 
@@ -41,8 +41,8 @@ pub(crate) enum PullEvent {
     Answered {
         consumer: MemberId,
         queue: MessageQueue,
-        ticket: Ticket,
-        answer: Answer,
+        ticket: RequestTicket,
+        answer: RequestAnswer,
     },
     /// A pull came back.
     PullReply {
@@ -53,7 +53,7 @@ pub(crate) enum PullEvent {
     /// Pull nothing for the consumer, or pull again.
     Pause(MemberId),
     Resume(MemberId),
-    /// Answer with the status of a queue.
+    /// RequestAnswer with the status of a queue.
     Status {
         consumer: MemberId,
         queue: MessageQueue,
@@ -69,7 +69,7 @@ pub(crate) enum PullEvent {
 /// A pull that was sent.
 pub(crate) struct SentPull {
     pub(super) window: Arc<PullWindow>,
-    pub(super) ticket: Ticket,
+    pub(super) ticket: RequestTicket,
     /// The first offset that it asks for.
     pub(super) offset: i64,
     pub(super) from_master: bool,

@@ -15,15 +15,15 @@ use crate::wire::{RequestCode, ResponseCode};
 
 use crate::consumer::deliver::Delivery;
 use crate::consumer::group::ConsumerGroup;
-use crate::consumer::pull::event::{Action, Answer, Epoch, Event, Failure, Report, Ticket};
+use crate::consumer::pull::event::{Action, Epoch, Event, Report, RequestAnswer, RequestFailure, RequestTicket};
 use crate::consumer::pull::pull_event::{PullEvent, SentPull};
 use crate::consumer::start::{Bound, StartDecision};
 use crate::consumer::subscription::Subscription;
 
-/// How long a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
+/// Time for which a broker may hold a pull that finds nothing. (Java: `brokerSuspendMaxTimeMillis` of the push consumer)
 const BROKER_HOLDS: Duration = Duration::from_secs(15);
-/// How long a pull may take: a broker looks every 5 s for held pulls whose time is up, and an answer takes its way. What
-/// has not come by then is lost, and its queue would not be read until it is noticed. (Java:
+/// Deadline of a pull: a broker looks every 5 s for held pulls whose time is up, and the answer has to travel. A reply
+/// that has not come by then is lost, and its queue would not be read until this is noticed. (Java:
 /// `consumerTimeoutMillisWhenSuspend`, 30 s)
 pub(crate) const PULL_TIMEOUT: Duration = Duration::from_secs(15 + 5 + 1);
 
@@ -57,36 +57,38 @@ impl Puller {
     }
 
     /// Hands the answer to the table that asked.
-    fn answer_to(&self, queue: &MessageQueue, ticket: Ticket) -> impl FnOnce(Answer) + Send + 'static {
+    fn answer_to(&self, queue: &MessageQueue, ticket: RequestTicket) -> impl FnOnce(RequestAnswer) + Send + 'static {
         let (consumer, queue, answers) = (self.group.id, queue.clone(), self.answers.clone());
         move |answer| {
             let _ = answers.send(PullEvent::Answered { consumer, queue, ticket, answer });
         }
     }
 
-    fn ask_for_stored_offset(&self, queue: &MessageQueue, ticket: Ticket) {
+    fn ask_for_stored_offset(&self, queue: &MessageQueue, ticket: RequestTicket) {
         let answer = self.answer_to(queue, ticket);
         let (group, asked) = (Arc::clone(&self.group), queue.clone());
         self.group.offsets.read(queue, move |result| {
             answer(match result {
-                Ok(Some(offset)) => Answer::to_offset_query(Ok(offset)),
-                Ok(None) => Answer::NotStored,
-                Err(error) => Answer::Failed(failure(&group, &asked, &error, error.to_string())),
+                Ok(Some(offset)) => RequestAnswer::to_offset_query(Ok(offset)),
+                Ok(None) => RequestAnswer::NotStored,
+                Err(error) => RequestAnswer::Failed(failure(&group, &asked, &error, error.to_string())),
             });
         });
     }
 
-    fn ask_for_bound(&self, queue: &MessageQueue, ticket: Ticket, bound: Bound) {
+    fn ask_for_bound(&self, queue: &MessageQueue, ticket: RequestTicket, bound: Bound) {
         let answer = self.answer_to(queue, ticket);
         let core = &self.group.core;
         let Some(address) = core.routes.master_of(queue) else {
             core.refresh_suspected_route(&queue.topic);
             let text = format!("no master of broker {} is known", queue.broker_name);
-            return answer(Answer::Failed(Failure::outage(text)));
+            return answer(RequestAnswer::Failed(RequestFailure::outage(text)));
         };
         let (group, asked) = (Arc::clone(&self.group), queue.clone());
         let then = move |result: Result<i64>| {
-            answer(Answer::to_bound_query(result.map_err(|error| failure(&group, &asked, &error, error.to_string()))));
+            answer(RequestAnswer::to_bound_query(
+                result.map_err(|error| failure(&group, &asked, &error, error.to_string())),
+            ));
         };
         match bound {
             Bound::Least => core.min_offset(&address, queue, then),
@@ -95,10 +97,17 @@ impl Puller {
         }
     }
 
-    fn pull(&self, queue: MessageQueue, ticket: Ticket, epoch: Epoch, offset: i64, broker_id: i64) -> Option<Event> {
+    fn pull(
+        &self,
+        queue: MessageQueue,
+        ticket: RequestTicket,
+        epoch: Epoch,
+        offset: i64,
+        broker_id: i64,
+    ) -> Option<Event> {
         let group = &self.group;
         let failed = |queue: MessageQueue, text: String| {
-            Some(Event::Answered { queue, ticket, answer: Answer::Failed(Failure::new(None, text)) })
+            Some(Event::Answered { queue, ticket, answer: RequestAnswer::Failed(RequestFailure::new(None, text)) })
         };
         let window = group.offsets.window(&queue).filter(|window| window.epoch == epoch);
         let (Some(window), Some(subscription)) = (window, group.subscription(&queue.topic)) else {
@@ -152,7 +161,7 @@ impl Puller {
     }
 
     /// The failure of a pull. After a reply that was too long the next pull asks for fewer messages.
-    pub(super) fn pull_failure(&self, pull: &SentPull, error: &Error) -> Failure {
+    pub(super) fn pull_failure(&self, pull: &SentPull, error: &Error) -> RequestFailure {
         if error.kind() == ErrorKind::FrameTooLong {
             pull.window.shrink_batch(self.group.options.pull_batch);
         }
@@ -188,7 +197,7 @@ impl Puller {
     }
 
     /// Counts a failure with those of the broker's other queues that have the same cause. True if it is to be logged.
-    fn is_news(&self, queue: &MessageQueue, failure: &Failure) -> bool {
+    fn is_news(&self, queue: &MessageQueue, failure: &RequestFailure) -> bool {
         let (now, broker, repeats) = (Instant::now(), &queue.broker_name, &self.group.repeats);
         let noted = match failure.code {
             _ if failure.is_outage => repeats.note_outage(&format!("pull {broker}"), now),
@@ -199,15 +208,15 @@ impl Puller {
     }
 }
 
-fn failure(group: &ConsumerGroup, queue: &MessageQueue, error: &Error, text: String) -> Failure {
+fn failure(group: &ConsumerGroup, queue: &MessageQueue, error: &Error, text: String) -> RequestFailure {
     match error.kind() {
         ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::ConnectionLost | ErrorKind::Timeout => {
-            Failure::outage(text)
+            RequestFailure::outage(text)
         }
         _ if error.broker_code() == Some(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST) => {
-            Failure::new(error.broker_code(), group.missing_at(queue))
+            RequestFailure::new(error.broker_code(), group.missing_at(queue))
         }
-        _ => Failure::new(error.broker_code(), text),
+        _ => RequestFailure::new(error.broker_code(), text),
     }
 }
 

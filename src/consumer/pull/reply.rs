@@ -11,7 +11,7 @@ use crate::wire::stored::message::stored_messages;
 use crate::wire::{self, RemotingCommand, ResponseCode};
 
 use crate::consumer::group::ConsumerGroup;
-use crate::consumer::pull::event::{Answer, Failure, PullStatus, Pulled};
+use crate::consumer::pull::event::{PullStatus, Pulled, RequestAnswer, RequestFailure};
 use crate::consumer::pull::pull_event::SentPull;
 use crate::consumer::pull::puller::Puller;
 use crate::consumer::pull::stray;
@@ -21,13 +21,16 @@ const SMALL_PART: usize = 4;
 
 impl Puller {
     /// Puts what a pull brought into its window, and hands it to the delivery. Returns the answer for the table.
-    pub(super) fn read_reply(&self, pull: &SentPull, response: &RemotingCommand) -> Answer {
+    pub(super) fn read_reply(&self, pull: &SentPull, response: &RemotingCommand) -> RequestAnswer {
         self.try_read_reply(pull, response).unwrap_or_else(|error| {
-            Answer::Failed(Failure::new(None, format!("reading the reply from offset {} failed: {error}", pull.offset)))
+            RequestAnswer::Failed(RequestFailure::new(
+                None,
+                format!("reading the reply from offset {} failed: {error}", pull.offset),
+            ))
         })
     }
 
-    fn try_read_reply(&self, pull: &SentPull, response: &RemotingCommand) -> Result<Answer, wire::Error> {
+    fn try_read_reply(&self, pull: &SentPull, response: &RemotingCommand) -> Result<RequestAnswer, wire::Error> {
         let group = &self.group;
         let code = response.response_code();
         let reset = response.remark.as_deref() == Some("OFFSET_RESET");
@@ -43,7 +46,7 @@ impl Puller {
                     ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST => group.missing_at(&pull.window.queue),
                     code => format!("{code}: {first_line}"),
                 };
-                return Ok(Answer::Failed(Failure::new(Some(code), text)));
+                return Ok(RequestAnswer::Failed(RequestFailure::new(Some(code), text)));
             }
         };
         let header = PullMessageResponse::from_fields(&response.ext_fields)?;
@@ -59,7 +62,7 @@ impl Puller {
             }
             PullStatus::OffsetIllegal { .. } => header.next_begin_offset,
         };
-        Ok(Answer::Pulled(Pulled {
+        Ok(RequestAnswer::Pulled(Pulled {
             status,
             next_begin_offset: next,
             suggested_broker_id: header.suggest_which_broker_id,
@@ -101,7 +104,7 @@ fn let_go_of_reply(messages: &mut [MessageExt], reply_bytes: usize) -> usize {
     0
 }
 
-/// Where the queue goes on after a reply. A next offset beyond the end of the queue that the same reply claims, and beyond
+/// The offset at which the queue goes on after a reply. A next offset beyond the end of the queue that the same reply claims, and beyond
 /// its last message, contradicts itself: to go on there would pass over what comes until the queue has got so far.
 fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64>) -> i64 {
     let behind_last = last.map_or(pull.offset, |last| last.saturating_add(1));
@@ -116,8 +119,8 @@ fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64
     header.next_begin_offset.min(end)
 }
 
-/// The messages of a reply that the subscription wants, since brokers compare hashes of tags only; and where the queue
-/// goes on behind them.
+/// The messages of a reply that the subscription wants, since brokers compare hashes of tags only; and the offset behind
+/// them.
 fn read_messages(
     group: &ConsumerGroup,
     pull: &SentPull,

@@ -11,7 +11,7 @@ use crate::message::MessageExt;
 /// A share in one pull's messages: as many workers as like take from it, each message once.
 ///
 /// Taking a message from the cursor *is* the right to run it, or to send it back for having waited too long, or to
-/// leave it to the broker; nobody else can have it then. The cursor orders nothing but itself: the messages are
+/// leave it to the broker; no one else can have it then. The cursor orders nothing but itself: the messages are
 /// immutable and reach other threads with the request, and each outcome is reported under the window's lock.
 pub(crate) struct ConsumeRequest {
     messages: Arc<Vec<MessageExt>>,
@@ -124,7 +124,7 @@ impl Claim {
         first
     }
 
-    /// Whether nothing is left of it; then nothing is to be reported.
+    /// True if nothing is left of it; then nothing is to be reported.
     pub(crate) fn is_empty(&self) -> bool {
         self.range.is_empty()
     }

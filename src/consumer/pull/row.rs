@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use crate::message::MessageQueue;
 
-use crate::consumer::pull::event::{Action, Answer, Epoch, Failure, PullStatus, Pulled, Report, Ticket};
+use crate::consumer::pull::event::{
+    Action, Epoch, PullStatus, Pulled, Report, RequestAnswer, RequestFailure, RequestTicket,
+};
 use crate::consumer::pull::flow::FlowControl;
 use crate::consumer::pull::status::{QueueState, QueueStatus};
 use crate::consumer::pull::table::Patience;
 use crate::consumer::start::{Bound, StartDecision, StartPolicy};
 
-/// What a row needs of its table during one event.
-pub(super) struct Turn<'a> {
+/// Context of one step of a row: its queue, the time, and what the table lends.
+pub(super) struct RowTurn<'a> {
     pub(super) queue: &'a MessageQueue,
     pub(super) now: Instant,
     pub(super) actions: &'a mut Vec<Action>,
@@ -22,7 +24,7 @@ pub(super) struct Turn<'a> {
     pub(super) last_number: &'a mut u64,
 }
 
-impl Turn<'_> {
+impl RowTurn<'_> {
     fn next_number(&mut self) -> u64 {
         *self.last_number += 1;
         *self.last_number
@@ -44,7 +46,7 @@ pub(super) struct QueueRow {
     since: Instant,
     pub(super) deadline: Instant,
     pub(super) epoch: Epoch,
-    /// Where the next pull begins; nothing before `decision` is there.
+    /// Offset of the next pull; without a meaning before there is a `decision`.
     next_offset: i64,
     broker_id: i64,
     /// Why the queue began where it did; from then on it has a window.
@@ -65,11 +67,11 @@ pub(super) struct QueueRow {
 #[derive(Clone, Debug)]
 enum RowState {
     /// The group's offset was asked for. If it has none, `start` is where to begin, once it is known.
-    WaitingForOffset { ticket: Ticket, start: Option<Start> },
+    WaitingForOffset { ticket: RequestTicket, start: Option<Start> },
     /// The group has none; a bound was asked for.
-    WaitingForStart { ticket: Ticket, bound: Bound },
+    WaitingForStart { ticket: RequestTicket, bound: Bound },
     /// A pull is at the broker.
-    Pulling { ticket: Ticket },
+    Pulling { ticket: RequestTicket },
     /// The window is full.
     FlowControlled { reason: FlowControl },
     /// The user has paused the consumer.
@@ -77,11 +79,11 @@ enum RowState {
     /// Something failed, or the broker needs a rest.
     BackingOff { cause: Cause, resume: Resume },
     /// The broker refused the offset; its bounds were asked for, `least` is known already or not.
-    CorrectingOffset { ticket: Ticket, refusal: Pulled, least: Option<i64> },
+    CorrectingOffset { ticket: RequestTicket, refusal: Pulled, least: Option<i64> },
 }
 
 impl RowState {
-    fn ticket(&self) -> Option<Ticket> {
+    fn ticket(&self) -> Option<RequestTicket> {
         match self {
             Self::WaitingForOffset { ticket, .. }
             | Self::WaitingForStart { ticket, .. }
@@ -101,7 +103,7 @@ impl RowState {
         }
     }
 
-    /// What to begin again when the request of this state got no answer.
+    /// Step to begin again when the request of this state got no answer.
     fn resume(&self) -> Resume {
         match self {
             Self::WaitingForOffset { .. } => Resume::StoredOffset,
@@ -113,7 +115,7 @@ impl RowState {
     }
 }
 
-/// The offset of a bound, as its broker told it.
+/// Offset of a bound, by the broker.
 #[derive(Clone, Copy, Debug)]
 struct Start {
     bound: Bound,
@@ -122,7 +124,7 @@ struct Start {
 
 #[derive(Clone, Debug)]
 enum Cause {
-    Failed(Failure),
+    Failed(RequestFailure),
     Busy,
     /// The broker answers at once that there is nothing, instead of holding the pull.
     NotHeld,
@@ -158,42 +160,42 @@ impl QueueRow {
     }
 
     /// True if an answer with this ticket would count.
-    pub(super) fn awaits(&self, ticket: Ticket) -> bool {
+    pub(super) fn awaits(&self, ticket: RequestTicket) -> bool {
         self.state.ticket() == Some(ticket)
     }
 
-    pub(super) fn answered(&mut self, ticket: Ticket, answer: Answer, turn: &mut Turn<'_>) {
+    pub(super) fn answered(&mut self, ticket: RequestTicket, answer: RequestAnswer, turn: &mut RowTurn<'_>) {
         if !self.awaits(ticket) {
             return;
         }
         match (self.state.clone(), answer) {
-            (_, Answer::Failed(failure)) => self.failed(failure, turn),
-            (RowState::WaitingForOffset { .. }, Answer::Stored(offset)) => {
+            (_, RequestAnswer::Failed(failure)) => self.failed(failure, turn),
+            (RowState::WaitingForOffset { .. }, RequestAnswer::Stored(offset)) => {
                 self.start(offset, StartDecision::Stored, turn);
             }
-            (RowState::WaitingForOffset { start: None, .. }, Answer::NotStored) => self.ask_for_start(turn),
-            (RowState::WaitingForStart { bound, .. }, Answer::Offset(offset)) => {
+            (RowState::WaitingForOffset { start: None, .. }, RequestAnswer::NotStored) => self.ask_for_start(turn),
+            (RowState::WaitingForStart { bound, .. }, RequestAnswer::Offset(offset)) => {
                 self.ask_for_stored_offset_again(Start { bound, offset }, turn);
             }
-            (RowState::WaitingForOffset { start: Some(Start { bound, offset }), .. }, Answer::NotStored) => {
+            (RowState::WaitingForOffset { start: Some(Start { bound, offset }), .. }, RequestAnswer::NotStored) => {
                 self.start(offset, StartDecision::Chosen(bound), turn);
             }
-            (RowState::Pulling { .. }, Answer::Pulled(pulled)) => self.pulled(pulled, turn),
-            (RowState::CorrectingOffset { refusal, least: None, .. }, Answer::Offset(least)) => {
+            (RowState::Pulling { .. }, RequestAnswer::Pulled(pulled)) => self.pulled(pulled, turn),
+            (RowState::CorrectingOffset { refusal, least: None, .. }, RequestAnswer::Offset(least)) => {
                 self.ask_for_greatest(refusal, least, turn);
             }
-            (RowState::CorrectingOffset { refusal, least: Some(least), .. }, Answer::Offset(greatest)) => {
+            (RowState::CorrectingOffset { refusal, least: Some(least), .. }, RequestAnswer::Offset(greatest)) => {
                 self.correct(refusal, least, greatest, turn);
             }
             (state, _) => {
                 let text = format!("the answer does not fit to {}", state.doing());
-                self.failed(Failure::new(None, text), turn);
+                self.failed(RequestFailure::new(None, text), turn);
             }
         }
     }
 
     /// Gives the queue up: at once, since messages that are under way may be consumed by two members for a while.
-    pub(super) fn leave(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn leave(&mut self, turn: &mut RowTurn<'_>) {
         let epoch = self.epoch;
         if self.decision.is_some() {
             turn.push(|queue| Action::CloseWindow { queue, epoch });
@@ -201,25 +203,25 @@ impl QueueRow {
         self.is_over = true;
     }
 
-    pub(super) fn window_full(&mut self, ticket: Ticket, reason: FlowControl, turn: &Turn<'_>) {
+    pub(super) fn window_full(&mut self, ticket: RequestTicket, reason: FlowControl, turn: &RowTurn<'_>) {
         if self.awaits(ticket) {
             self.enter(RowState::FlowControlled { reason }, turn.patience.flow_control, turn);
         }
     }
 
-    pub(super) fn hinted(&mut self, epoch: Epoch, turn: &mut Turn<'_>) {
+    pub(super) fn hinted(&mut self, epoch: Epoch, turn: &mut RowTurn<'_>) {
         if self.epoch == epoch && matches!(self.state, RowState::FlowControlled { .. }) {
             self.pull(turn);
         }
     }
 
-    pub(super) fn resumed(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn resumed(&mut self, turn: &mut RowTurn<'_>) {
         if matches!(self.state, RowState::Paused) {
             self.pull(turn);
         }
     }
 
-    pub(super) fn deadline_passed(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn deadline_passed(&mut self, turn: &mut RowTurn<'_>) {
         if self.deadline > turn.now {
             return;
         }
@@ -236,30 +238,30 @@ impl QueueRow {
         }
     }
 
-    pub(super) fn ask_for_stored_offset(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn ask_for_stored_offset(&mut self, turn: &mut RowTurn<'_>) {
         self.ask_for_offset(None, turn);
     }
 
     /// Another member may have begun in this queue between our two questions, and stored where: what came since would
     /// be skipped if this member began at the end as it is now.
-    fn ask_for_stored_offset_again(&mut self, start: Start, turn: &mut Turn<'_>) {
+    fn ask_for_stored_offset_again(&mut self, start: Start, turn: &mut RowTurn<'_>) {
         self.ask_for_offset(Some(start), turn);
     }
 
-    fn ask_for_offset(&mut self, start: Option<Start>, turn: &mut Turn<'_>) {
-        let ticket = Ticket(turn.next_number());
+    fn ask_for_offset(&mut self, start: Option<Start>, turn: &mut RowTurn<'_>) {
+        let ticket = RequestTicket(turn.next_number());
         self.enter(RowState::WaitingForOffset { ticket, start }, turn.patience.question, turn);
         turn.push(|queue| Action::QueryStoredOffset { queue, ticket });
     }
 
-    fn ask_for_start(&mut self, turn: &mut Turn<'_>) {
-        let ticket = Ticket(turn.next_number());
+    fn ask_for_start(&mut self, turn: &mut RowTurn<'_>) {
+        let ticket = RequestTicket(turn.next_number());
         let bound = turn.start.bound(turn.queue, turn.now);
         self.enter(RowState::WaitingForStart { ticket, bound }, turn.patience.question, turn);
         turn.push(|queue| Action::QueryBound { queue, ticket, bound });
     }
 
-    fn start(&mut self, offset: i64, decision: StartDecision, turn: &mut Turn<'_>) {
+    fn start(&mut self, offset: i64, decision: StartDecision, turn: &mut RowTurn<'_>) {
         self.succeeded(turn);
         let epoch = self.epoch;
         self.next_offset = offset;
@@ -269,18 +271,18 @@ impl QueueRow {
         self.pull(turn);
     }
 
-    fn pull(&mut self, turn: &mut Turn<'_>) {
+    fn pull(&mut self, turn: &mut RowTurn<'_>) {
         if turn.paused {
             self.enter(RowState::Paused, turn.patience.pause, turn);
             return;
         }
-        let ticket = Ticket(turn.next_number());
+        let ticket = RequestTicket(turn.next_number());
         self.enter(RowState::Pulling { ticket }, turn.patience.pull, turn);
         let Self { epoch, next_offset: offset, broker_id, .. } = *self;
         turn.push(|queue| Action::Pull { queue, ticket, epoch, offset, broker_id });
     }
 
-    fn pulled(&mut self, pulled: Pulled, turn: &mut Turn<'_>) {
+    fn pulled(&mut self, pulled: Pulled, turn: &mut RowTurn<'_>) {
         self.succeeded(turn);
         self.broker_id = pulled.suggested_broker_id;
         if let PullStatus::OffsetIllegal { .. } = pulled.status {
@@ -307,16 +309,16 @@ impl QueueRow {
         }
     }
 
-    fn ask_for_least(&mut self, refusal: Pulled, turn: &mut Turn<'_>) {
+    fn ask_for_least(&mut self, refusal: Pulled, turn: &mut RowTurn<'_>) {
         self.ask_for_bound(refusal, None, Bound::Least, turn);
     }
 
-    fn ask_for_greatest(&mut self, refusal: Pulled, least: i64, turn: &mut Turn<'_>) {
+    fn ask_for_greatest(&mut self, refusal: Pulled, least: i64, turn: &mut RowTurn<'_>) {
         self.ask_for_bound(refusal, Some(least), Bound::Greatest, turn);
     }
 
-    fn ask_for_bound(&mut self, refusal: Pulled, least: Option<i64>, bound: Bound, turn: &mut Turn<'_>) {
-        let ticket = Ticket(turn.next_number());
+    fn ask_for_bound(&mut self, refusal: Pulled, least: Option<i64>, bound: Bound, turn: &mut RowTurn<'_>) {
+        let ticket = RequestTicket(turn.next_number());
         let state = RowState::CorrectingOffset { ticket, refusal, least };
         self.enter(state, turn.patience.question, turn);
         turn.push(|queue| Action::QueryBound { queue, ticket, bound });
@@ -326,10 +328,10 @@ impl QueueRow {
     /// that still has its first message to the start, as brokers advise and the Java client follows: the topic may have been
     /// made anew, and everything in it is new. Else the broker's advice counts only after an administrator's reset, or when
     /// it keeps on refusing what its bounds allow and going back, which repeats messages but loses none, ends that.
-    fn correct(&mut self, refusal: Pulled, least: i64, greatest: i64, turn: &mut Turn<'_>) {
+    fn correct(&mut self, refusal: Pulled, least: i64, greatest: i64, turn: &mut RowTurn<'_>) {
         if least > greatest {
             let text = format!("the broker says the queue holds the offsets {least} to {greatest}");
-            self.failed(Failure::new(None, text), turn);
+            self.failed(RequestFailure::new(None, text), turn);
             return;
         }
         self.succeeded(turn);
@@ -350,7 +352,7 @@ impl QueueRow {
     }
 
     /// The refused offset is a legal one: a slave was behind, or the queue has grown since, or the broker errs.
-    fn contradicted(&mut self, refusal: Pulled, told: i64, least: i64, greatest: i64, turn: &mut Turn<'_>) {
+    fn contradicted(&mut self, refusal: Pulled, told: i64, least: i64, greatest: i64, turn: &mut RowTurn<'_>) {
         self.broker_id = 0;
         self.contradictions = self.contradictions.saturating_add(1);
         if self.contradictions > 3 && refusal.from_master && told < self.next_offset {
@@ -363,8 +365,8 @@ impl QueueRow {
         }
     }
 
-    /// What was pulled before stays in its window.
-    fn skip_to(&mut self, offset: i64, least: i64, greatest: i64, turn: &mut Turn<'_>) {
+    /// Goes on at a greater offset; messages that were pulled before stay in the window.
+    fn skip_to(&mut self, offset: i64, least: i64, greatest: i64, turn: &mut RowTurn<'_>) {
         let (from, epoch) = (self.next_offset, self.epoch);
         self.next_offset = offset;
         turn.report(|queue| Report::OffsetCorrected { queue, from, to: offset, least, greatest });
@@ -372,8 +374,9 @@ impl QueueRow {
         self.pull(turn);
     }
 
-    /// What was pulled before no longer counts: its offsets are, or will be, those of other messages.
-    fn go_on_in_new_window(&mut self, offset: i64, least: i64, greatest: i64, turn: &mut Turn<'_>) {
+    /// Goes on at another offset in a new window: the offsets of the messages that were pulled before are, or will be, those of
+    /// other messages.
+    fn go_on_in_new_window(&mut self, offset: i64, least: i64, greatest: i64, turn: &mut RowTurn<'_>) {
         let (from, epoch) = (self.next_offset, Epoch(turn.next_number()));
         self.epoch = epoch;
         self.next_offset = offset;
@@ -384,9 +387,9 @@ impl QueueRow {
         self.pull(turn);
     }
 
-    fn failed(&mut self, failure: Failure, turn: &mut Turn<'_>) {
+    fn failed(&mut self, failure: RequestFailure, turn: &mut RowTurn<'_>) {
         let (resume, doing) = (self.state.resume(), self.state.doing());
-        // A slave that was suggested may be gone; the master knows.
+        // A slave that was suggested may be gone; the master suggests another.
         self.broker_id = 0;
         if failure.is_busy() {
             let wait = doubled(turn.patience.busy, self.busy.min(5));
@@ -404,7 +407,7 @@ impl QueueRow {
         self.back_off(Cause::Failed(failure), resume, wait, turn);
     }
 
-    fn succeeded(&mut self, turn: &mut Turn<'_>) {
+    fn succeeded(&mut self, turn: &mut RowTurn<'_>) {
         self.busy = 0;
         let failures = std::mem::take(&mut self.failures);
         if failures > 0 {
@@ -412,12 +415,12 @@ impl QueueRow {
         }
     }
 
-    fn back_off(&mut self, cause: Cause, resume: Resume, wait: Duration, turn: &Turn<'_>) {
+    fn back_off(&mut self, cause: Cause, resume: Resume, wait: Duration, turn: &RowTurn<'_>) {
         self.enter(RowState::BackingOff { cause, resume }, wait, turn);
     }
 
     /// The one place where a state begins, and none begins without a deadline.
-    fn enter(&mut self, state: RowState, patience: Duration, turn: &Turn<'_>) {
+    fn enter(&mut self, state: RowState, patience: Duration, turn: &RowTurn<'_>) {
         self.state = state;
         self.since = turn.now;
         self.deadline = turn.now + patience;

@@ -17,7 +17,7 @@ use crate::remoting::Outcome;
 use crate::wire::ResponseCode;
 use crate::worker::{Health, Threads, Worker};
 
-use crate::consumer::pull::event::{Action, Answer, Event, Failure};
+use crate::consumer::pull::event::{Action, Event, RequestAnswer, RequestFailure};
 use crate::consumer::pull::pull_event::{PullEvent, SentPull};
 use crate::consumer::pull::puller::Puller;
 use crate::consumer::pull::table::{Patience, QueueTable};
@@ -55,7 +55,7 @@ struct PullService {
     /// Nothing is to be done any more once the client is broken.
     health: Arc<Health>,
     groups: BTreeMap<MemberId, PulledGroup>,
-    /// Where answers come back.
+    /// The thread's own channel, for answers.
     answers: Sender<PullEvent>,
     actions: Vec<Action>,
 }
@@ -83,7 +83,7 @@ impl PullService {
         }
     }
 
-    /// Handles what has come, up to a number, before the deadlines get their turn.
+    /// Handles the events that have come, up to a number, before the deadlines get their turn.
     fn take(&mut self, event: PullEvent, inbox: &Receiver<PullEvent>) {
         self.handle(event);
         for event in inbox.try_iter().take(EVENTS_PER_TURN) {
@@ -130,8 +130,8 @@ impl PullService {
         }
     }
 
-    /// Tells a consumer's table what happened and does what it says, and what that leads to at once: one tick may bring
-    /// several pulls that their windows refuse. A consumer that has ended has no table.
+    /// Hands an event to a consumer's table and carries out its actions, with the events to which they lead at once: one
+    /// tick may bring several pulls that their windows refuse. A consumer that has ended has no table.
     fn tell(&mut self, consumer: MemberId, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let mut event = Some(event);
@@ -153,9 +153,9 @@ impl PullService {
         };
         let answer = match outcome {
             Ok(response) => puller.read_reply(pull, &response),
-            Err(error) => Answer::Failed(puller.pull_failure(pull, &error.into())),
+            Err(error) => RequestAnswer::Failed(puller.pull_failure(pull, &error.into())),
         };
-        if let Answer::Failed(Failure { code: Some(code), .. }) = &answer
+        if let RequestAnswer::Failed(RequestFailure { code: Some(code), .. }) = &answer
             && matches!(*code, ResponseCode::TOPIC_NOT_EXIST | ResponseCode::NO_PERMISSION)
         {
             puller.group.core.refresh_suspected_route(&queue.topic);

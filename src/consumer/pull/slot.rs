@@ -19,7 +19,7 @@ pub(crate) struct Position {
 /// A message to be sent back to the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct FailedMessage {
-    /// Where it stands in the window.
+    /// Its place in the window.
     pub(crate) position: Position,
     /// The message; its body is still a slice of the reply it came in.
     pub(crate) message: MessageExt,
@@ -30,17 +30,17 @@ pub(crate) struct FailedMessage {
 pub(crate) struct SlowMessage {
     /// Its offset in the queue.
     pub(crate) offset: i64,
-    /// How long it has been running.
+    /// Time since its listener began.
     pub(crate) running_for: Duration,
 }
 
 /// The messages of one pull, as long as one of them is unresolved.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct PullSlot {
     pub(super) number: u64,
     pub(super) messages: Arc<Vec<MessageExt>>,
     pub(super) states: Vec<MessageState>,
-    /// What is unresolved.
+    /// Totals of the unresolved messages.
     pub(super) load: Load,
     /// Bytes that all of its messages hold, for as long as one is unresolved.
     pub(super) held: usize,
@@ -49,7 +49,7 @@ pub(super) struct Slot {
     pub(super) repetitions: Vec<Repetition>,
 }
 
-impl Slot {
+impl PullSlot {
     /// `None` for no messages, and for more than a request can count.
     pub(super) fn new(number: u64, messages: Vec<MessageExt>, reply_bytes: usize) -> Option<Self> {
         u32::try_from(messages.len()).ok().filter(|length| *length > 0)?;
@@ -205,7 +205,7 @@ impl MessageState {
     }
 }
 
-/// How much a part of the window weighs.
+/// Message and byte totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) messages: usize,

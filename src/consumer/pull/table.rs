@@ -1,7 +1,7 @@
-//! The rows of the owned queues: for each, what is being done for it now, since when, until when, and why.
+//! The queue table: a row for each owned queue, with its state, since when, until when, and why.
 //!
 //! `rmq-pull` owns the table, feeds it with what happened and carries out what it answers. What is sent out for a row
-//! bears a [`Ticket`]; an answer counts only while its row waits for just this one, so that a late or repeated answer
+//! bears a [`RequestTicket`]; an answer counts only while its row waits for just this one, so that a late or repeated answer
 //! changes nothing, and a queue never has two pulls at work. Every row has a deadline that the table itself watches: a
 //! lost answer or hint costs time, never the queue. Pure: no I/O, clock, lock, thread or log.
 //!
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::message::MessageQueue;
 
-use crate::consumer::pull::event::{Action, Epoch, Event, Ticket};
-use crate::consumer::pull::row::{QueueRow, Turn};
+use crate::consumer::pull::event::{Action, Epoch, Event, RequestTicket};
+use crate::consumer::pull::row::{QueueRow, RowTurn};
 use crate::consumer::pull::status::QueueStatus;
 use crate::consumer::start::StartPolicy;
 
-/// How long the table lets each state last.
+/// Longest durations of the states.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// Until a pull is given up that has neither an answer nor a failure: longer than its own deadline.
@@ -108,7 +108,7 @@ impl QueueTable {
     }
 
     /// True if an answer with this ticket would count: a pull's messages belong into the window only then.
-    pub(crate) fn awaits(&self, queue: &MessageQueue, ticket: Ticket) -> bool {
+    pub(crate) fn awaits(&self, queue: &MessageQueue, ticket: RequestTicket) -> bool {
         self.rows.get(queue).is_some_and(|row| row.awaits(ticket))
     }
 
@@ -128,13 +128,13 @@ impl QueueTable {
         self.rows.get(queue).map(|row| row.status(queue, now))
     }
 
-    /// What must hold after every event handled at `now`.
+    /// Invariants that hold after every event handled at `now`.
     #[cfg(test)]
     pub(crate) fn check(&self, now: Instant) {
         for (queue, row) in &self.rows {
             assert!(row.deadline >= now, "{queue} is past its deadline: {row:?}");
             let watched = self.next_deadline.is_some_and(|bound| bound <= row.deadline);
-            assert!(watched, "nobody watches the deadline of {queue}: {row:?}");
+            assert!(watched, "no watch for the deadline of {queue}: {row:?}");
         }
     }
 
@@ -153,10 +153,10 @@ impl QueueTable {
         queue: &MessageQueue,
         now: Instant,
         actions: &mut Vec<Action>,
-        step: impl FnOnce(&mut QueueRow, &mut Turn<'_>),
+        step: impl FnOnce(&mut QueueRow, &mut RowTurn<'_>),
     ) {
         let Some(row) = self.rows.get_mut(queue) else { return };
-        let mut turn = Turn {
+        let mut turn = RowTurn {
             queue,
             now,
             actions,
@@ -180,10 +180,10 @@ impl QueueTable {
         &mut self,
         now: Instant,
         actions: &mut Vec<Action>,
-        mut step: impl FnMut(&mut QueueRow, &mut Turn<'_>),
+        mut step: impl FnMut(&mut QueueRow, &mut RowTurn<'_>),
     ) {
         for (queue, row) in &mut self.rows {
-            let mut turn = Turn {
+            let mut turn = RowTurn {
                 queue,
                 now,
                 actions,
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::checks::vectors::vectors;
-    use crate::consumer::pull::event::{Answer, Failure, PullStatus, Pulled, Report};
+    use crate::consumer::pull::event::{PullStatus, Pulled, Report, RequestAnswer, RequestFailure};
     use crate::consumer::pull::flow::FlowControl;
     use crate::consumer::start::{Bound, ConsumeFromWhere, FIRST_MOMENTS, StartDecision};
     use crate::wire::ResponseCode;
@@ -232,11 +232,11 @@ mod tests {
         }
 
         /// A table that pulls its one queue from offset 10, and the ticket of the pull.
-        fn pulling() -> (Self, Ticket) {
+        fn pulling() -> (Self, RequestTicket) {
             let mut bench = Self::new(ConsumeFromWhere::Last);
             bench.assign(queue());
             let ticket = bench.ticket();
-            bench.answer(ticket, Answer::Stored(10));
+            bench.answer(ticket, RequestAnswer::Stored(10));
             let ticket = bench.ticket();
             (bench, ticket)
         }
@@ -253,28 +253,28 @@ mod tests {
             self.handle(Event::Assigned(vec![queue]));
         }
 
-        fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        fn answer(&mut self, ticket: RequestTicket, answer: RequestAnswer) {
             self.handle(Event::Answered { queue: queue(), ticket, answer });
         }
 
-        fn pulled(&mut self, ticket: Ticket, status: PullStatus, next_begin_offset: i64) {
+        fn pulled(&mut self, ticket: RequestTicket, status: PullStatus, next_begin_offset: i64) {
             let pulled = Pulled { status, next_begin_offset, suggested_broker_id: 0, from_master: true };
-            self.answer(ticket, Answer::Pulled(pulled));
+            self.answer(ticket, RequestAnswer::Pulled(pulled));
         }
 
-        fn refused(&mut self, ticket: Ticket, next_begin_offset: i64) {
+        fn refused(&mut self, ticket: RequestTicket, next_begin_offset: i64) {
             self.pulled(ticket, PullStatus::OffsetIllegal { reset: false }, next_begin_offset);
         }
 
         /// Answers both questions about the bounds of the queue.
         fn bounds(&mut self, least: i64, greatest: i64) {
             let ticket = self.asked(Bound::Least);
-            self.answer(ticket, Answer::Offset(least));
+            self.answer(ticket, RequestAnswer::Offset(least));
             let ticket = self.asked(Bound::Greatest);
-            self.answer(ticket, Answer::Offset(greatest));
+            self.answer(ticket, RequestAnswer::Offset(greatest));
         }
 
-        fn asked(&self, expected: Bound) -> Ticket {
+        fn asked(&self, expected: Bound) -> RequestTicket {
             match self.requests()[..] {
                 [Action::QueryBound { ticket, bound, .. }] if *bound == expected => *ticket,
                 ref other => panic!("{other:?}"),
@@ -300,7 +300,7 @@ mod tests {
         }
 
         /// The ticket of the one request that is asked for now.
-        fn ticket(&self) -> Ticket {
+        fn ticket(&self) -> RequestTicket {
             match self.requests()[..] {
                 [request] => ticket_of(request).unwrap(),
                 ref other => panic!("{other:?}"),
@@ -337,7 +337,7 @@ mod tests {
         MessageQueue::new("T", "b", 0)
     }
 
-    fn ticket_of(action: &Action) -> Option<Ticket> {
+    fn ticket_of(action: &Action) -> Option<RequestTicket> {
         match action {
             Action::QueryStoredOffset { ticket, .. }
             | Action::QueryBound { ticket, .. }
@@ -346,12 +346,12 @@ mod tests {
         }
     }
 
-    fn failure(code: ResponseCode) -> Answer {
-        Answer::Failed(Failure::new(Some(code), "no"))
+    fn failure(code: ResponseCode) -> RequestAnswer {
+        RequestAnswer::Failed(RequestFailure::new(Some(code), "no"))
     }
 
-    fn timed_out() -> Answer {
-        Answer::Failed(Failure::new(None, "no answer"))
+    fn timed_out() -> RequestAnswer {
+        RequestAnswer::Failed(RequestFailure::new(None, "no answer"))
     }
 
     #[test]
@@ -366,7 +366,7 @@ mod tests {
                 let mut bench = Bench::new(policy);
                 bench.assign(queue());
                 let ticket = bench.ticket();
-                bench.answer(ticket, Answer::to_offset_query(Ok(stored)));
+                bench.answer(ticket, RequestAnswer::to_offset_query(Ok(stored)));
                 assert_eq!(bench.pull_offset(), vector["expected"].as_i64());
                 assert!(matches!(
                     bench.reports()[..],
@@ -391,12 +391,17 @@ mod tests {
             let queue = MessageQueue::new(topic, "b", 0);
             bench.assign(queue.clone());
             let ticket = bench.ticket();
-            let answer = Answer::to_offset_query(Err(Failure::new(Some(ResponseCode::QUERY_NOT_FOUND), "none")));
+            let answer =
+                RequestAnswer::to_offset_query(Err(RequestFailure::new(Some(ResponseCode::QUERY_NOT_FOUND), "none")));
             bench.handle(Event::Answered { queue: queue.clone(), ticket, answer });
             let ticket = bench.asked(bound);
-            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: Answer::to_bound_query(Ok(77)) });
+            bench.handle(Event::Answered {
+                queue: queue.clone(),
+                ticket,
+                answer: RequestAnswer::to_bound_query(Ok(77)),
+            });
             let ticket = bench.ticket();
-            bench.handle(Event::Answered { queue, ticket, answer: Answer::NotStored });
+            bench.handle(Event::Answered { queue, ticket, answer: RequestAnswer::NotStored });
             assert_eq!(bench.pull_offset(), Some(77));
         }
     }
@@ -415,7 +420,7 @@ mod tests {
             bench.now += later;
             bench.assign(queue());
             let ticket = bench.ticket();
-            bench.answer(ticket, Answer::NotStored);
+            bench.answer(ticket, RequestAnswer::NotStored);
             assert!(bench.asked_for(bound), "{later:?}");
         }
     }
@@ -432,13 +437,13 @@ mod tests {
             let queue = MessageQueue::new(vector["input"]["topic"].as_str().unwrap(), "b", 0);
             bench.assign(queue.clone());
             let ticket = bench.ticket();
-            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: Answer::NotStored });
+            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: RequestAnswer::NotStored });
             // The queue holds 0 to 50.
             let offset = if bench.asked_for(Bound::Least) { 0 } else { 50 };
             let ticket = bench.ticket();
-            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: Answer::Offset(offset) });
+            bench.handle(Event::Answered { queue: queue.clone(), ticket, answer: RequestAnswer::Offset(offset) });
             let ticket = bench.ticket();
-            bench.handle(Event::Answered { queue, ticket, answer: Answer::NotStored });
+            bench.handle(Event::Answered { queue, ticket, answer: RequestAnswer::NotStored });
             assert_eq!(bench.pull_offset(), vector["expected"].as_i64(), "{id}");
         }
     }
@@ -454,18 +459,18 @@ mod tests {
         let mut waits = Vec::new();
         for code in codes {
             let ticket = bench.ticket();
-            bench.answer(ticket, Answer::to_offset_query(Err(Failure::new(Some(code), "no"))));
+            bench.answer(ticket, RequestAnswer::to_offset_query(Err(RequestFailure::new(Some(code), "no"))));
             assert!(bench.requests().is_empty());
             waits.push(bench.sleep());
             assert!(matches!(bench.requests()[..], [Action::QueryStoredOffset { .. }]));
         }
         assert_eq!(waits, [SECOND, SECOND * 2, SECOND * 4]);
         let ticket = bench.ticket();
-        bench.answer(ticket, Answer::to_offset_query(Ok(-1)));
+        bench.answer(ticket, RequestAnswer::to_offset_query(Ok(-1)));
         assert!(bench.requests().is_empty(), "an offset of -1 tells nothing");
         bench.sleep();
         let ticket = bench.ticket();
-        bench.answer(ticket, Answer::Stored(3));
+        bench.answer(ticket, RequestAnswer::Stored(3));
         assert_eq!(bench.pull_offset(), Some(3));
         assert!(matches!(bench.reports()[0], Report::Recovered { failures: 4, .. }));
     }
@@ -475,12 +480,12 @@ mod tests {
         let mut bench = Bench::new(ConsumeFromWhere::Last);
         bench.assign(queue());
         let ticket = bench.ticket();
-        bench.answer(ticket, Answer::NotStored);
+        bench.answer(ticket, RequestAnswer::NotStored);
         let ticket = bench.asked(Bound::Greatest);
-        bench.answer(ticket, Answer::Offset(2));
+        bench.answer(ticket, RequestAnswer::Offset(2));
         assert!(matches!(bench.requests()[..], [Action::QueryStoredOffset { .. }]));
         let ticket = bench.ticket();
-        bench.answer(ticket, Answer::Stored(0));
+        bench.answer(ticket, RequestAnswer::Stored(0));
         assert_eq!(bench.pull_offset(), Some(0));
     }
 
@@ -489,7 +494,7 @@ mod tests {
         let mut bench = Bench::new(ConsumeFromWhere::Last);
         bench.assign(queue());
         let ticket = bench.ticket();
-        bench.answer(ticket, Answer::NotStored);
+        bench.answer(ticket, RequestAnswer::NotStored);
         let ticket = bench.ticket();
         bench.answer(ticket, timed_out());
         assert_eq!(bench.pull_offset(), None);
@@ -502,14 +507,14 @@ mod tests {
         let mut bench = Bench::new(ConsumeFromWhere::Last);
         bench.assign(queue());
         let ticket = bench.ticket();
-        bench.answer(ticket, Answer::NotStored);
+        bench.answer(ticket, RequestAnswer::NotStored);
         let ticket = bench.asked(Bound::Greatest);
-        bench.answer(ticket, Answer::to_bound_query(Ok(-1)));
+        bench.answer(ticket, RequestAnswer::to_bound_query(Ok(-1)));
         assert!(bench.requests().is_empty());
         assert!(matches!(bench.reports()[..], [Report::Failing { .. }]));
         bench.sleep();
         let ticket = bench.asked(Bound::Greatest);
-        bench.answer(ticket, Answer::to_bound_query(Ok(0)));
+        bench.answer(ticket, RequestAnswer::to_bound_query(Ok(0)));
         assert!(matches!(bench.requests()[..], [Action::QueryStoredOffset { .. }]));
     }
 
@@ -695,9 +700,9 @@ mod tests {
         assert!(bench.requests().is_empty());
         bench.sleep();
         let ticket = bench.asked(Bound::Least);
-        bench.answer(ticket, Answer::Offset(5));
+        bench.answer(ticket, RequestAnswer::Offset(5));
         let ticket = bench.asked(Bound::Greatest);
-        bench.answer(ticket, Answer::Offset(4));
+        bench.answer(ticket, RequestAnswer::Offset(4));
         assert!(matches!(bench.reports()[..], [Report::Failing { .. }]), "5 to 4 is nonsense");
         bench.sleep();
         bench.bounds(5, 20);
@@ -749,7 +754,7 @@ mod tests {
         let (mut bench, ticket) = Bench::pulling();
         let suggestion =
             Pulled { status: PullStatus::Found, next_begin_offset: 11, suggested_broker_id: 1, from_master: true };
-        bench.answer(ticket, Answer::Pulled(suggestion));
+        bench.answer(ticket, RequestAnswer::Pulled(suggestion));
         assert!(matches!(bench.requests()[..], [Action::Pull { broker_id: 1, .. }]));
         let ticket = bench.ticket();
         bench.answer(ticket, timed_out());
@@ -794,7 +799,7 @@ mod tests {
     #[test]
     fn an_answer_of_the_wrong_kind_counts_as_a_failure() {
         let (mut bench, ticket) = Bench::pulling();
-        bench.answer(ticket, Answer::Stored(5));
+        bench.answer(ticket, RequestAnswer::Stored(5));
         assert!(matches!(bench.reports()[..], [Report::Failing { doing: "pulling", .. }]));
         bench.sleep();
         assert_eq!(bench.pull_offset(), Some(10));

@@ -35,7 +35,7 @@ use crate::consumer::subscription::{FilterExpression, Subscription, subscription
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
-struct Settings {
+struct PushOptions {
     consume_from: ConsumeFromWhere,
     strategy: AllocateStrategy,
     pull_batch: usize,
@@ -47,7 +47,7 @@ struct Settings {
     consume_timeout: Duration,
 }
 
-impl Default for Settings {
+impl Default for PushOptions {
     fn default() -> Self {
         Self {
             consume_from: ConsumeFromWhere::Last,
@@ -71,7 +71,7 @@ pub struct PushConsumerBuilder {
     listener: Option<Listener>,
     listeners: usize,
     threads: usize,
-    settings: Settings,
+    settings: PushOptions,
 }
 
 impl fmt::Debug for PushConsumerBuilder {
@@ -93,7 +93,7 @@ impl PushConsumerBuilder {
             listener: None,
             listeners: 0,
             threads: 20,
-            settings: Settings::default(),
+            settings: PushOptions::default(),
         }
     }
 
@@ -133,14 +133,14 @@ impl PushConsumerBuilder {
         self.concurrently(each(listener))
     }
 
-    /// Where the group begins in queues for which it has no offset yet. Default: at the end, [`ConsumeFromWhere::Last`].
+    /// Sets the start in queues for which the group has no offset yet. Default: at the end, [`ConsumeFromWhere::Last`].
     /// (Java: `consumeFromWhere`, `consumeTimestamp`)
     pub fn consume_from(mut self, start: ConsumeFromWhere) -> Self {
         self.settings.consume_from = start;
         self
     }
 
-    /// How the members of the group share the queues; all must use the same way. Default: in equal parts of neighbouring
+    /// Sets the rule by which the members of the group share the queues; all must use the same. Default: in equal parts of neighbouring
     /// queues. (Java: `allocateMessageQueueStrategy`)
     pub fn allocate_strategy(mut self, strategy: AllocateStrategy) -> Self {
         self.settings.strategy = strategy;
@@ -189,7 +189,7 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// How often a message is delivered again before it goes to the dead-letter queue. Default 16. (Java:
+    /// Sets the number of deliveries after the first before a message goes to the dead-letter queue. Default 16. (Java:
     /// `maxReconsumeTimes`)
     pub fn max_reconsume_times(mut self, times: u32) -> Self {
         self.settings.max_reconsume_times = Some(times);
@@ -226,7 +226,7 @@ impl PushConsumerBuilder {
         let delivery =
             ConcurrentDelivery::new(&group, listener, self.settings.concurrent_options(), pool, pull.clone());
         let shared: Arc<dyn Delivery> = Arc::clone(&delivery) as _;
-        // From here on the group is taken; a consumer that cannot have it has told nobody of itself.
+        // From here on the group is taken; a consumer that cannot have it has left no trace.
         core.join(ConsumerMember::new(Arc::clone(&group), Arc::clone(&shared), rebalance.clone()))?;
         // The services take up the new consumer, and its routes are looked up.
         let _ = pull.send(PullEvent::Begin { group: Arc::clone(&group), delivery: shared });
@@ -239,14 +239,17 @@ impl PushConsumerBuilder {
 
     fn check(&self) -> Result<(Vec<Subscription>, Listener)> {
         check_consumer_group(&self.group)
-            .map_err(|error| invalid(format!("group {:?} cannot be: {error}", self.group)))?;
+            .map_err(|error| invalid(format!("invalid consumer group {:?}: {error}", self.group)))?;
         if self.group == DEFAULT_CONSUMER_GROUP {
             return Err(invalid(format!(
-                "group {DEFAULT_CONSUMER_GROUP} is everybody's default: choose one of your own"
+                "group {DEFAULT_CONSUMER_GROUP} is reserved (the Java client's default); use your own name"
             )));
         }
         if is_system_group(&self.group) {
-            return Err(invalid(format!("group {} is named as those that brokers use for themselves", self.group)));
+            return Err(invalid(format!(
+                "group {} has the prefix of the groups that brokers use for themselves",
+                self.group
+            )));
         }
         if self.subscriptions.is_empty() {
             return Err(invalid("no subscription: name at least one topic with subscribe(topic, filter)"));
@@ -261,7 +264,7 @@ impl PushConsumerBuilder {
         let version = wall_clock_millis();
         let mut subscriptions = Vec::new();
         for (topic, filter) in &self.subscriptions {
-            check_topic(topic).map_err(|error| invalid(format!("topic {topic:?} cannot be: {error}")))?;
+            check_topic(topic).map_err(|error| invalid(format!("invalid topic name {topic:?}: {error}")))?;
             let expression = filter.checked().map_err(|why| invalid(format!("filter of topic {topic}: {why}")))?;
             subscriptions.push(subscription(topic, &expression, version)?);
         }
@@ -272,7 +275,7 @@ impl PushConsumerBuilder {
     }
 }
 
-impl Settings {
+impl PushOptions {
     fn check(&self) -> Result<()> {
         check_range("consume_batch", self.consume_batch, 1..=1024)?;
         check_range("pull_batch", self.pull_batch, 1..=1024)?;
@@ -308,7 +311,7 @@ fn check_range(name: &str, value: usize, range: std::ops::RangeInclusive<usize>)
     if range.contains(&value) {
         return Ok(());
     }
-    Err(invalid(format!("{name} is {value}, it must lie in {range:?}")))
+    Err(invalid(format!("{name} is {value}, it must be in {range:?}")))
 }
 
 #[cfg(test)]
@@ -328,7 +331,7 @@ mod tests {
         builder.start().unwrap_err().to_string()
     }
 
-    /// Whether `start` complains of this option when it has this value.
+    /// True if `start` refuses this value of the option.
     fn is_refused(option: &str, value: usize) -> bool {
         let builder = complete();
         let (name, builder) = match option {

@@ -64,14 +64,14 @@ pub struct PushConsumer {
     client: Client,
 }
 
-/// What the consumers of one client share; ends with the last of them.
+/// Service threads that the consumers of one client share; they end with the last of them.
 struct ConsumerThreads {
     rebalance: RebalanceThread,
     pull: PullThread,
 }
 
 impl PushConsumer {
-    /// A consumer of this group, to be configured. All members of a group must subscribe to the same topics.
+    /// Returns the builder of a consumer of this group. All members of a group must subscribe to the same topics.
     pub fn builder(group: impl Into<String>) -> PushConsumerBuilder {
         PushConsumerBuilder::new(group.into())
     }
@@ -80,7 +80,8 @@ impl PushConsumer {
     ///
     /// # Errors
     ///
-    /// What is still missing at the deadline, for each topic; [`ErrorKind::Internal`] when a thread of the client has died.
+    /// [`ErrorKind::Timeout`] with what is still missing at the deadline, for each topic; [`ErrorKind::Internal`] when a thread
+    /// of the client has died.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         self.core().check_usable()?;
         check_may_wait("wait_ready")?;
@@ -91,7 +92,7 @@ impl PushConsumer {
         self.core().check_usable()?;
         Err(Error::new(
             ErrorKind::Timeout,
-            format!("{} is not ready: {}", self.group.name, self.group.undecided().join("; ")),
+            format!("wait_ready {} failed: {}", self.group.name, self.group.undecided().join("; ")),
         ))
     }
 

@@ -17,7 +17,7 @@ use crate::consumer::pull::pull_event::PullEvent;
 use crate::consumer::pull::window::PullWindow;
 use crate::consumer::push::PushConsumer;
 
-/// How long a consumer that is dropped without `shutdown` waits for its listeners.
+/// Time for which a consumer that is dropped without `shutdown` waits for its listeners.
 const DROP_GRACE: Duration = Duration::from_secs(1);
 
 /// Outcome of [`PushConsumer::shutdown`].
@@ -97,7 +97,7 @@ impl ConsumerReport {
 
 impl PushConsumer {
     /// Ends the consumer: pulls no more, begins no more messages, waits until running listeners have finished and what
-    /// failed is handed back, stores the offsets and waits for the brokers' word on that, and tells the brokers.
+    /// failed is handed back, stores the offsets until the brokers confirm them, and unregisters at the brokers.
     ///
     /// May be called from any thread and any number of times: the first call ends the consumer, and every later one returns
     /// its report. From a listener or a callback it only begins the end, and says so.

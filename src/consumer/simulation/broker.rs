@@ -7,7 +7,7 @@ use crate::consumer::pull::event::PullStatus;
 use crate::consumer::start::Bound;
 use crate::message::MessageQueue;
 
-/// How many messages a pull brings at most.
+/// The most messages that a pull brings.
 const PULL_BATCH: usize = 4;
 
 /// A failed message is delivered so often again before it becomes a dead letter.
@@ -19,9 +19,9 @@ pub(super) struct Stored {
     /// The same for all copies of a message.
     pub(super) id: usize,
     pub(super) reconsume_times: i32,
-    /// Whether the subscription wants it.
+    /// True if the subscription wants it.
     pub(super) wanted: bool,
-    /// Whether the group needs it no more from *this* place: consumed, handed on, or excused.
+    /// True if the group needs it no more from *this* place: consumed, handed on, or excused.
     pub(super) resolved: bool,
 }
 
@@ -55,10 +55,10 @@ impl BrokerQueue {
     }
 }
 
-/// What the broker makes of a pull.
+/// Result of a pull.
 #[derive(Debug)]
 pub(super) enum PullResult {
-    Answer {
+    RequestAnswer {
         status: PullStatus,
         next: i64,
         messages: Vec<(i64, Stored)>,
@@ -85,7 +85,7 @@ pub(super) struct Broker<C> {
     pub(super) says_zero: bool,
 }
 
-/// What became of a message that was given back.
+/// Fate of a message that was given back.
 pub(super) enum GivenBack {
     Retry(Stored),
     DeadLetter(usize),
@@ -108,7 +108,7 @@ impl<C> Broker<C> {
         let queue = self.queues.get_mut(queue).unwrap();
         if let Some(next) = queue.reset.take() {
             let status = PullStatus::OffsetIllegal { reset: true };
-            return PullResult::Answer { status, next, messages: Vec::new() };
+            return PullResult::RequestAnswer { status, next, messages: Vec::new() };
         }
         let (least, greatest) = (queue.least, queue.greatest());
         if offset == greatest {
@@ -116,7 +116,7 @@ impl<C> Broker<C> {
         }
         if offset < least || offset > greatest {
             let status = PullStatus::OffsetIllegal { reset: false };
-            return PullResult::Answer { status, next: offset.clamp(least, greatest), messages: Vec::new() };
+            return PullResult::RequestAnswer { status, next: offset.clamp(least, greatest), messages: Vec::new() };
         }
         let start = usize::try_from(offset).unwrap();
         let end = (start + PULL_BATCH).min(queue.log.len());
@@ -124,7 +124,7 @@ impl<C> Broker<C> {
         let messages: Vec<_> =
             found.filter(|(_, stored)| stored.wanted).map(|(offset, stored)| (offset, stored.clone())).collect();
         let status = if messages.is_empty() { PullStatus::NoMatchedMessage } else { PullStatus::Found };
-        PullResult::Answer { status, next: i64::try_from(end).unwrap(), messages }
+        PullResult::RequestAnswer { status, next: i64::try_from(end).unwrap(), messages }
     }
 
     /// Stores the group's offset, unless a reset waits.

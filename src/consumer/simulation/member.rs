@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::consumer::assign::allocate::AllocateStrategy;
-use crate::consumer::assign::rebalance::{Members, Notice, Rebalance, TopicView, Trouble};
+use crate::consumer::assign::rebalance::{MemberList, Notice, Rebalance, TopicView, Trouble};
 use crate::consumer::deliver::retry::{self, Publishing, Resolved, RetryDelay, RetryLimit, SendingBack};
 use crate::consumer::fixtures::received;
 use crate::consumer::offset::store::{Commit, CommitTicket, OffsetStore};
-use crate::consumer::pull::event::{Action, Answer, Epoch, Event, Failure, PullStatus, Pulled, Report, Ticket};
+use crate::consumer::pull::event::{
+    Action, Epoch, Event, PullStatus, Pulled, Report, RequestAnswer, RequestFailure, RequestTicket,
+};
 use crate::consumer::pull::flow::FlowLimits;
 use crate::consumer::pull::process_queue::ProcessQueue;
 use crate::consumer::pull::puller::PULL_TIMEOUT;
@@ -46,7 +48,7 @@ const OFFSET_INTERVAL: Duration = Duration::from_secs(5);
 /// Progress is sent after this long.
 const PACE: Duration = Duration::from_millis(100);
 
-/// What a member asks a broker for.
+/// Request of a member to a broker.
 #[derive(Clone, Debug)]
 pub(super) enum Request {
     StoredOffset(MessageQueue),
@@ -59,7 +61,7 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// How long the caller waits.
+    /// Time that the caller waits.
     pub(super) fn deadline(&self) -> Duration {
         match self {
             Self::Pull { .. } => PULL_TIMEOUT,
@@ -69,7 +71,7 @@ impl Request {
     }
 }
 
-/// What comes back.
+/// Reply to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     Offset(i64),
@@ -101,7 +103,7 @@ pub(super) enum Call {
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) queue: MessageQueue,
-    pub(super) ticket: Ticket,
+    pub(super) ticket: RequestTicket,
     is_stored_offset: bool,
     ride: Option<i64>,
     epoch: Option<Epoch>,
@@ -140,7 +142,7 @@ pub(super) struct Begun {
 /// A listener has ended: the messages it consumed, with queue and offset.
 pub(super) type Consumed = Vec<(MessageQueue, i64, usize)>;
 
-/// What a member does to the world.
+/// Effects of a member on the world.
 #[derive(Default)]
 pub(super) struct Effects {
     pub(super) calls: Vec<(Call, Request)>,
@@ -180,7 +182,7 @@ pub(super) struct Member {
     batch: usize,
     next_sweep: Instant,
     /// Pulls without an outcome, and since when.
-    pulls: BTreeMap<(MessageQueue, Epoch), (Ticket, Instant)>,
+    pulls: BTreeMap<(MessageQueue, Epoch), (RequestTicket, Instant)>,
     /// Messages that have failed and have no outcome.
     failing: BTreeSet<(Epoch, Position)>,
     /// Messages that a listener has now.
@@ -331,7 +333,7 @@ impl Member {
         }
     }
 
-    /// What a listener has consumed; to be noted before [`Self::listener_ended`].
+    /// Messages that a listener has consumed; to be noted before [`Self::listener_ended`].
     pub(super) fn consumed_by(&self, worker: usize) -> Consumed {
         let Some(Running { job, claim, consumed }) = &self.workers[worker] else { return Vec::new() };
         let messages = job.request.messages(claim).iter().take(*consumed);
@@ -382,9 +384,9 @@ impl Member {
         }
         let answer = match reply {
             Reply::Offset(offset) if is_stored_offset => {
-                Answer::to_offset_query(Ok(self.offsets.resumed(&queue, Some(offset), now).unwrap_or(offset)))
+                RequestAnswer::to_offset_query(Ok(self.offsets.resumed(&queue, Some(offset), now).unwrap_or(offset)))
             }
-            Reply::Offset(offset) => Answer::to_bound_query(Ok(offset)),
+            Reply::Offset(offset) => RequestAnswer::to_bound_query(Ok(offset)),
             Reply::Pulled { status, next, from_master, messages } => {
                 self.put(&queue, status, next, messages, now);
                 if let Some((ride, epoch)) =
@@ -392,13 +394,15 @@ impl Member {
                 {
                     self.offsets.rode(&queue, epoch, ride);
                 }
-                Answer::Pulled(Pulled { status, next_begin_offset: next, suggested_broker_id: 0, from_master })
+                RequestAnswer::Pulled(Pulled { status, next_begin_offset: next, suggested_broker_id: 0, from_master })
             }
             Reply::Refused(code) if is_stored_offset => {
-                Answer::to_offset_query(Err(Failure::new(Some(code), "refused")))
+                RequestAnswer::to_offset_query(Err(RequestFailure::new(Some(code), "refused")))
             }
-            Reply::Refused(code) => Answer::Failed(Failure::new(Some(code), "refused")),
-            Reply::Done | Reply::Views(_) | Reply::Lost => Answer::Failed(Failure::new(None, "no answer")),
+            Reply::Refused(code) => RequestAnswer::Failed(RequestFailure::new(Some(code), "refused")),
+            Reply::Done | Reply::Views(_) | Reply::Lost => {
+                RequestAnswer::Failed(RequestFailure::new(None, "no answer"))
+            }
         };
         self.tell_table(Event::Answered { queue, ticket, answer }, now, effects);
     }
@@ -481,7 +485,10 @@ impl Member {
                 let asked = Asked { queue: queue.clone(), ticket, is_stored_offset: false, ride: None, epoch: None };
                 effects.calls.push((Call::Ask(asked), Request::Bound(queue, bound)));
             }
-            Action::Pull { queue, ticket, epoch, offset, .. } => self.pull(queue, ticket, epoch, offset, now, effects),
+            Action::Pull { queue, ticket, epoch, offset, .. } => {
+                let asked = Asked { queue, ticket, is_stored_offset: false, ride: None, epoch: Some(epoch) };
+                self.pull(asked, epoch, offset, now, effects);
+            }
             Action::OpenWindow { queue, epoch, offset, decision } => {
                 self.offsets.begin(&queue, epoch, offset, decision == StartDecision::Stored);
                 self.windows.insert(queue, (epoch, Rc::new(RefCell::new(ProcessQueue::new(offset)))));
@@ -517,15 +524,8 @@ impl Member {
         }
     }
 
-    fn pull(
-        &mut self,
-        queue: MessageQueue,
-        ticket: Ticket,
-        epoch: Epoch,
-        offset: i64,
-        now: Instant,
-        effects: &mut Effects,
-    ) {
+    fn pull(&mut self, asked: Asked, epoch: Epoch, offset: i64, now: Instant, effects: &mut Effects) {
+        let (queue, ticket) = (asked.queue.clone(), asked.ticket);
         let window = match &self.windows[&queue] {
             (known, window) if *known == epoch => Rc::clone(window),
             other => panic!("{queue}: a pull of {epoch:?} with the window of {:?}", other.0),
@@ -543,8 +543,7 @@ impl Member {
         if let Some((_, since)) = self.pulls.insert((queue.clone(), epoch), (ticket, now)) {
             assert!(now - since > request.deadline(), "{queue}: two pulls at once");
         }
-        let asked = Asked { queue, ticket, is_stored_offset: false, ride, epoch: Some(epoch) };
-        effects.calls.push((Call::Ask(asked), request));
+        effects.calls.push((Call::Ask(Asked { ride, ..asked }), request));
     }
 
     fn hint(&mut self, queue: MessageQueue, epoch: Epoch, gets_lost: bool, now: Instant, effects: &mut Effects) {
@@ -648,10 +647,10 @@ fn commit(commits: Vec<Commit>, effects: &mut Effects) {
 }
 
 fn failed_view(topic: &str) -> TopicView {
-    TopicView { topic: topic.into(), queues: None, members: Members::Failed("no answer".into()) }
+    TopicView { topic: topic.into(), queues: None, members: MemberList::Failed("no answer".into()) }
 }
 
-/// How many of `messages` a listener consumes before it fails or panics, and how long it takes.
+/// Number of `messages` that a listener consumes before it fails or panics, and its duration.
 fn listener(messages: usize, calm: bool, random: &mut Random) -> (usize, Duration) {
     if calm {
         return (messages, random.millis(0, 20));

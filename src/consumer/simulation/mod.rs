@@ -82,7 +82,7 @@ fn a_seed_decides_everything() {
     }
 }
 
-/// What only one seed in many thousands comes across.
+/// Seeds of a case that only one in many thousands meets.
 #[test]
 fn an_offset_that_another_member_stored_late_does_not_stay_where_nothing_is_consumed() {
     for seed in [18_972, 24_973] {

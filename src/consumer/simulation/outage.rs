@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::consumer::assign::rebalance::{Members, TopicView};
+use crate::consumer::assign::rebalance::{MemberList, TopicView};
 use crate::consumer::pull::event::PullStatus;
 use crate::consumer::pull::puller::PULL_TIMEOUT;
 use crate::consumer::start::ConsumeFromWhere;
@@ -17,7 +17,7 @@ use super::world::{RETRY_TOPIC, TOPIC};
 
 const QUEUES: usize = 9;
 const MINUTE: Duration = Duration::from_secs(60);
-/// How long a broker holds a pull.
+/// Time for which a broker holds a pull.
 const HOLD: Duration = Duration::from_secs(15);
 /// Stored in each queue before the member comes.
 const MESSAGES: i64 = 2;
@@ -39,7 +39,7 @@ enum Due {
     Drive,
 }
 
-/// What the member asked for.
+/// Requests of the member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     LookUp,
@@ -138,7 +138,7 @@ impl Scene {
         self.asked.iter().filter(|(at, asked)| *at >= since && *asked == kind).count()
     }
 
-    /// How many requests there were within each minute from `start` on.
+    /// Numbers of requests within each minute from `start` on.
     fn minutes(&self, start: Instant, minutes: u32) -> Vec<usize> {
         let within = |minute| start + MINUTE * minute..start + MINUTE * (minute + 1);
         (0..minutes).map(|minute| self.asked.iter().filter(|(at, _)| within(minute).contains(at)).count()).collect()
@@ -175,7 +175,7 @@ fn answer(request: &Request) -> (Duration, Reply) {
 
 fn view(topic: &str, queues: usize) -> TopicView {
     let queues = (0..i32::try_from(queues).unwrap()).map(|id| MessageQueue::new(topic, "b", id)).collect();
-    TopicView { topic: topic.into(), queues: Some(queues), members: Members::Listed(vec!["client".into()]) }
+    TopicView { topic: topic.into(), queues: Some(queues), members: MemberList::Listed(vec!["client".into()]) }
 }
 
 #[test]

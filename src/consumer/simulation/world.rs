@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use crate::consumer::assign::rebalance::{Members, TopicView};
+use crate::consumer::assign::rebalance::{MemberList, TopicView};
 use crate::consumer::pull::event::PullStatus;
 use crate::consumer::start::{Bound, ConsumeFromWhere};
 use crate::message::MessageQueue;
@@ -29,14 +29,14 @@ pub(super) const RETRY_TOPIC: &str = "%RETRY%G";
 pub(super) const TOPICS: [&str; 2] = [TOPIC, RETRY_TOPIC];
 
 const MEMBERS: usize = 2;
-/// How long a broker holds a pull.
+/// Time for which a broker holds a pull.
 const HOLD: Duration = Duration::from_secs(15);
 /// The faults end; everything must be done before the next.
 const CALM_UNTIL: Duration = Duration::from_secs(400);
 
 macro_rules! seen {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// How often something happened.
+        /// Count of an event.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub(super) struct Seen {
             $($(#[$doc])* pub(super) $name: usize,)+
@@ -131,7 +131,7 @@ struct Slot {
     wake_at: Option<Instant>,
 }
 
-/// What became of a message, wherever it stands.
+/// Fate of a message, in whichever queue it is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
     consumed: usize,
@@ -244,7 +244,7 @@ impl World {
         self.events.push(Reverse(Scheduled { at: self.now + delay, number: self.last_number, event }));
     }
 
-    // Members.
+    // MemberList.
 
     fn start(&mut self, slot: usize) {
         if self.slots[slot].member.is_some() {
@@ -440,7 +440,7 @@ impl World {
             return;
         }
         match self.broker.pull(&queue, offset) {
-            PullResult::Answer { status, next, messages } => {
+            PullResult::RequestAnswer { status, next, messages } => {
                 self.answer(id, Reply::Pulled { status, next, from_master: true, messages });
             }
             PullResult::Hold => {
@@ -461,7 +461,7 @@ impl World {
     fn append(&mut self, queue: &MessageQueue, stored: Stored) {
         for pull in self.broker.append(queue, stored) {
             match self.broker.pull(&pull.queue, pull.offset) {
-                PullResult::Answer { status, next, messages } => {
+                PullResult::RequestAnswer { status, next, messages } => {
                     self.answer(pull.call, Reply::Pulled { status, next, from_master: true, messages });
                 }
                 PullResult::Hold => self.broker.parked.push(pull),
@@ -519,7 +519,7 @@ impl World {
                 0 => members.clear(),
                 1 => members.retain(|member| *member != own_id),
                 2 => members.push(own_id),
-                3 => return TopicView { members: Members::Failed("refused".into()), ..self.view(topic, vec![]) },
+                3 => return TopicView { members: MemberList::Failed("refused".into()), ..self.view(topic, vec![]) },
                 _ => {}
             }
             self.view(topic, members)
@@ -529,7 +529,7 @@ impl World {
 
     fn view(&self, topic: &str, members: Vec<String>) -> TopicView {
         let queues = self.broker.queues.keys().filter(|queue| &*queue.topic == topic).cloned().collect();
-        TopicView { topic: topic.into(), queues: Some(queues), members: Members::Listed(members) }
+        TopicView { topic: topic.into(), queues: Some(queues), members: MemberList::Listed(members) }
     }
 
     fn queue(&mut self, queue: &MessageQueue) -> &mut BrokerQueue {
