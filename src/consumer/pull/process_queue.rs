@@ -457,36 +457,6 @@ mod tests {
     }
 
     #[test]
-    fn each_message_of_a_request_is_claimed_once() {
-        let now = Instant::now();
-        let (_, request) = window(5, now);
-        assert_eq!(claim(&request, 2), [0, 1]);
-        assert_eq!(claim(&request, 2), [2, 3]);
-        assert_eq!(claim(&request, 2), [4]);
-        assert!(request.claim(2, now).is_none());
-        assert!(request.claim(0, now).is_none());
-    }
-
-    #[test]
-    fn workers_on_several_threads_never_claim_the_same_message() {
-        let now = Instant::now();
-        let (_, request) = window(500, now);
-        let claimed = parking_lot::Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while let Some(claim) = request.claim(3, now) {
-                        claimed.lock().extend(offsets(&request, &claim));
-                    }
-                });
-            }
-        });
-        let mut claimed = claimed.into_inner();
-        claimed.sort_unstable();
-        assert_eq!(claimed, (0..500).collect::<Vec<i64>>());
-    }
-
-    #[test]
     fn parts_of_a_claim_are_reported_one_by_one() {
         let now = Instant::now();
         let (mut window, request) = window(5, now);

@@ -129,3 +129,55 @@ impl Claim {
         self.range.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::fixtures::received;
+    use crate::message::MessageQueue;
+
+    /// A request for the messages from offset 0 on.
+    fn request(count: u32, now: Instant) -> Arc<ConsumeRequest> {
+        let queue = MessageQueue::new("T", "b", 0);
+        let messages = (0..count).map(|offset| received(&queue, i64::from(offset), b"body")).collect();
+        ConsumeRequest::new(&Arc::new(messages), 0, 0..count, now)
+    }
+
+    fn offsets(request: &ConsumeRequest, claim: &Claim) -> Vec<i64> {
+        request.messages(claim).iter().map(MessageExt::queue_offset).collect()
+    }
+
+    fn claim(request: &ConsumeRequest, at_most: usize) -> Vec<i64> {
+        offsets(request, &request.claim(at_most, Instant::now()).unwrap())
+    }
+
+    #[test]
+    fn each_message_of_a_request_is_claimed_once() {
+        let now = Instant::now();
+        let request = request(5, now);
+        assert_eq!(claim(&request, 2), [0, 1]);
+        assert_eq!(claim(&request, 2), [2, 3]);
+        assert_eq!(claim(&request, 2), [4]);
+        assert!(request.claim(2, now).is_none());
+        assert!(request.claim(0, now).is_none());
+    }
+
+    #[test]
+    fn workers_on_several_threads_never_claim_the_same_message() {
+        let now = Instant::now();
+        let request = request(500, now);
+        let claimed = parking_lot::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let Some(claim) = request.claim(3, now) {
+                        claimed.lock().extend(offsets(&request, &claim));
+                    }
+                });
+            }
+        });
+        let mut claimed = claimed.into_inner();
+        claimed.sort_unstable();
+        assert_eq!(claimed, (0..500).collect::<Vec<i64>>());
+    }
+}

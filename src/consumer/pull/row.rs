@@ -175,14 +175,16 @@ impl QueueRow {
             }
             (RowState::WaitingForOffset { start: None, .. }, RequestAnswer::NotStored) => self.ask_for_start(turn),
             (RowState::WaitingForStart { bound, .. }, RequestAnswer::Offset(offset)) => {
-                self.ask_for_stored_offset_again(Start { bound, offset }, turn);
+                // Another member may have begun in this queue between our two questions, and stored where: what came since
+                // would be skipped if this member began at the end as it is now. So the first question is asked again.
+                self.ask_for_offset(Some(Start { bound, offset }), turn);
             }
             (RowState::WaitingForOffset { start: Some(Start { bound, offset }), .. }, RequestAnswer::NotStored) => {
                 self.start(offset, StartDecision::Chosen(bound), turn);
             }
             (RowState::Pulling { .. }, RequestAnswer::Pulled(pulled)) => self.pulled(pulled, turn),
             (RowState::CorrectingOffset { refusal, least: None, .. }, RequestAnswer::Offset(least)) => {
-                self.ask_for_greatest(refusal, least, turn);
+                self.ask_for_bound(refusal, Some(least), turn);
             }
             (RowState::CorrectingOffset { refusal, least: Some(least), .. }, RequestAnswer::Offset(greatest)) => {
                 self.correct(refusal, least, greatest, turn);
@@ -231,21 +233,16 @@ impl QueueRow {
             turn.report(|queue| Report::Overdue { queue, doing });
         }
         match self.state.resume() {
-            Resume::StoredOffset => self.ask_for_stored_offset(turn),
+            Resume::StoredOffset => self.ask_for_offset(None, turn),
             Resume::Start => self.ask_for_start(turn),
             Resume::Pull => self.pull(turn),
-            Resume::Correction(refusal) => self.ask_for_least(refusal, turn),
+            Resume::Correction(refusal) => self.ask_for_bound(refusal, None, turn),
         }
     }
 
-    pub(super) fn ask_for_stored_offset(&mut self, turn: &mut RowTurn<'_>) {
+    /// Begins with the question for the group's offset.
+    pub(super) fn begin(&mut self, turn: &mut RowTurn<'_>) {
         self.ask_for_offset(None, turn);
-    }
-
-    /// Another member may have begun in this queue between our two questions, and stored where: what came since would
-    /// be skipped if this member began at the end as it is now.
-    fn ask_for_stored_offset_again(&mut self, start: Start, turn: &mut RowTurn<'_>) {
-        self.ask_for_offset(Some(start), turn);
     }
 
     fn ask_for_offset(&mut self, start: Option<Start>, turn: &mut RowTurn<'_>) {
@@ -286,7 +283,7 @@ impl QueueRow {
         self.succeeded(turn);
         self.broker_id = pulled.suggested_broker_id;
         if let PullStatus::OffsetIllegal { .. } = pulled.status {
-            self.ask_for_least(pulled, turn);
+            self.ask_for_bound(pulled, None, turn);
             return;
         }
         self.contradictions = 0;
@@ -309,15 +306,9 @@ impl QueueRow {
         }
     }
 
-    fn ask_for_least(&mut self, refusal: Pulled, turn: &mut RowTurn<'_>) {
-        self.ask_for_bound(refusal, None, Bound::Least, turn);
-    }
-
-    fn ask_for_greatest(&mut self, refusal: Pulled, least: i64, turn: &mut RowTurn<'_>) {
-        self.ask_for_bound(refusal, Some(least), Bound::Greatest, turn);
-    }
-
-    fn ask_for_bound(&mut self, refusal: Pulled, least: Option<i64>, bound: Bound, turn: &mut RowTurn<'_>) {
+    /// Asks for the least offset of a queue that refused ours, and then, with `least` known, for the greatest.
+    fn ask_for_bound(&mut self, refusal: Pulled, least: Option<i64>, turn: &mut RowTurn<'_>) {
+        let bound = if least.is_none() { Bound::Least } else { Bound::Greatest };
         let ticket = RequestTicket(turn.next_number());
         let state = RowState::CorrectingOffset { ticket, refusal, least };
         self.enter(state, turn.patience.question, turn);

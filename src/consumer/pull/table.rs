@@ -1,6 +1,6 @@
 //! The queue table: a row for each owned queue, with its state, since when, until when, and why.
 //!
-//! `rmq-pull` owns the table, feeds it with what happened and carries out what it answers. What is sent out for a row
+//! `rmq-pull` owns the table, feeds it with what happened and carries out the actions that it returns. A request for a row
 //! bears a [`RequestTicket`]; an answer counts only while its row waits for just this one, so that a late or repeated answer
 //! changes nothing, and a queue never has two pulls at work. Every row has a deadline that the table itself watches: a
 //! lost answer or hint costs time, never the queue. Pure: no I/O, clock, lock, thread or log.
@@ -144,7 +144,7 @@ impl QueueTable {
         }
         self.last_number += 1;
         self.rows.insert(queue.clone(), QueueRow::new(Epoch(self.last_number), now));
-        self.with_row(queue, now, actions, |row, turn| row.ask_for_stored_offset(turn));
+        self.with_row(queue, now, actions, QueueRow::begin);
     }
 
     /// Takes one step of a row. A row that has let go of its queue in this step ends with it.
@@ -282,7 +282,7 @@ mod tests {
         }
 
         /// Lets time pass until the table does something, for three of its deadlines at most: the first may be that of an
-        /// earlier state. Answers how long it was.
+        /// earlier state. Returns how long it was.
         fn sleep(&mut self) -> Duration {
             let before = self.now;
             self.actions.clear();
