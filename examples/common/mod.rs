@@ -142,7 +142,7 @@ fn advice(error: &Error, target: &Target) -> String {
         ErrorKind::Permission => format!(
             "Either the broker or the topic may not be written or read (perm in `mqadmin topicRoute -n \
              '{name_servers}' -t {topic}`), or the cluster asks for credentials (ACL), which this version of the library \
-             cannot give."
+             does not support."
         ),
         _ => match error.address() {
             Some(address) if !target.name_servers.iter().any(|server| server == address) => format!(

@@ -50,7 +50,7 @@ pub(crate) fn check_name_servers(report: &mut Report, network: &Network, options
             ResponseCode::REQUEST_CODE_NOT_SUPPORTED => {
                 report.fail(
                     "answer",
-                    "it answers, and is no name server",
+                    "it answers, but is not a name server",
                     "A broker listens there. Use the name server's address, usually port 9876.",
                 );
                 continue;
@@ -63,11 +63,11 @@ pub(crate) fn check_name_servers(report: &mut Report, network: &Network, options
         match body::decode::<ClusterInfo>("clusters", &answer.body) {
             Ok(info) if info.broker_addr_table.is_empty() => report.fail(
                 "answer",
-                "it answers, and knows no broker",
+                "it answers, but lists no broker",
                 "Start the brokers, with this name server in their namesrvAddr. Each registers within 30 seconds.",
             ),
             Ok(info) => {
-                report.ok("answer", format!("knows {}", listed(info.broker_addr_table.keys())));
+                report.ok("answer", format!("lists {}", listed(info.broker_addr_table.keys())));
                 answers.push((server.clone(), info));
             }
             Err(error) => {
@@ -109,7 +109,7 @@ pub(crate) fn check_route(
     if !without.is_empty() {
         report.warn(
             "route",
-            format!("{} tells another route than {server}", listed(&without)),
+            format!("{} returns another route than {server}", listed(&without)),
             "Every broker needs every name server in its namesrvAddr. After a change the name servers agree within 30 seconds.",
         );
     }
@@ -145,7 +145,11 @@ pub(crate) fn check_brokers(
         }
         if !broker.addresses.contains_key(&MASTER) {
             report.at(format!("broker {}", broker.name));
-            report.fail("master", "it has none", "Start the broker whose brokerId is 0: only it takes messages.");
+            report.fail(
+                "master",
+                "no master is registered",
+                "Start the broker whose brokerId is 0: only a master accepts messages.",
+            );
         }
     }
     reached
@@ -180,7 +184,7 @@ fn no_route(report: &mut Report, network: &Network, topic: &str, overview: &Over
             brokers_of(&route)
         }
         None => {
-            report.fail("route", "no name server knows it, and no broker creates topics", remedy);
+            report.fail("route", "no name server has a route for it, and no broker creates topics", remedy);
             overview.brokers()
         }
     }
@@ -230,14 +234,14 @@ fn tell_runtime(report: &mut Report, answer: &RemotingCommand) {
         table: BTreeMap<String, String>,
     }
     if answer.response_code() != ResponseCode::SUCCESS {
-        report.ok("answer", format!("says nothing of itself: {}", refusal(answer.response_code(), answer)));
+        report.ok("answer", format!("runtime info unavailable: {}", refusal(answer.response_code(), answer)));
         return;
     }
     let info = body::decode::<RuntimeInfo>("runtime", &answer.body);
     let table = info.map(|info| info.table).unwrap_or_default();
     report.ok("answer", table.get("brokerVersionDesc").map_or("yes", String::as_str));
     let Some(ahead) = broker_clock(&table).map(|clock| clock - now_seconds()) else {
-        return report.unknown("clock", "not told");
+        return report.unknown("clock", "not reported");
     };
     // The broker reports whole seconds.
     match ahead {

@@ -25,7 +25,7 @@ type Subscriptions = BTreeMap<String, String>;
 pub(crate) fn check(report: &mut Report, network: &Network, group: &str, topic: Option<&str>, brokers: &[Reached]) {
     report.at(format!("consumer group {group}"));
     if brokers.is_empty() {
-        return report.unknown("members", "no broker can be asked");
+        return report.unknown("members", "no broker can be queried");
     }
     let mut online = Vec::new();
     for broker in brokers {
@@ -75,7 +75,7 @@ fn check_members(report: &mut Report, brokers: &[Reached], online: &[(&Reached, 
         if !missing.is_empty() {
             report.warn(
                 "member",
-                format!("{id} is not known to {}", listed(missing.iter().map(|broker| &broker.name))),
+                format!("{id} is not registered at {}", listed(missing.iter().map(|broker| &broker.name))),
                 "A consumer tells the brokers of its topics every 30 seconds that it is there. If this stays so: does it \
                  subscribe to a topic there, and does its machine reach that broker?",
             );
@@ -121,7 +121,7 @@ fn check_topic(report: &mut Report, topic: Option<&str>, online: &[(&Reached, Co
                 let known = subscriptions(connections.subscription_table.values());
                 report.fail(
                     "subscription",
-                    format!("{} knows of none to {topic}, only {}", broker.name, in_words(&known)),
+                    format!("{} has no subscription to {topic}, only {}", broker.name, in_words(&known)),
                     "Subscribe to the topic in this group, and check the spelling of both.",
                 );
             }
@@ -152,7 +152,7 @@ fn check_agreement(report: &mut Report, network: &Network, group: &str, online: 
         report.ok("agreement", format!("{} asked, all with {}", ids.len(), in_words(subscriptions)));
     }
     if !silent.is_empty() {
-        report.unknown("agreement", format!("not told by {}", listed(silent)));
+        report.unknown("agreement", format!("not reported by {}", listed(silent)));
     }
 }
 

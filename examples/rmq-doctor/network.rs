@@ -106,7 +106,7 @@ impl Network {
 fn in_words(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => format!("no answer to a dial within {timeout:?}"),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => format!("no answer to a connect within {timeout:?}"),
         _ => error.to_string(),
     }
 }
@@ -148,9 +148,11 @@ fn no_answer(role: Role, error: &Error) -> String {
              for a full disk or long garbage collections."
         ),
         ErrorKind::ConnectionLost => {
-            format!("What listens there hangs up. Is it {ports}, and does it take plain connections, not only TLS?")
+            format!(
+                "The server there closes the connection. Is it {ports}, and does it accept connections without TLS?"
+            )
         }
-        ErrorKind::Protocol => format!("What listens there speaks another protocol. Is it {ports}?"),
+        ErrorKind::Protocol => format!("The server there uses another protocol. Is it {ports}?"),
         kind => kind.remedy().to_owned(),
     }
 }

@@ -64,7 +64,7 @@ impl Report {
             Some((first, others)) => {
                 println!("First hop that fails: {first}");
                 for other in others {
-                    println!("\nBehind it: {other}");
+                    println!("\nAfter it: {other}");
                 }
             }
         }

@@ -38,10 +38,10 @@ pub(crate) fn the_doctor_names_name_servers_that_fail_and_goes_on_with_the_other
     for (name_server, hop) in [
         ("127.0.0.1:1".to_owned(), "port: 127.0.0.1:1: connection refused"),
         ("no-such-host.invalid:9876".to_owned(), "name: no-such-host.invalid:9876 has no address"),
-        (black_hole.address.to_string(), "no answer to a dial within 3s"),
+        (black_hole.address.to_string(), "no answer to a connect within 3s"),
         (silent.local_addr().expect("an address").to_string(), "answer: the deadline passed"),
         (hangs_up.to_string(), "answer: "),
-        (broker, "answer: it answers, and is no name server"),
+        (broker, "answer: it answers, but is not a name server"),
     ] {
         let diagnosis = examine(&format!("{name_server};{}", cluster.name_server_list()), &[]);
         diagnosis.fails_first_at(&format!("name server {name_server}"), hop);
@@ -49,7 +49,7 @@ pub(crate) fn the_doctor_names_name_servers_that_fail_and_goes_on_with_the_other
         for broker in cluster.brokers() {
             diagnosis.tells(&format!("broker {}, master, {}\n", broker.name, broker.address));
         }
-        assert!(!diagnosis.text.contains("Behind it"), "{}", diagnosis.text);
+        assert!(!diagnosis.text.contains("After it"), "{}", diagnosis.text);
     }
 }
 
@@ -58,9 +58,9 @@ pub(crate) fn the_doctor_names_broker_addresses_that_fail(cluster: &dyn Cluster)
     let refused = SocketAddr::from(([127, 0, 0, 1], 1));
     for (address, hop, remedy) in [
         (refused, "port: 127.0.0.1:1: connection refused", "brokerIP1"),
-        (black_hole.address, "no answer to a dial within 3s", "brokerIP1"),
+        (black_hole.address, "no answer to a connect within 3s", "brokerIP1"),
         (silent.local_addr().expect("an address"), "answer: the deadline passed", "hangs"),
-        (hangs_up, "answer: ", "hangs up"),
+        (hangs_up, "answer: ", "closes the connection"),
     ] {
         let (topic, broker) = (unique("Phantom"), unique("phantom"));
         let _told = cluster.tell_of_broker(&broker, address, &topic);
@@ -74,7 +74,10 @@ pub(crate) fn the_doctor_names_broker_addresses_that_fail(cluster: &dyn Cluster)
 pub(crate) fn the_doctor_names_what_is_wrong_with_a_topic(cluster: &dyn Cluster) {
     let topic = unique("Nowhere");
     let diagnosis = examine(&cluster.name_server_list(), &["--topic", &topic]);
-    diagnosis.fails_first_at(&format!("topic {topic}"), "route: no name server knows it, and no broker creates topics");
+    diagnosis.fails_first_at(
+        &format!("topic {topic}"),
+        "route: no name server has a route for it, and no broker creates topics",
+    );
     diagnosis.tells(&format!("mqadmin updateTopic -n '{}' -c DefaultCluster -t {topic}", cluster.name_server_list()));
 
     let broker = &cluster.brokers()[0];
@@ -97,7 +100,7 @@ pub(crate) fn the_doctor_names_what_is_wrong_with_a_group(cluster: &dyn Cluster)
 
     let deliveries = Deliveries::default();
     let consumer = taking_member(cluster, &group, &other, &deliveries, "member");
-    examine().fails_first_at(&place, "subscription: broker-a knows of none to");
+    examine().fails_first_at(&place, "subscription: broker-a has no subscription to");
     end([consumer]);
 
     let twins = ["one", "two"].map(|name| {
