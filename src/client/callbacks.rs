@@ -15,7 +15,7 @@ use crate::logging::warn;
 use crate::worker::{Threads, Worker, check_may_wait, contain};
 
 /// Something that ends in user code. One box carries the state and the code to run.
-pub(crate) trait Job: Send {
+pub(crate) trait CallbackJob: Send {
     /// Runs once, on a callback thread.
     fn run(self: Box<Self>);
 }
@@ -24,18 +24,18 @@ pub(crate) trait Job: Send {
 pub(crate) struct Callbacks {
     threads: Threads,
     wanted: usize,
-    state: RwLock<State>,
+    state: RwLock<CallbackState>,
     /// The caller that starts the threads at this moment; others wait for it.
     starting: Mutex<Option<ThreadId>>,
     started: Condvar,
 }
 
-enum State {
+enum CallbackState {
     /// No callback was brought yet.
     Idle,
     Running {
         // Above the workers: dropped first, which ends them.
-        jobs: Sender<Box<dyn Job>>,
+        jobs: Sender<Box<dyn CallbackJob>>,
         workers: Vec<Worker>,
     },
     Ended,
@@ -43,7 +43,7 @@ enum State {
 
 impl Callbacks {
     pub(crate) fn new(threads: Threads, wanted: usize) -> Self {
-        let (state, starting, started) = (RwLock::new(State::Idle), Mutex::new(None), Condvar::new());
+        let (state, starting, started) = (RwLock::new(CallbackState::Idle), Mutex::new(None), Condvar::new());
         Self { threads, wanted, state, starting, started }
     }
 
@@ -65,9 +65,9 @@ impl Callbacks {
 
     fn is_running(&self) -> Result<bool> {
         match &*self.state.read() {
-            State::Running { .. } => Ok(true),
-            State::Idle => Ok(false),
-            State::Ended => Err(Error::new(ErrorKind::NotRunning, "the client has been shut down")),
+            CallbackState::Running { .. } => Ok(true),
+            CallbackState::Idle => Ok(false),
+            CallbackState::Ended => Err(Error::new(ErrorKind::NotRunning, "the client has been shut down")),
         }
     }
 
@@ -111,8 +111,8 @@ impl Callbacks {
             warn!("callback threads: {} started instead of {}: {error}", workers.len(), self.wanted);
         }
         let mut state = self.state.write();
-        if matches!(*state, State::Idle) {
-            *state = State::Running { jobs, workers };
+        if matches!(*state, CallbackState::Idle) {
+            *state = CallbackState::Running { jobs, workers };
             return Ok(());
         }
         drop(state);
@@ -122,13 +122,13 @@ impl Callbacks {
     }
 
     /// Lets `job` run soon.
-    pub(crate) fn submit(&self, job: Box<dyn Job>) {
+    pub(crate) fn submit(&self, job: Box<dyn CallbackJob>) {
         let unsent = match &*self.state.read() {
-            State::Running { jobs, .. } => match jobs.send(job) {
+            CallbackState::Running { jobs, .. } => match jobs.send(job) {
                 Ok(()) => return,
                 Err(returned) => returned.0,
             },
-            State::Idle | State::Ended => job,
+            CallbackState::Idle | CallbackState::Ended => job,
         };
         // Nothing is accepted before the threads run, and everything accepted has been submitted before they end.
         run_guarded(unsent);
@@ -137,15 +137,15 @@ impl Callbacks {
     /// True if the caller runs on one of these threads.
     pub(crate) fn is_current(&self) -> bool {
         match &*self.state.read() {
-            State::Running { workers, .. } => workers.iter().any(Worker::is_current),
-            State::Idle | State::Ended => false,
+            CallbackState::Running { workers, .. } => workers.iter().any(Worker::is_current),
+            CallbackState::Idle | CallbackState::Ended => false,
         }
     }
 
     /// Takes no more jobs and waits for those accepted. Returns the names of threads still in user code at `deadline`.
     pub(crate) fn stop(&self, deadline: Instant) -> Vec<String> {
-        let ended = std::mem::replace(&mut *self.state.write(), State::Ended);
-        let State::Running { jobs, workers } = ended else { return Vec::new() };
+        let ended = std::mem::replace(&mut *self.state.write(), CallbackState::Ended);
+        let CallbackState::Running { jobs, workers } = ended else { return Vec::new() };
         drop(jobs);
         let mut left_behind = Vec::new();
         for mut worker in workers {
@@ -161,8 +161,8 @@ impl Callbacks {
     /// submitter.
     pub(crate) fn leave(&self) {
         let left = match &mut *self.state.write() {
-            State::Running { workers, .. } => std::mem::take(workers),
-            State::Idle | State::Ended => Vec::new(),
+            CallbackState::Running { workers, .. } => std::mem::take(workers),
+            CallbackState::Idle | CallbackState::Ended => Vec::new(),
         };
         left.into_iter().for_each(Worker::detach);
     }
@@ -174,13 +174,13 @@ impl fmt::Debug for Callbacks {
     }
 }
 
-fn run_all(inbox: &Receiver<Box<dyn Job>>) {
+fn run_all(inbox: &Receiver<Box<dyn CallbackJob>>) {
     for job in inbox {
         run_guarded(job);
     }
 }
 
-fn run_guarded(job: Box<dyn Job>) {
+fn run_guarded(job: Box<dyn CallbackJob>) {
     contain("a callback", || job.run());
 }
 
@@ -192,7 +192,7 @@ mod tests {
 
     struct Run<F>(F);
 
-    impl<F: FnOnce() + Send> Job for Run<F> {
+    impl<F: FnOnce() + Send> CallbackJob for Run<F> {
         fn run(self: Box<Self>) {
             (self.0)();
         }

@@ -36,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) callbacks: Callbacks,
     pub(crate) threads: Threads,
     pub(crate) heartbeats: Heartbeats,
-    members: RwLock<Members>,
+    members: RwLock<LivingMembers>,
     last_member: AtomicU64,
     changes: Changes,
     /// The threads that the consumers of this client share, while there is a consumer.
@@ -47,7 +47,7 @@ pub(crate) struct Core {
 
 /// The members of a client that live.
 #[derive(Default)]
-struct Members {
+struct LivingMembers {
     by_id: BTreeMap<MemberId, Arc<dyn Member>>,
     /// The client has been shut down: no member joins any more.
     closed: bool,

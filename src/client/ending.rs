@@ -10,11 +10,11 @@ use parking_lot::{Condvar, Mutex};
 
 /// The end of one producer or consumer, with a report of type `R`.
 pub(crate) struct Ending<R> {
-    state: Mutex<State<R>>,
+    state: Mutex<EndingState<R>>,
     ended: Condvar,
 }
 
-enum State<R> {
+enum EndingState<R> {
     Alive,
     /// Carried out by this thread, which cannot wait for itself: a logger may call back.
     Underway(ThreadId),
@@ -23,7 +23,7 @@ enum State<R> {
 
 impl<R: Clone> Ending<R> {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::Alive), ended: Condvar::new() }
+        Self { state: Mutex::new(EndingState::Alive), ended: Condvar::new() }
     }
 
     /// Carries out `end` for the first caller. Others get its report, waiting for it until `deadline`; `None` if the
@@ -34,20 +34,20 @@ impl<R: Clone> Ending<R> {
             let mut state = self.state.lock();
             loop {
                 match &*state {
-                    State::Alive => break,
-                    State::Ended(report) => return Some(report.clone()),
-                    State::Underway(by) if *by == own => return None,
-                    State::Underway(_) => {
+                    EndingState::Alive => break,
+                    EndingState::Ended(report) => return Some(report.clone()),
+                    EndingState::Underway(by) if *by == own => return None,
+                    EndingState::Underway(_) => {
                         if self.ended.wait_until(&mut state, deadline).timed_out() {
                             return self.finished(&state);
                         }
                     }
                 }
             }
-            *state = State::Underway(own);
+            *state = EndingState::Underway(own);
         }
         let report = end();
-        *self.state.lock() = State::Ended(report.clone());
+        *self.state.lock() = EndingState::Ended(report.clone());
         self.ended.notify_all();
         Some(report)
     }
@@ -57,10 +57,10 @@ impl<R: Clone> Ending<R> {
         self.finished(&self.state.lock())
     }
 
-    fn finished(&self, state: &State<R>) -> Option<R> {
+    fn finished(&self, state: &EndingState<R>) -> Option<R> {
         match state {
-            State::Ended(report) => Some(report.clone()),
-            State::Alive | State::Underway(_) => None,
+            EndingState::Ended(report) => Some(report.clone()),
+            EndingState::Alive | EndingState::Underway(_) => None,
         }
     }
 }

@@ -30,11 +30,11 @@ const SAME_CONNECTION: Duration = Duration::from_secs(1);
 /// Heartbeats and farewells by broker.
 #[derive(Debug, Default)]
 pub(crate) struct Heartbeats {
-    brokers: Mutex<NameMap<Told>>,
+    brokers: Mutex<NameMap<BrokerRecord>>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct BrokerRecord {
     sent: Instant,
     /// A connection was lost since the heartbeat under way was sent: it may have used that connection, and counts for
     /// nothing.
@@ -83,7 +83,7 @@ struct Failed {
     again: Option<Instant>,
 }
 
-impl Told {
+impl BrokerRecord {
     fn new(now: Instant) -> Self {
         Self {
             sent: now,
@@ -115,7 +115,7 @@ impl Heartbeats {
     /// A heartbeat that names `members` goes out.
     fn sent(&self, address: &Arc<str>, now: Instant, members: impl IntoIterator<Item = MemberId>) {
         let mut brokers = self.brokers.lock();
-        let told = brokers.entry(Arc::clone(address)).or_insert_with(|| Told::new(now));
+        let told = brokers.entry(Arc::clone(address)).or_insert_with(|| BrokerRecord::new(now));
         (told.sent, told.lost) = (now, false);
         told.underway += 1;
         told.named.extend(members);

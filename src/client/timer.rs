@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::error::Result;
 use crate::worker::{Threads, Worker, words_of};
 
-type Job = Box<dyn FnOnce() + Send>;
+type TimerJob = Box<dyn FnOnce() + Send>;
 
 /// Hands jobs to the timer's thread. Jobs that are not due when the timer ends are dropped.
 #[derive(Clone)]
@@ -80,7 +80,7 @@ impl TimerThread {
 
 struct Scheduled {
     due: Instant,
-    job: Job,
+    job: TimerJob,
 }
 
 /// The earliest job is the greatest, since the heap gives the greatest first.

@@ -11,7 +11,7 @@ use super::clock::millis;
 use super::exchange::{Answer, Condition, ReturnAddress};
 use super::parked::ParkedPulls;
 use super::settings::Settings;
-use super::store::{Draft, Place, Store, TopicConfig};
+use super::store::{Draft, Store, StoredPlace, TopicSettings};
 use crate::message::Message;
 use crate::message::properties::{Properties, name};
 use crate::wire::body::{SubscriptionData, permission};
@@ -28,7 +28,7 @@ const READ_WRITE: i32 = permission::READ | permission::WRITE;
 /// Consumer group at one broker.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<GroupMember>,
     pub(super) subscriptions: BTreeMap<String, SubscriptionData>,
     pub(super) broadcasting: bool,
     /// Member list set by a test, returned instead of the real one.
@@ -37,7 +37,7 @@ pub(super) struct Group {
 
 /// Connection over which a consumer of a group has sent heartbeats.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct GroupMember {
     pub(super) connection: u64,
     pub(super) client_id: String,
     pub(super) address: SocketAddr,
@@ -73,7 +73,7 @@ impl Broker {
         if settings.auto_create_topics {
             let queues = settings.default_queues;
             let perm = READ_WRITE | permission::INHERIT;
-            store.set_topic(CREATE_TOPIC_KEY, TopicConfig { read_queues: queues, write_queues: queues, perm });
+            store.set_topic(CREATE_TOPIC_KEY, TopicSettings { read_queues: queues, write_queues: queues, perm });
         }
         Self {
             name,
@@ -92,7 +92,7 @@ impl Broker {
     }
 
     /// Stores a message in its queue, or delays it as its delay level specifies; waiting pulls are notified.
-    pub(super) fn put(&mut self, mut draft: Draft, now: i64) -> Result<Place, Answer> {
+    pub(super) fn put(&mut self, mut draft: Draft, now: i64) -> Result<StoredPlace, Answer> {
         self.check_size(&draft.message)?;
         let level = draft.message.property(name::DELAY).and_then(|level| level.parse::<usize>().ok()).unwrap_or(0);
         let delay = level.checked_sub(1).and_then(|level| {
@@ -102,7 +102,7 @@ impl Broker {
         });
         let Some((level, delay)) = delay else { return self.append(draft, now) };
         let levels = i32::try_from(self.settings.delay_levels.len()).unwrap_or(i32::MAX);
-        let config = TopicConfig { read_queues: levels, write_queues: levels, perm: READ_WRITE };
+        let config = TopicSettings { read_queues: levels, write_queues: levels, perm: READ_WRITE };
         self.store.set_topic(SCHEDULE_TOPIC, config);
         let topic = Arc::clone(&draft.message.topic);
         set_property(&mut draft.message, name::REAL_TOPIC, &topic);
@@ -194,19 +194,19 @@ impl Broker {
 
     /// Returns the settings of the topic that a message is sent to. An unknown topic is created with the settings of
     /// `default_topic`.
-    pub(super) fn topic_to_write(&mut self, topic: &str, default_topic: &str, queues: i32) -> Option<TopicConfig> {
+    pub(super) fn topic_to_write(&mut self, topic: &str, default_topic: &str, queues: i32) -> Option<TopicSettings> {
         if let Some(known) = self.store.topic(topic) {
             return Some(known.config);
         }
         let config = if is_retry_topic(topic) {
-            TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE }
+            TopicSettings { read_queues: 1, write_queues: 1, perm: READ_WRITE }
         } else {
             let pattern = self.store.topic(default_topic)?.config;
             if pattern.perm & permission::INHERIT == 0 {
                 return None;
             }
             let queues = queues.min(pattern.write_queues).max(0);
-            TopicConfig { read_queues: queues, write_queues: queues, perm: pattern.perm & !permission::INHERIT }
+            TopicSettings { read_queues: queues, write_queues: queues, perm: pattern.perm & !permission::INHERIT }
         };
         self.store.set_topic(topic, config);
         Some(config)
@@ -215,7 +215,7 @@ impl Broker {
     /// Creates the retry or dead-letter topic of a group, with one queue, if it does not exist.
     pub(super) fn ensure_group_topic(&mut self, topic: &str) {
         if self.store.topic(topic).is_none() && check_topic(topic).is_ok() {
-            self.store.set_topic(topic, TopicConfig { read_queues: 1, write_queues: 1, perm: READ_WRITE });
+            self.store.set_topic(topic, TopicSettings { read_queues: 1, write_queues: 1, perm: READ_WRITE });
         }
     }
 
@@ -225,7 +225,7 @@ impl Broker {
         self.turns
     }
 
-    fn append(&mut self, mut draft: Draft, now: i64) -> Result<Place, Answer> {
+    fn append(&mut self, mut draft: Draft, now: i64) -> Result<StoredPlace, Answer> {
         if !self.settings.release.is_v5() {
             draft.message.properties = without_last_separator(&draft.message.properties);
         }

@@ -12,7 +12,7 @@ use super::clock::{Clock, Timekeeper};
 use super::exchange::{Condition, Node};
 use super::server::Server;
 use super::settings::{Release, Settings};
-use super::state::{NameServer, State};
+use super::state::{BrokerState, NameServer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::worker::Threads;
 
@@ -152,7 +152,7 @@ impl MiniBrokerBuilder {
             return Err(Error::new(ErrorKind::InvalidConfig, detail));
         }
         let (jobs, inbox) = unbounded();
-        let state = State::new(self.settings);
+        let state = BrokerState::new(self.settings);
         let (mut server, waker) = Server::new(state, Timekeeper::new(self.clock), inbox)
             .map_err(|error| Error::of_system("starting the mini broker", error))?;
         let mut name_servers = Vec::new();

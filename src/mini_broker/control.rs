@@ -14,9 +14,9 @@ use super::broker::{Broker, Group};
 use super::exchange::{Condition, Node};
 use super::fault::{Fault, FaultId};
 use super::journal::RequestRecord;
-use super::server::{Job, Server};
-use super::state::State;
-use super::store::{Draft, Queue, TopicConfig};
+use super::server::{BrokerJob, Server};
+use super::state::BrokerState;
+use super::store::{Draft, StoredQueue, TopicSettings};
 use crate::error::{Error, Result};
 use crate::message::{Message, MessageExt, MessageQueue, at_millis};
 use crate::wire::body::permission;
@@ -64,7 +64,7 @@ impl MiniBroker {
     /// Panics if there is no such broker.
     pub fn create_topic_on(&self, broker: &str, topic: &str, read_queues: u16, write_queues: u16, perm: i32) {
         let topic = topic.to_owned();
-        let config = TopicConfig { read_queues: read_queues.into(), write_queues: write_queues.into(), perm };
+        let config = TopicSettings { read_queues: read_queues.into(), write_queues: write_queues.into(), perm };
         self.with_broker(broker, move |broker, _| broker.store.set_topic(&topic, config));
     }
 
@@ -132,7 +132,7 @@ impl MiniBroker {
     /// Panics if there is no such broker.
     #[must_use]
     pub fn max_offset(&self, queue: &MessageQueue) -> i64 {
-        self.with_queue(queue, |queue| queue.map_or(0, Queue::end))
+        self.with_queue(queue, |queue| queue.map_or(0, StoredQueue::end))
     }
 
     /// Offset of the oldest message of the queue that is not expired.
@@ -142,7 +142,7 @@ impl MiniBroker {
     /// Panics if there is no such broker.
     #[must_use]
     pub fn min_offset(&self, queue: &MessageQueue) -> i64 {
-        self.with_queue(queue, |queue| queue.map_or(0, Queue::first))
+        self.with_queue(queue, |queue| queue.map_or(0, StoredQueue::first))
     }
 
     /// Expires all messages of the queue before `offset`, as the deletion of old files does. An offset after the last
@@ -486,7 +486,7 @@ impl MiniBroker {
         })
     }
 
-    fn wait(&self, timeout: Duration, holds: impl FnMut(&State) -> bool + Send + 'static) -> bool {
+    fn wait(&self, timeout: Duration, holds: impl FnMut(&BrokerState) -> bool + Send + 'static) -> bool {
         let wanted = Arc::new(());
         let still_wanted = Arc::downgrade(&wanted);
         let (tell, told) = bounded(1);
@@ -499,7 +499,7 @@ impl MiniBroker {
     /// Runs a job on the broker's thread and returns its result.
     fn ask<R: Send + 'static>(&self, job: impl FnOnce(&mut Server) -> R + Send + 'static) -> R {
         let (tell, told) = bounded(1);
-        let job: Job = Box::new(move |server| {
+        let job: BrokerJob = Box::new(move |server| {
             // The requesting thread waits for nothing else; it can only have panicked.
             let _ = tell.send(job(server));
         });
@@ -532,7 +532,7 @@ impl MiniBroker {
     fn with_queue<R: Send + 'static>(
         &self,
         queue: &MessageQueue,
-        job: impl FnOnce(Option<&Queue>) -> R + Send + 'static,
+        job: impl FnOnce(Option<&StoredQueue>) -> R + Send + 'static,
     ) -> R {
         let (topic, queue_id) = (Arc::clone(&queue.topic), queue.queue_id);
         self.with_broker(&queue.broker_name, move |broker, _| job(broker.store.queue(&topic, queue_id)))

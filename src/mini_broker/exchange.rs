@@ -32,7 +32,7 @@ impl Output {
 
 /// Request as received by a server.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct BrokerRequest {
     pub(super) command: RemotingCommand,
     pub(super) peer: SocketAddr,
     pub(super) now: i64,

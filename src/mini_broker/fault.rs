@@ -147,7 +147,7 @@ impl fmt::Debug for Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FaultId(u64);
 
-type Answer = Box<dyn FnMut(&RemotingCommand) -> RemotingCommand + Send>;
+type ScriptedAnswer = Box<dyn FnMut(&RemotingCommand) -> RemotingCommand + Send>;
 
 enum Effect {
     Error(ResponseCode, String),
@@ -158,7 +158,7 @@ enum Effect {
     CloseInsteadOfReply,
     Bytes(Bytes),
     DuplicateReply,
-    Answer(Answer),
+    Answer(ScriptedAnswer),
     Alter(Alter),
 }
 
@@ -199,7 +199,7 @@ impl fmt::Debug for Effect {
 
 /// Decision about one request.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum FaultVerdict {
     /// The request is handled, and its response is treated as given.
     Process(ReplyFate),
     /// The request is answered with this response, unprocessed.
@@ -270,13 +270,13 @@ impl FaultTable {
     }
 
     /// Decides about a request.
-    pub(super) fn verdict(&mut self, record: &RequestRecord, request: &RemotingCommand) -> Verdict {
+    pub(super) fn verdict(&mut self, record: &RequestRecord, request: &RemotingCommand) -> FaultVerdict {
         for rule in &mut self.rules {
             if rule.wants(record) {
                 return rule.fault.effect.verdict(request);
             }
         }
-        Verdict::Process(ReplyFate::Sent)
+        FaultVerdict::Process(ReplyFate::Sent)
     }
 }
 
@@ -303,20 +303,20 @@ impl Rule {
 }
 
 impl Effect {
-    fn verdict(&mut self, request: &RemotingCommand) -> Verdict {
+    fn verdict(&mut self, request: &RemotingCommand) -> FaultVerdict {
         match self {
             Self::Error(code, remark) => {
-                Verdict::Answer(RemotingCommand::response_to(request, *code, Some(remark.clone())))
+                FaultVerdict::Answer(RemotingCommand::response_to(request, *code, Some(remark.clone())))
             }
-            Self::Answer(answer) => Verdict::Answer(answer(request)),
-            Self::Ignore => Verdict::Ignore,
-            Self::Close => Verdict::Close,
-            Self::Delay(by) => Verdict::Process(ReplyFate::Delayed(*by)),
-            Self::SwallowReply => Verdict::Process(ReplyFate::Lost),
-            Self::CloseInsteadOfReply => Verdict::Process(ReplyFate::ConnectionClosed),
-            Self::Bytes(bytes) => Verdict::Process(ReplyFate::Replaced(bytes.clone())),
-            Self::DuplicateReply => Verdict::Process(ReplyFate::Doubled),
-            Self::Alter(alter) => Verdict::Process(ReplyFate::Altered(alter.clone())),
+            Self::Answer(answer) => FaultVerdict::Answer(answer(request)),
+            Self::Ignore => FaultVerdict::Ignore,
+            Self::Close => FaultVerdict::Close,
+            Self::Delay(by) => FaultVerdict::Process(ReplyFate::Delayed(*by)),
+            Self::SwallowReply => FaultVerdict::Process(ReplyFate::Lost),
+            Self::CloseInsteadOfReply => FaultVerdict::Process(ReplyFate::ConnectionClosed),
+            Self::Bytes(bytes) => FaultVerdict::Process(ReplyFate::Replaced(bytes.clone())),
+            Self::DuplicateReply => FaultVerdict::Process(ReplyFate::Doubled),
+            Self::Alter(alter) => FaultVerdict::Process(ReplyFate::Altered(alter.clone())),
         }
     }
 }

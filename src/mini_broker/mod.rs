@@ -75,7 +75,7 @@ pub use journal::RequestRecord;
 pub use settings::Release;
 
 use crate::worker::Worker;
-use server::Job;
+use server::BrokerJob;
 
 /// Time within which a dropped mini broker must end.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ pub struct MiniBroker {
     name_servers: Vec<SocketAddr>,
     brokers: Vec<(Arc<str>, SocketAddr)>,
     /// Sender of jobs; the thread ends when all senders are dropped.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<BrokerJob>>,
     /// Joined when the mini broker is dropped, before the waker: a wake-up that was not seen yet is lost with the
     /// waker.
     worker: Worker,

@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Timekeeper;
 use super::exchange::{Node, Output};
-use super::state::State;
+use super::state::BrokerState;
 use crate::wire::{self, FrameDecoder, MAX_FRAME_LENGTH, RemotingCommand};
 
 const WAKER: Token = Token(0);
@@ -32,11 +32,11 @@ const READ_BUDGET: usize = 1024 * 1024;
 const READ_CHUNK: usize = 64 * 1024;
 
 /// Job of a test, run on the broker's thread.
-pub(super) type Job = Box<dyn FnOnce(&mut Server) + Send>;
+pub(super) type BrokerJob = Box<dyn FnOnce(&mut Server) + Send>;
 
 /// Condition that a test waits for.
 struct Watch {
-    holds: Box<dyn FnMut(&State) -> bool + Send>,
+    holds: Box<dyn FnMut(&BrokerState) -> bool + Send>,
     tell: Sender<()>,
     /// Dropped when the test has given up.
     wanted: Weak<()>,
@@ -45,11 +45,11 @@ struct Watch {
 /// State owned by the thread.
 pub(super) struct Server {
     poll: Poll,
-    jobs: Receiver<Job>,
-    pub(super) state: State,
+    jobs: Receiver<BrokerJob>,
+    pub(super) state: BrokerState,
     clock: Timekeeper,
     listeners: HashMap<Token, (Node, TcpListener)>,
-    connections: HashMap<Token, Connection>,
+    connections: HashMap<Token, ServerConnection>,
     /// Connections that had bytes left to read when their budget was used up.
     unfinished: Vec<Token>,
     last_token: usize,
@@ -57,7 +57,7 @@ pub(super) struct Server {
     scratch: Vec<u8>,
 }
 
-struct Connection {
+struct ServerConnection {
     node: Node,
     stream: TcpStream,
     decoder: FrameDecoder,
@@ -65,7 +65,7 @@ struct Connection {
 }
 
 impl Server {
-    pub(super) fn new(state: State, clock: Timekeeper, jobs: Receiver<Job>) -> io::Result<(Self, Waker)> {
+    pub(super) fn new(state: BrokerState, clock: Timekeeper, jobs: Receiver<BrokerJob>) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let server = Self {
@@ -158,7 +158,7 @@ impl Server {
     /// Notifies `tell` as soon as the condition is true, unless the waiting test has given up.
     pub(super) fn watch(
         &mut self,
-        holds: impl FnMut(&State) -> bool + Send + 'static,
+        holds: impl FnMut(&BrokerState) -> bool + Send + 'static,
         tell: Sender<()>,
         wanted: Weak<()>,
     ) {
@@ -215,7 +215,7 @@ impl Server {
         self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         self.state.connected(connection_number(token), node, peer);
         self.connections
-            .insert(token, Connection { node, stream, decoder: FrameDecoder::new(), outgoing: BytesMut::new() });
+            .insert(token, ServerConnection { node, stream, decoder: FrameDecoder::new(), outgoing: BytesMut::new() });
         Ok(())
     }
 
@@ -335,7 +335,7 @@ enum ReadEnd {
     BudgetSpent,
 }
 
-impl Connection {
+impl ServerConnection {
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<ReadEnd> {
         let mut read = 0;
         while read < READ_BUDGET {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::broker::Broker;
 use super::clock::millis;
-use super::exchange::{Answer, Condition, Node, Output, Reply, Request, ReturnAddress};
-use super::fault::{FaultTable, ReplyFate, Verdict};
+use super::exchange::{Answer, BrokerRequest, Condition, Node, Output, Reply, ReturnAddress};
+use super::fault::{FaultTable, FaultVerdict, ReplyFate};
 use super::handlers::{self, Registry};
 use super::journal::{Journal, RequestRecord};
 use super::settings::Settings;
@@ -28,13 +28,13 @@ pub(super) struct NameServer {
 
 /// Connection to one of the servers.
 #[derive(Clone, Copy, Debug)]
-struct Peer {
+struct ConnectedPeer {
     node: Node,
     address: SocketAddr,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct BrokerState {
     pub(super) settings: Arc<Settings>,
     pub(super) name_servers: Vec<NameServer>,
     pub(super) brokers: Vec<Broker>,
@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) journal: Journal,
     /// Responses of clients to requests of the brokers, newest last.
     pub(super) replies: VecDeque<RemotingCommand>,
-    peers: HashMap<u64, Peer>,
+    peers: HashMap<u64, ConnectedPeer>,
     /// Requests received by paused servers.
     backlog: VecDeque<(u64, RemotingCommand)>,
     /// Responses delayed by a fault, by their time.
@@ -51,7 +51,7 @@ pub(super) struct State {
     output: Vec<Output>,
 }
 
-impl State {
+impl BrokerState {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             settings: Arc::new(settings),
@@ -69,7 +69,7 @@ impl State {
     }
 
     pub(super) fn connected(&mut self, connection: u64, node: Node, address: SocketAddr) {
-        self.peers.insert(connection, Peer { node, address });
+        self.peers.insert(connection, ConnectedPeer { node, address });
     }
 
     pub(super) fn disconnected(&mut self, connection: u64) {
@@ -198,22 +198,22 @@ impl State {
         }
     }
 
-    fn receive_request(&mut self, connection: u64, peer: Peer, command: RemotingCommand, now: i64) {
+    fn receive_request(&mut self, connection: u64, peer: ConnectedPeer, command: RemotingCommand, now: i64) {
         let record = RequestRecord::new(&command, self.server_name(peer.node), connection, now);
         let verdict = self.faults.verdict(&record, &command);
         self.journal.add(record);
         let mut return_to = self.return_address(connection, &command);
         match verdict {
-            Verdict::Process(fate) => {
+            FaultVerdict::Process(fate) => {
                 return_to.fate = fate;
-                self.process(peer, &Request { command, peer: peer.address, now, return_to });
+                self.process(peer, &BrokerRequest { command, peer: peer.address, now, return_to });
             }
-            Verdict::Answer(told) => {
+            FaultVerdict::Answer(told) => {
                 let RemotingCommand { code, remark, ext_fields: fields, body, .. } = told;
                 self.answer(&return_to, Answer { code, remark, fields, body }, now);
             }
-            Verdict::Ignore => {}
-            Verdict::Close => self.close(connection),
+            FaultVerdict::Ignore => {}
+            FaultVerdict::Close => self.close(connection),
         }
     }
 
@@ -221,7 +221,7 @@ impl State {
         Registry { settings: &self.settings, brokers: &self.brokers }
     }
 
-    fn process(&mut self, peer: Peer, request: &Request) {
+    fn process(&mut self, peer: ConnectedPeer, request: &BrokerRequest) {
         let (return_to, now) = (request.return_to.clone(), request.now);
         let reply = match peer.node {
             Node::NameServer(_) => handlers::name_server(&self.registry(), request),

@@ -16,7 +16,7 @@ use crate::wire::stored::message::{body_crc, encode_stored, stored_messages, sto
 
 /// Configuration of a topic's queues on one broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TopicConfig {
+pub(super) struct TopicSettings {
     pub(super) read_queues: i32,
     pub(super) write_queues: i32,
     pub(super) perm: i32,
@@ -35,7 +35,7 @@ pub(super) struct Draft {
 
 /// Position of a stored message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct StoredPlace {
     pub(super) queue_offset: i64,
     pub(super) log_offset: i64,
     pub(super) tags_code: i64,
@@ -53,23 +53,23 @@ pub(super) struct Store {
 
 #[derive(Debug)]
 pub(super) struct Topic {
-    pub(super) config: TopicConfig,
+    pub(super) config: TopicSettings,
     /// Queues that have a message or were used. Fewer queues in the configuration leave the others unchanged.
-    queues: BTreeMap<i32, Queue>,
+    queues: BTreeMap<i32, StoredQueue>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct StoredQueue {
     /// Offset of the first element of `entries`.
     base: i64,
     /// Oldest offset that is not expired; never below `base`.
     first: i64,
-    entries: Vec<Entry>,
+    entries: Vec<StoredEntry>,
 }
 
 /// Message in its queue.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct StoredEntry {
     pub(super) bytes: Bytes,
     pub(super) tags_code: i64,
     pub(super) stored_at: i64,
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// Creates a topic, or changes its configuration.
-    pub(super) fn set_topic(&mut self, name: &str, config: TopicConfig) {
+    pub(super) fn set_topic(&mut self, name: &str, config: TopicSettings) {
         match self.topics.get_mut(name) {
             Some(topic) => topic.config = config,
             None => {
@@ -103,7 +103,7 @@ impl Store {
         self.topics.remove(name).is_some()
     }
 
-    pub(super) fn queue(&self, topic: &str, queue_id: i32) -> Option<&Queue> {
+    pub(super) fn queue(&self, topic: &str, queue_id: i32) -> Option<&StoredQueue> {
         self.topics.get(topic)?.queues.get(&queue_id)
     }
 
@@ -119,11 +119,14 @@ impl Store {
     /// # Errors
     ///
     /// Returns an error if a part of the message is too long for the stored layout, or its topic is unknown.
-    pub(super) fn append(&mut self, draft: Draft, now: i64) -> Result<Place, Error> {
+    pub(super) fn append(&mut self, draft: Draft, now: i64) -> Result<StoredPlace, Error> {
         let topic = self.topics.get_mut(&draft.message.topic).ok_or(Error::MissingField { field: "topic" })?;
         let queue = topic.queues.entry(draft.queue_id).or_default();
-        let place =
-            Place { queue_offset: queue.end(), log_offset: self.log_end, tags_code: tags_code(draft.message.tag()) };
+        let place = StoredPlace {
+            queue_offset: queue.end(),
+            log_offset: self.log_end,
+            tags_code: tags_code(draft.message.tag()),
+        };
         let mut message = MessageExt {
             broker_name: Arc::clone(&self.broker_name),
             queue_id: draft.queue_id,
@@ -146,7 +149,7 @@ impl Store {
         let mut bytes = BytesMut::with_capacity(size);
         encode_stored(&message, &mut bytes)?;
         let bytes = bytes.freeze();
-        queue.entries.push(Entry { bytes: bytes.clone(), tags_code: place.tags_code, stored_at: now });
+        queue.entries.push(StoredEntry { bytes: bytes.clone(), tags_code: place.tags_code, stored_at: now });
         self.log.insert(place.log_offset, bytes);
         self.log_end = self.log_end.saturating_add(i64::try_from(size).unwrap_or(i64::MAX));
         Ok(place)
@@ -178,7 +181,7 @@ impl Store {
     }
 }
 
-impl Queue {
+impl StoredQueue {
     /// Offset of the oldest message that is not expired.
     pub(super) fn first(&self) -> i64 {
         self.first
@@ -190,13 +193,13 @@ impl Queue {
     }
 
     /// Messages from `offset` on.
-    pub(super) fn from(&self, offset: i64) -> &[Entry] {
+    pub(super) fn from(&self, offset: i64) -> &[StoredEntry] {
         let start = usize::try_from(offset.saturating_sub(self.base));
         start.ok().and_then(|start| self.entries.get(start..)).unwrap_or_default()
     }
 
     /// Messages that are not expired, each with its offset.
-    pub(super) fn live(&self) -> impl Iterator<Item = (i64, &Entry)> {
+    pub(super) fn live(&self) -> impl Iterator<Item = (i64, &StoredEntry)> {
         (self.first..).zip(self.from(self.first))
     }
 
@@ -215,7 +218,7 @@ mod tests {
 
     fn store() -> Store {
         let mut store = Store::new("broker-a".into(), "127.0.0.1:10911".parse().unwrap());
-        store.set_topic("T", TopicConfig { read_queues: 4, write_queues: 4, perm: 6 });
+        store.set_topic("T", TopicSettings { read_queues: 4, write_queues: 4, perm: 6 });
         store
     }
 
@@ -249,7 +252,7 @@ mod tests {
         store.append(draft("two"), 20).unwrap();
         store.set_first("T", 2, 1);
         assert_eq!(store.messages("T", 2).len(), 1);
-        assert_eq!(store.queue("T", 2).map(Queue::end), Some(2));
+        assert_eq!(store.queue("T", 2).map(StoredQueue::end), Some(2));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::client::callbacks::Job;
+use crate::client::callbacks::CallbackJob;
 use crate::deadline::deadline_after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, MessageQueue};
@@ -399,7 +399,7 @@ impl<F: FnOnce(Result<SendResult>) + Send + 'static> Done for Callback<F> {
     }
 }
 
-impl<F: FnOnce(Result<SendResult>) + Send + 'static> Job for AsyncSend<Callback<F>> {
+impl<F: FnOnce(Result<SendResult>) + Send + 'static> CallbackJob for AsyncSend<Callback<F>> {
     fn run(self: Box<Self>) {
         let (Callback { callback, permit }, result) = self.into_result();
         // Before the callback, which may send the next message and must find room for it.

@@ -33,14 +33,14 @@ pub(crate) struct LookUps {
 
 #[derive(Default)]
 struct LookUp {
-    waiters: Vec<Waiter>,
+    waiters: Vec<LookUpWaiter>,
     /// Somebody wants to send: if the topic does not exist, the route that it would be created with counts.
     to_publish: bool,
     /// The timer looks for waiters whose deadline has passed at this moment.
     watched: Option<Instant>,
 }
 
-struct Waiter {
+struct LookUpWaiter {
     deadline: Instant,
     run: RouteWaiter,
 }
@@ -65,7 +65,7 @@ impl LookUps {
     ) -> Joined {
         let is_first = !self.by_topic.contains_key(topic);
         let look_up = self.by_topic.entry(Arc::clone(topic)).or_default();
-        look_up.waiters.push(Waiter { deadline, run });
+        look_up.waiters.push(LookUpWaiter { deadline, run });
         look_up.to_publish |= to_publish;
         let due = deadline.min(now + LONGEST_ROUND);
         let watch = look_up.watched.is_none_or(|watched| due < watched).then_some(due);
@@ -115,13 +115,13 @@ impl LookUp {
     }
 }
 
-type Answered = Box<dyn FnOnce(&Question, Result<TopicRouteData>) + Send>;
+type Answered = Box<dyn FnOnce(&RouteQuestion, Result<TopicRouteData>) + Send>;
 
 /// One question to the name servers, in turn until one has the route.
 ///
 /// A server that does not answer costs at most a share of the time. The topic counts as missing only when every server
 /// that answers says so.
-pub(crate) struct Question {
+pub(crate) struct RouteQuestion {
     routes: Arc<Routes>,
     pub(crate) topic: Arc<str>,
     pub(crate) deadline: Instant,
@@ -132,7 +132,7 @@ pub(crate) struct Question {
     answered: Option<Answered>,
 }
 
-impl Question {
+impl RouteQuestion {
     pub(crate) fn new(routes: &Arc<Routes>, topic: &Arc<str>, deadline: Instant, answered: Answered) -> Box<Self> {
         Box::new(Self {
             routes: Arc::clone(routes),

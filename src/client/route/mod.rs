@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use self::topic::BrokerAddresses;
 pub(crate) use self::topic::{AUTO_CREATE_QUEUES, PublishQueue, TopicRoute};
 use super::timer::Timer;
-use crate::client::route::lookup::{Joined, LookUps, Question};
+use crate::client::route::lookup::{Joined, LookUps, RouteQuestion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::{debug, info};
 use crate::message::MessageQueue;
@@ -49,7 +49,7 @@ pub(crate) struct Routes {
     current: AtomicUsize,
     /// One has answered since routes were last forgotten.
     is_answered: AtomicBool,
-    known: RwLock<NameMap<Known>>,
+    known: RwLock<NameMap<KnownRoute>>,
     looked_up: Mutex<LookUps>,
     /// Topics that do not exist and have waiting senders, while the name servers are asked for the queues of new
     /// topics. Each with the error for the case that topics are not created.
@@ -58,7 +58,7 @@ pub(crate) struct Routes {
 }
 
 /// A route, and what it was before.
-struct Known {
+struct KnownRoute {
     route: Arc<TopicRoute>,
     /// Brokers that an earlier route named and this one does not.
     former: Vec<BrokerAddresses>,
@@ -66,7 +66,7 @@ struct Known {
     is_asked_for: AtomicBool,
 }
 
-impl Known {
+impl KnownRoute {
     fn note_use(&self) {
         // Nearly always noted already: a look disturbs no other thread's cache.
         if !self.is_asked_for.load(Ordering::Relaxed) {
@@ -211,11 +211,11 @@ impl Routes {
 
     fn ask(self: &Arc<Self>, topic: &Arc<str>, deadline: Instant) {
         let routes = Arc::clone(self);
-        let answered = Box::new(move |question: &Question, data| routes.answered(question, data));
-        Question::new(self, topic, deadline, answered).ask();
+        let answered = Box::new(move |question: &RouteQuestion, data| routes.answered(question, data));
+        RouteQuestion::new(self, topic, deadline, answered).ask();
     }
 
-    fn answered(self: &Arc<Self>, question: &Question, data: Result<TopicRouteData>) {
+    fn answered(self: &Arc<Self>, question: &RouteQuestion, data: Result<TopicRouteData>) {
         let topic = &question.topic;
         match data {
             Ok(data) => self.found(TopicRoute::new(topic, &data)),
@@ -231,7 +231,7 @@ impl Routes {
     }
 
     /// Asks for the queues that a missing topic would get. All such topics share one question.
-    fn ask_how_it_would_be_created(self: &Arc<Self>, question: &Question, unknown: Error) {
+    fn ask_how_it_would_be_created(self: &Arc<Self>, question: &RouteQuestion, unknown: Error) {
         let is_first = {
             let mut creating = self.creating.lock();
             creating.push((Arc::clone(&question.topic), unknown));
@@ -239,12 +239,12 @@ impl Routes {
         };
         if is_first {
             let routes = Arc::clone(self);
-            let answered = Box::new(move |question: &Question, data| routes.would_be_created(question, &data));
-            Question::new(self, &Arc::from(CREATE_TOPIC_KEY), question.deadline, answered).ask();
+            let answered = Box::new(move |question: &RouteQuestion, data| routes.would_be_created(question, &data));
+            RouteQuestion::new(self, &Arc::from(CREATE_TOPIC_KEY), question.deadline, answered).ask();
         }
     }
 
-    fn would_be_created(self: &Arc<Self>, question: &Question, data: &Result<TopicRouteData>) {
+    fn would_be_created(self: &Arc<Self>, question: &RouteQuestion, data: &Result<TopicRouteData>) {
         let creating = std::mem::take(&mut *self.creating.lock());
         for (topic, unknown) in creating {
             match data {
@@ -298,7 +298,7 @@ impl Routes {
             }
             let former = old.map_or_else(Vec::new, |old| old.replaced_by(&route));
             let is_asked_for = AtomicBool::new(true);
-            known.insert(Arc::clone(&route.topic), Known { route: Arc::clone(&route), former, is_asked_for });
+            known.insert(Arc::clone(&route.topic), KnownRoute { route: Arc::clone(&route), former, is_asked_for });
         }
         info!(
             "route of {}: {} queues to write, {} to read, on {} brokers",

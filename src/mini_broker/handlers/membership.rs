@@ -7,8 +7,8 @@
 use serde::Deserialize;
 
 use super::Handled;
-use crate::mini_broker::broker::{Broker, Group, Member};
-use crate::mini_broker::exchange::{Answer, Request};
+use crate::mini_broker::broker::{Broker, Group, GroupMember};
+use crate::mini_broker::exchange::{Answer, BrokerRequest};
 use crate::wire::ResponseCode;
 use crate::wire::body::{
     self, Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, ConsumerList, HeartbeatData,
@@ -17,7 +17,7 @@ use crate::wire::body::{
 use crate::wire::header::{GetConsumerListByGroupRequest, UnregisterClientRequest};
 use crate::wire::name::retry_topic;
 
-pub(super) fn heartbeat(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn heartbeat(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let heartbeat: HeartbeatData = body::decode("heartbeat", &request.command.body)?;
     let connection = request.return_to.connection;
     for consumer in &heartbeat.consumer_data_set {
@@ -38,7 +38,7 @@ pub(super) fn heartbeat(broker: &mut Broker, request: &Request) -> Handled {
     })
 }
 
-pub(super) fn unregister(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn unregister(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let header = UnregisterClientRequest::from_fields(&request.command.ext_fields)?;
     let connection = request.return_to.connection;
     if let Some(name) = header.consumer_group
@@ -53,7 +53,7 @@ pub(super) fn unregister(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer::success().into())
 }
 
-pub(super) fn list(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn list(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let header = GetConsumerListByGroupRequest::from_fields(&request.command.ext_fields)?;
     let consumer_id_list = broker.groups.get(header.consumer_group).map(told_members).unwrap_or_default();
     let lies = broker.groups.get(header.consumer_group).is_some_and(|group| group.told_members.is_some());
@@ -65,13 +65,13 @@ pub(super) fn list(broker: &mut Broker, request: &Request) -> Handled {
 }
 
 /// Returns the members with their connections, and the subscriptions of the newest heartbeats.
-pub(super) fn connections(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn connections(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let name = request.command.ext_fields.get("consumerGroup").unwrap_or_default();
     let Some(group) = broker.groups.get(name).filter(|group| !group.members.is_empty()) else {
         let remark = format!("the consumer group[{name}] not online");
         return Err(Answer::refusal(ResponseCode::CONSUMER_NOT_ONLINE, remark));
     };
-    let of_member = |member: &Member| Connection {
+    let of_member = |member: &GroupMember| Connection {
         client_id: member.client_id.clone(),
         client_addr: member.address.to_string(),
         language: Some(member.language.name().unwrap_or("OTHER").to_owned()),
@@ -88,7 +88,7 @@ pub(super) fn connections(broker: &mut Broker, request: &Request) -> Handled {
 }
 
 /// Creates the group; its settings have no effect.
-pub(super) fn create_group(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn create_group(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let config: GroupConfig = body::decode("group", &request.command.body)?;
     broker.groups.entry(config.group_name).or_default();
     Ok(Answer::success().into())
@@ -106,7 +106,7 @@ fn told_members(group: &Group) -> Vec<String> {
 }
 
 /// Registers the connection. Returns true if it is a new member.
-fn register(group: &mut Group, connection: u64, request: &Request, client_id: &str) -> bool {
+fn register(group: &mut Group, connection: u64, request: &BrokerRequest, client_id: &str) -> bool {
     if let Some(member) = group.members.iter_mut().find(|member| member.connection == connection) {
         client_id.clone_into(&mut member.client_id);
         return false;
@@ -115,7 +115,7 @@ fn register(group: &mut Group, connection: u64, request: &Request, client_id: &s
         // A real broker drops a group's subscriptions with its last member.
         group.subscriptions.clear();
     }
-    group.members.push(Member {
+    group.members.push(GroupMember {
         connection,
         client_id: client_id.to_owned(),
         address: request.peer,

@@ -13,14 +13,14 @@ pub(super) use name_server::Registry;
 pub(super) use pull::answer_ended_pulls;
 
 use super::broker::Broker;
-use super::exchange::{Answer, Reply, Request};
+use super::exchange::{Answer, BrokerRequest, Reply};
 use crate::wire::{self, RequestCode, ResponseCode};
 
 type Handled = Result<Reply, Answer>;
 
 /// Handles a request to a broker.
-pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
-    let handler: fn(&mut Broker, &Request) -> Handled = match request.command.request_code() {
+pub(super) fn broker(broker: &mut Broker, request: &BrokerRequest) -> Reply {
+    let handler: fn(&mut Broker, &BrokerRequest) -> Handled = match request.command.request_code() {
         RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => send::send,
         RequestCode::CONSUMER_SEND_MSG_BACK => send::send_back,
         RequestCode::UPDATE_AND_CREATE_TOPIC => send::create_topic,
@@ -43,7 +43,7 @@ pub(super) fn broker(broker: &mut Broker, request: &Request) -> Reply {
 }
 
 /// Handles a request to a name server.
-pub(super) fn name_server(registry: &Registry<'_>, request: &Request) -> Reply {
+pub(super) fn name_server(registry: &Registry<'_>, request: &BrokerRequest) -> Reply {
     let handled = match request.command.request_code() {
         RequestCode::GET_ROUTEINFO_BY_TOPIC => name_server::route(registry, request),
         RequestCode::GET_BROKER_CLUSTER_INFO => name_server::cluster_info(registry),
@@ -60,7 +60,7 @@ impl From<wire::Error> for Answer {
     }
 }
 
-fn not_supported(request: &Request) -> Answer {
+fn not_supported(request: &BrokerRequest) -> Answer {
     let remark = format!(" request type {} not supported", request.command.code);
     Answer::refusal(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, remark)
 }

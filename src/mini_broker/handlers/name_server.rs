@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Handled;
 use crate::mini_broker::broker::Broker;
-use crate::mini_broker::exchange::{Answer, Condition, Request};
+use crate::mini_broker::exchange::{Answer, BrokerRequest, Condition};
 use crate::mini_broker::settings::Settings;
 use crate::wire::ResponseCode;
 use crate::wire::body::{self, BrokerData, ClusterInfo, MASTER_ID, QueueData, TopicRouteData};
@@ -26,7 +26,7 @@ pub(in crate::mini_broker) struct Registry<'a> {
     pub(in crate::mini_broker) brokers: &'a [Broker],
 }
 
-pub(super) fn route(registry: &Registry<'_>, request: &Request) -> Handled {
+pub(super) fn route(registry: &Registry<'_>, request: &BrokerRequest) -> Handled {
     let Ok(header) = GetRouteInfoRequest::from_fields(&request.command.ext_fields) else {
         return Err(no_route(registry, "null"));
     };

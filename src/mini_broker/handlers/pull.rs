@@ -9,9 +9,9 @@ use bytes::BytesMut;
 
 use super::Handled;
 use crate::mini_broker::broker::{Broker, Group};
-use crate::mini_broker::exchange::{Answer, Reply, Request};
+use crate::mini_broker::exchange::{Answer, BrokerRequest, Reply};
 use crate::mini_broker::parked::{Filter, ParkedPull, Wanted};
-use crate::mini_broker::store::Queue;
+use crate::mini_broker::store::StoredQueue;
 use crate::wire::ResponseCode;
 use crate::wire::body::{EXPRESSION_TYPE_TAG, SubscriptionData, permission};
 use crate::wire::header::{PullMessageRequest, PullMessageResponse, ViewMessageRequest};
@@ -27,7 +27,7 @@ const MAX_SCANNED: usize = 800;
 /// Number that a 5.x broker returns for the missing permission.
 const FORBIDDEN_TOPIC: &str = "3";
 
-pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn pull(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let header = PullMessageRequest::from_fields(&request.command.ext_fields)?;
     broker.group(header.consumer_group)?;
     check_queue(broker, header.topic, header.queue_id, request.peer)?;
@@ -52,7 +52,7 @@ pub(super) fn pull(broker: &mut Broker, request: &Request) -> Handled {
     Ok(answer_of(broker, found).into())
 }
 
-pub(super) fn view_message(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn view_message(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let header = ViewMessageRequest::from_fields(&request.command.ext_fields)?;
     match broker.store.bytes_at(header.offset) {
         Some(bytes) => Ok(Answer::success().with_body(bytes.clone()).into()),
@@ -206,7 +206,7 @@ fn read(broker: &Broker, wanted: &Wanted) -> Found {
 }
 
 /// Collects messages from the requested offset on; there is at least one.
-fn collect(queue: &Queue, wanted: &Wanted) -> Found {
+fn collect(queue: &StoredQueue, wanted: &Wanted) -> Found {
     let mut found = Found {
         status: Status::NoMatchedMessage,
         next: wanted.offset,

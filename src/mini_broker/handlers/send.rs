@@ -9,9 +9,9 @@ use super::Handled;
 use crate::message::Message;
 use crate::message::properties::{Properties, name as property};
 use crate::mini_broker::broker::{Broker, set_property};
-use crate::mini_broker::exchange::{Answer, Request};
+use crate::mini_broker::exchange::{Answer, BrokerRequest};
 use crate::mini_broker::settings::Release;
-use crate::mini_broker::store::{Draft, Place, TopicConfig};
+use crate::mini_broker::store::{Draft, StoredPlace, TopicSettings};
 use crate::wire::body::permission;
 use crate::wire::header::{
     ConsumerSendMsgBackRequest, CreateTopicRequest, SendMessageRequest, SendMessageRequestV2, SendMessageResponse,
@@ -32,7 +32,7 @@ const FIRST_RETRY_LEVEL: i32 = 3;
 /// Protocol version from which a client's own maximum applies: `V3_4_9`.
 const OWN_MAXIMUM_SINCE: i32 = 121;
 
-pub(super) fn send(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn send(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let fields = &request.command.ext_fields;
     let header = match request.command.request_code() {
         RequestCode::SEND_MESSAGE => SendMessageRequest::from_fields(fields)?.into(),
@@ -42,7 +42,7 @@ pub(super) fn send(broker: &mut Broker, request: &Request) -> Handled {
     Ok(answer.with_field("MSG_REGION", REGION).with_field("TRACE_ON", "true").into())
 }
 
-pub(super) fn send_back(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn send_back(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let header = ConsumerSendMsgBackRequest::from_fields(&request.command.ext_fields)?;
     broker.group(header.group)?;
     let Some(stored) = broker.store.message_at(header.offset) else {
@@ -81,7 +81,7 @@ pub(super) fn send_back(broker: &mut Broker, request: &Request) -> Handled {
     Ok(Answer::success().into())
 }
 
-pub(super) fn create_topic(broker: &mut Broker, request: &Request) -> Handled {
+pub(super) fn create_topic(broker: &mut Broker, request: &BrokerRequest) -> Handled {
     let header = CreateTopicRequest::from_fields(&request.command.ext_fields)?;
     let release = broker.settings.release;
     let refuse = |remark: String| Answer::refusal(release.invalid_parameter(), remark);
@@ -90,7 +90,7 @@ pub(super) fn create_topic(broker: &mut Broker, request: &Request) -> Handled {
         return Err(refuse(format!("The topic[{}] is conflict with system topic.", header.topic)));
     }
     let config =
-        TopicConfig { read_queues: header.read_queue_nums, write_queues: header.write_queue_nums, perm: header.perm };
+        TopicSettings { read_queues: header.read_queue_nums, write_queues: header.write_queue_nums, perm: header.perm };
     broker.store.set_topic(header.topic, config);
     // Java's code never sets another remark on this path.
     Ok(Answer { remark: Some("not set any response code".to_owned()), ..Answer::success() }.into())
@@ -110,7 +110,11 @@ fn describe(release: Release, topic: &str, error: NameError) -> String {
     }
 }
 
-fn store_sent(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<Answer, Answer> {
+fn store_sent(
+    broker: &mut Broker,
+    request: &BrokerRequest,
+    header: &SendMessageRequestV2<'_>,
+) -> Result<Answer, Answer> {
     if header.sys_flag & TRANSACTION_MASK != TRANSACTION_NOT {
         let remark = "the mini broker does not support transactions";
         return Err(Answer::refusal(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, remark));
@@ -129,7 +133,7 @@ fn store_sent(broker: &mut Broker, request: &Request, header: &SendMessageReques
 
 /// Stores the messages of a batch one by one. 4.x brokers give each the properties of the whole batch, 5.x brokers do
 /// not.
-fn put_batch(broker: &mut Broker, whole: &Draft, now: i64) -> Result<Vec<Place>, Answer> {
+fn put_batch(broker: &mut Broker, whole: &Draft, now: i64) -> Result<Vec<StoredPlace>, Answer> {
     broker.check_size(&whole.message)?;
     let messages = messages_of_batch(whole.message.body())?;
     let is_v5 = broker.settings.release.is_v5();
@@ -146,7 +150,7 @@ fn put_batch(broker: &mut Broker, whole: &Draft, now: i64) -> Result<Vec<Place>,
     messages.into_iter().map(|one| broker.put(draft_of_one(one), now)).collect()
 }
 
-fn check_topic(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
+fn check_topic(broker: &mut Broker, request: &BrokerRequest, header: &SendMessageRequestV2<'_>) -> Result<(), Answer> {
     let release = broker.settings.release;
     let topic = header.topic;
     let refuse = |error| Answer::refusal(release.invalid_parameter(), describe(release, topic, error));
@@ -172,7 +176,7 @@ fn check_topic(broker: &mut Broker, request: &Request, header: &SendMessageReque
 }
 
 /// Formats as `TopicConfig.toString` of Java.
-fn describe_config(release: Release, topic: &str, config: TopicConfig) -> String {
+fn describe_config(release: Release, topic: &str, config: TopicSettings) -> String {
     let letter = |bit: i32, letter: char| if config.perm & bit != 0 { letter } else { '-' };
     format!(
         "TopicConfig [topicName={topic}, readQueueNums={}, writeQueueNums={}, perm={}{}{}, topicFilterType=SINGLE_TAG, \
@@ -186,7 +190,7 @@ fn describe_config(release: Release, topic: &str, config: TopicConfig) -> String
     )
 }
 
-fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV2<'_>) -> Result<Draft, Answer> {
+fn draft_of(broker: &mut Broker, request: &BrokerRequest, header: &SendMessageRequestV2<'_>) -> Result<Draft, Answer> {
     let is_v5 = broker.settings.release.is_v5();
     let body = request.command.body.clone();
     if is_v5 && body.is_empty() {
@@ -222,7 +226,7 @@ fn draft_of(broker: &mut Broker, request: &Request, header: &SendMessageRequestV
 /// The releases count differently.
 fn move_exhausted_retry(
     broker: &mut Broker,
-    request: &Request,
+    request: &BrokerRequest,
     header: &SendMessageRequestV2<'_>,
     draft: &mut Draft,
 ) -> Result<(), Answer> {
@@ -248,9 +252,10 @@ fn move_exhausted_retry(
     Ok(())
 }
 
-fn stored_answer(broker: &Broker, queue_id: i32, places: &[Place], unique_id: Option<&str>) -> Answer {
-    let id =
-        |place: &Place| OffsetMessageId { store_host: broker.address, commit_log_offset: place.log_offset }.to_string();
+fn stored_answer(broker: &Broker, queue_id: i32, places: &[StoredPlace], unique_id: Option<&str>) -> Answer {
+    let id = |place: &StoredPlace| {
+        OffsetMessageId { store_host: broker.address, commit_log_offset: place.log_offset }.to_string()
+    };
     let ids: Vec<String> = places.iter().map(id).collect();
     let response = SendMessageResponse {
         msg_id: &ids.join(","),

@@ -41,23 +41,23 @@ use crate::worker::check_may_wait;
 /// ```
 #[derive(Clone, Default)]
 pub struct Completions {
-    shared: Arc<Shared>,
+    shared: Arc<SharedResults>,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedResults {
+    queue: Mutex<ResultQueue>,
     filled: Condvar,
     /// `None` where the system cannot notify of forks; then no client can be made either.
     fork: Option<forkguard::Guard>,
 }
 
-impl Default for Shared {
+impl Default for SharedResults {
     fn default() -> Self {
         Self { queue: Mutex::default(), filled: Condvar::new(), fork: forkguard::Guard::try_new().ok() }
     }
 }
 
-impl Shared {
+impl SharedResults {
     /// In a child of the process that made the queue its lock may be held by a thread that only the parent has.
     fn is_forked(&self) -> bool {
         self.fork.clone().is_some_and(|mut fork| fork.detected_fork())
@@ -65,10 +65,10 @@ impl Shared {
 }
 
 #[derive(Default)]
-struct Queue {
+struct ResultQueue {
     /// Boxes as they come: what is moved is a pointer.
     #[allow(clippy::vec_box, reason = "a send is boxed long before it comes here, and is large")]
-    finished: Vec<Box<AsyncSend<Place>>>,
+    finished: Vec<Box<AsyncSend<ReservedSlot>>>,
     waiting: usize,
 }
 
@@ -120,14 +120,14 @@ impl Completions {
         };
         let count = entries.len();
         into.extend(entries.into_iter().map(|send| {
-            let (Place { token, .. }, result) = send.into_result();
+            let (ReservedSlot { token, .. }, result) = send.into_result();
             Completed { token, result }
         }));
         Ok(count)
     }
 
-    pub(crate) fn place(&self, token: u64, permit: Permit) -> Place {
-        Place { shared: Some(Arc::clone(&self.shared)), token, permit }
+    pub(crate) fn place(&self, token: u64, permit: Permit) -> ReservedSlot {
+        ReservedSlot { shared: Some(Arc::clone(&self.shared)), token, permit }
     }
 }
 
@@ -139,15 +139,15 @@ impl fmt::Debug for Completions {
 }
 
 /// Reserved slot of one send's result.
-pub(crate) struct Place {
+pub(crate) struct ReservedSlot {
     /// `None` once the result is in the queue, so that a queue without owners is freed.
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SharedResults>>,
     token: u64,
     /// Room until the result is taken.
     permit: Permit,
 }
 
-impl Done for Place {
+impl Done for ReservedSlot {
     fn done(mut send: Box<AsyncSend<Self>>) {
         let place = send.done();
         let Some(shared) = place.shared.take() else { return };

@@ -28,7 +28,7 @@ use crate::name_map::NameMap;
 use crate::producer::send::attempts::{Attempts, Failure, Next, RetryCodes};
 use crate::producer::send::lanes::{Entered, Lanes};
 use crate::producer::send::outgoing::Outgoing;
-use crate::producer::send::result::{Receipt, SendResult, SendStatus};
+use crate::producer::send::result::{SendReceipt, SendResult, SendStatus};
 use crate::remoting::{Complete, Completion, Outcome};
 use crate::wire::header::SendMessageRequestV2;
 use crate::wire::{RemotingCommand, ResponseCode};
@@ -89,7 +89,7 @@ pub(crate) struct SendOperation {
     current: Option<Current>,
     /// Receipt of an attempt that was stored with a degraded status, with its broker; the result if no later attempt
     /// does better.
-    stored: Option<Box<(Receipt, Arc<str>)>>,
+    stored: Option<Box<(SendReceipt, Arc<str>)>>,
 }
 
 /// The attempt under way.
@@ -188,7 +188,7 @@ impl MessageSender {
     fn begin_in_lane(self: &Arc<Self>, queue: &MessageQueue, send: Box<dyn InLane>) {
         let mut next = Some(send);
         while let Some(send) = next {
-            send.begin(Place { sender: Arc::clone(self), queue: queue.clone() });
+            send.begin(LanePlace { sender: Arc::clone(self), queue: queue.clone() });
             next = self.lanes.lock().begun(queue);
         }
     }
@@ -319,7 +319,7 @@ impl MessageSender {
     }
 
     /// Result of an attempt: the end of the send, or `None` when it continues.
-    fn verdict(&self, send: &mut SendOperation, outcome: Outcome) -> Option<Result<Receipt>> {
+    fn verdict(&self, send: &mut SendOperation, outcome: Outcome) -> Option<Result<SendReceipt>> {
         match outcome {
             // Nearly every outcome. It leaves the route alone, whose counter is busy with the sends that begin meanwhile.
             Ok(response) if response.response_code() == ResponseCode::SUCCESS => {
@@ -331,7 +331,7 @@ impl MessageSender {
     }
 
     /// The broker did not store the message, or less safely than it should.
-    fn answered(&self, send: &mut SendOperation, response: &RemotingCommand) -> Option<Result<Receipt>> {
+    fn answered(&self, send: &mut SendOperation, response: &RemotingCommand) -> Option<Result<SendReceipt>> {
         let code = response.response_code();
         let refused = |send: &SendOperation| Error::refused(code, response.remark.as_deref(), send.address());
         let Some(status) = SendStatus::of(code) else {
@@ -349,11 +349,11 @@ impl MessageSender {
 
     /// Reads what the broker says of a message that it stored. A topic that the message created has a route of its own
     /// from now on.
-    fn stored(&self, send: &SendOperation, status: SendStatus, response: &RemotingCommand) -> Result<Receipt> {
+    fn stored(&self, send: &SendOperation, status: SendStatus, response: &RemotingCommand) -> Result<SendReceipt> {
         if send.current.is_some_and(|current| current.creates_topic) {
             self.core.refresh_suspected_route(&send.outgoing.topic);
         }
-        Receipt::read(status, response)
+        SendReceipt::read(status, response)
             .map_err(|error| unreadable(send.address(), &error).with_certainty(Certainty::Stored))
     }
 
@@ -363,8 +363,8 @@ impl MessageSender {
         send: &mut SendOperation,
         phase: Phase,
         error: Error,
-        stored: Option<Receipt>,
-    ) -> Option<Result<Receipt>> {
+        stored: Option<SendReceipt>,
+    ) -> Option<Result<SendReceipt>> {
         if error.is_of_an_ended_client() {
             return Some(Err(send.attempts.qualified(error)));
         }
@@ -415,7 +415,7 @@ impl SendOperation {
 
     /// Result for the caller. The failure of a later attempt to store a message better does not change that it is
     /// stored.
-    fn end(mut self, verdict: Result<Receipt>) -> Result<SendResult> {
+    fn end(mut self, verdict: Result<SendReceipt>) -> Result<SendResult> {
         let broker_name = self.queue().map(|target| Arc::clone(&target.queue.broker_name));
         let stored = match (verdict, broker_name) {
             (Ok(receipt), Some(name)) => Ok((receipt, name)),
@@ -452,25 +452,25 @@ pub(crate) struct AsyncSend<D> {
     end: End,
     done: D,
     /// Of a send to a given queue, while it is under way.
-    place: Option<Place>,
+    place: Option<LanePlace>,
 }
 
 /// A send that waits for those before it to the same queue.
 trait InLane: Send {
     /// Its turn has come.
-    fn begin(self: Box<Self>, place: Place);
+    fn begin(self: Box<Self>, place: LanePlace);
 
     /// Its deadline has come before its turn.
     fn give_up(self: Box<Self>);
 }
 
 /// The only place for a send under way to one queue. Dropped, it is the next one's.
-struct Place {
+struct LanePlace {
     sender: Arc<MessageSender>,
     queue: MessageQueue,
 }
 
-impl Drop for Place {
+impl Drop for LanePlace {
     fn drop(&mut self) {
         let next = self.sender.lanes.lock().over(&self.queue);
         if let Some(send) = next {
@@ -481,7 +481,7 @@ impl Drop for Place {
 
 enum End {
     Open,
-    Stored(Receipt),
+    Stored(SendReceipt),
     Failed(Error),
 }
 
@@ -572,7 +572,7 @@ impl<D: Done> AsyncSend<D> {
 }
 
 impl<D: Done> InLane for AsyncSend<D> {
-    fn begin(mut self: Box<Self>, place: Place) {
+    fn begin(mut self: Box<Self>, place: LanePlace) {
         self.place = Some(place);
         self.resume();
     }

@@ -59,7 +59,7 @@ const DEFAULT_REGION: &str = "DefaultRegion";
 
 /// A broker's response about a message that it has stored.
 #[derive(Debug)]
-pub(crate) struct Receipt {
+pub(crate) struct SendReceipt {
     pub(crate) status: SendStatus,
     pub(crate) offset_msg_id: String,
     pub(crate) queue_id: i32,
@@ -68,7 +68,7 @@ pub(crate) struct Receipt {
     pub(crate) trace_on: bool,
 }
 
-impl Receipt {
+impl SendReceipt {
     /// Reads the answer to a send that was stored so.
     pub(crate) fn read(status: SendStatus, response: &RemotingCommand) -> Result<Self, wire::Error> {
         let header = SendMessageResponse::from_fields(&response.ext_fields)?;

@@ -113,7 +113,7 @@ macro_rules! settled {
         $(
             fn $write<W: ?Sized + Write>(&mut self, writer: &mut W, value: $type) -> io::Result<()> {
                 self.settle(writer)?;
-                Plain.$write(writer, value)
+                PlainQueue.$write(writer, value)
             }
         )+
     };
@@ -170,16 +170,16 @@ impl Formatter for ObjectKeys {
             (Key::Object, CharEscape::ReverseSolidus) => writer.write_all(b"\\"),
             (_, letter) => {
                 self.settle(writer)?;
-                Plain.write_char_escape(writer, letter)
+                PlainQueue.write_char_escape(writer, letter)
             }
         }
     }
 }
 
 /// Default formatting of everything but keys.
-struct Plain;
+struct PlainQueue;
 
-impl Formatter for Plain {}
+impl Formatter for PlainQueue {}
 
 /// Other members of an entry in a list of queues.
 #[derive(Deserialize)]

@@ -38,7 +38,7 @@ pub(crate) fn write(head: &FrameHead<'_>, fields: &dyn HeaderFields, out: &mut V
 
 /// Reads a whole header; the caller adds the body.
 pub(crate) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
-    let mut reader = Reader(header);
+    let mut reader = HeaderReader(header);
     let code = i32::from(reader.i16("code")?);
     let language = LanguageCode(reader.u8("language")?);
     let version = i32::from(reader.i16("version")?);
@@ -55,7 +55,7 @@ pub(crate) fn read(header: &[u8]) -> Result<RemotingCommand, Error> {
         opaque,
         flag,
         remark: (!remark.is_empty()).then(|| remark.into_owned()),
-        ext_fields: read_fields(Reader(fields))?,
+        ext_fields: read_fields(HeaderReader(fields))?,
         body: Bytes::new(),
         encoding: HeaderEncoding::RocketMq,
     })
@@ -84,7 +84,7 @@ impl FieldSink for BinarySink<'_> {
     }
 }
 
-fn read_fields(mut reader: Reader<'_>) -> Result<ExtFields, Error> {
+fn read_fields(mut reader: HeaderReader<'_>) -> Result<ExtFields, Error> {
     let mut fields = ExtFields::with_room_for(reader.0.len());
     while !reader.0.is_empty() {
         let key_length = reader.i16("ext field key")?;
@@ -99,9 +99,9 @@ fn read_fields(mut reader: Reader<'_>) -> Result<ExtFields, Error> {
 }
 
 /// Reads checked parts of a header.
-struct Reader<'a>(&'a [u8]);
+struct HeaderReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> HeaderReader<'a> {
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
         let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Error::UnexpectedEnd { what })?;
         self.0 = tail;
