@@ -4,10 +4,12 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use bytes::Bytes;
+
 use super::Core;
 use super::member::MemberKey;
 use crate::logging::warn;
-use crate::remoting::RemotingEvents;
+use crate::remoting::{RemotingEvents, Responder};
 use crate::wire::header::NotifyConsumerIdsChangedRequest;
 use crate::wire::{RemotingCommand, RequestCode, ResponseCode};
 
@@ -28,18 +30,20 @@ impl Inbound {
 }
 
 impl RemotingEvents for Inbound {
-    fn requested(&self, address: &Arc<str>, request: RemotingCommand) -> Option<RemotingCommand> {
+    fn requested(&self, request: RemotingCommand, responder: Responder) {
         match request.request_code() {
             RequestCode::NOTIFY_CONSUMER_IDS_CHANGED => {
                 match NotifyConsumerIdsChangedRequest::from_fields(&request.ext_fields) {
-                    Ok(header) => self.members_changed(header.consumer_group),
-                    Err(error) => warn!("notification of broker {address} invalid: {error}"),
+                    Ok(header) => {
+                        self.members_changed(header.consumer_group);
+                        responder.respond(ResponseCode::SUCCESS, None, Bytes::new());
+                    }
+                    Err(error) => warn!("notification of broker {} invalid: {error}", responder.address()),
                 }
-                None
             }
             code => {
                 let remark = format!(" request type {} not supported", code.0);
-                Some(RemotingCommand::response_to(&request, ResponseCode::REQUEST_CODE_NOT_SUPPORTED, Some(remark)))
+                responder.respond(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, Some(remark), Bytes::new());
             }
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ impl CloseReason {
 pub(crate) struct Connection {
     address: Arc<str>,
     token: Token,
+    /// Number of the peer's requests whose responders live.
+    unanswered: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -110,6 +113,17 @@ pub(super) enum Submitted {
     NotYet,
 }
 
+/// Result of [`Connection::append`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Appended {
+    /// The frame is in the outbox. The selector must be notified if `announce` is true.
+    Accepted { announce: bool },
+    /// The outbox has no room.
+    Full,
+    /// The connection is closed.
+    Closed,
+}
+
 impl Connection {
     pub(super) fn new(address: Arc<str>, token: Token, limits: Limits) -> Self {
         let state = State {
@@ -124,7 +138,7 @@ impl Connection {
             owed_since: None,
             waiting: Vec::new(),
         };
-        Self { address, token, state: Mutex::new(state) }
+        Self { address, token, unanswered: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
@@ -180,8 +194,8 @@ impl Connection {
             }
         };
         let looks_too_late = must_look_by.is_some_and(|by| state.next_look.is_none_or(|next| next > by));
-        let announce = looks_too_late || (must_write && !state.selector_writes);
-        Submitted::Accepted { announce: announce && !std::mem::replace(&mut state.announced, true) }
+        let must_look = looks_too_late || (must_write && !state.selector_writes);
+        Submitted::Accepted { announce: must_look && state.announces() }
     }
 
     /// The caller gives up before its frame could be accepted.
@@ -242,15 +256,33 @@ impl Connection {
         }
     }
 
-    /// Appends a frame of the selector's own, to which no reply is waited for. It is announced to nobody: the selector
-    /// looks afterwards. `false` when there is no room for it.
-    pub(super) fn append(&self, frame: &Frame<'_>) -> bool {
+    /// Appends a frame without a waiter and without waiting: a response to the peer, or a probe. Called on any thread,
+    /// at any time.
+    pub(super) fn append(&self, frame: &Frame<'_>) -> Appended {
         let mut state = self.state.lock();
-        let has_room = state.has_room(frame, state.limits.outbox);
-        if has_room && !matches!(state.phase, ConnectionPhase::Closed(_)) {
-            state.outbox.append(frame, 0);
+        if matches!(state.phase, ConnectionPhase::Closed(_)) {
+            return Appended::Closed;
         }
-        has_room
+        if !state.has_room(frame, state.limits.outbox) {
+            return Appended::Full;
+        }
+        state.outbox.append(frame, 0);
+        let must_look = !state.selector_writes;
+        Appended::Accepted { announce: must_look && state.announces() }
+    }
+
+    /// Counts a request of the peer until [`Connection::request_ended`].
+    pub(super) fn request_began(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn request_ended(&self) {
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Number of the peer's requests whose responders live.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Takes what has gathered. From then on the selector is the only writer, and looks again without being told, until
@@ -259,6 +291,10 @@ impl Connection {
         let mut state = self.state.lock();
         state.tell_of_room();
         state.selector_writes = !state.outbox.is_empty();
+        // From here on appended bytes need an announcement of their own. Were this left to `plan`, then: A announces its
+        // deadline alone; the selector finds no bytes here; B appends, finds that A has announced, and does not; the
+        // selector plans, and sleeps over the bytes of B.
+        state.announced = false;
         if !state.selector_writes {
             return None;
         }
@@ -378,6 +414,12 @@ impl Connection {
 }
 
 impl State {
+    /// True for the first caller that needs the selector's look; those after it, up to that look, share it. The selector
+    /// clears the flag under the lock under which it takes the bytes (`next_batch`) or reads the deadlines (`plan`).
+    fn announces(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
+    }
+
     fn has_room(&self, frame: &Frame<'_>, limit: usize) -> bool {
         self.outbox.unsent() == 0 || self.outbox.unsent() + frame.len() <= limit
     }

@@ -4,6 +4,7 @@
 //! accepted request is completed exactly once: by its response, its deadline, the loss of its connection, or shutdown.
 //! A response is an outcome whatever its code says: what codes mean is known above.
 
+mod config;
 mod connection;
 mod dial;
 mod link;
@@ -11,13 +12,14 @@ mod liveness;
 mod mailbox;
 mod outbox;
 mod pending;
+mod request;
 mod resolver;
+mod responder;
 mod selector;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;
 
-use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -26,12 +28,14 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use mio::Token;
 use parking_lot::Mutex;
 
+pub(crate) use config::RemotingConfig;
 pub(crate) use pending::{CallError, Complete, Completion, Outcome};
+pub(crate) use request::{EncodedRequest, Request};
 pub(crate) use resolver::AddressMap;
+pub(crate) use responder::Responder;
 pub use resolver::{Resolve, SystemResolver};
 
 use self::connection::{CloseReason, Connection, Limits, Submitted};
@@ -39,82 +43,28 @@ use self::dial::Backoff;
 use self::mailbox::{Command, Mailbox};
 use self::outbox::Frame;
 use self::pending::{Parked, Slot, Waiter};
-use self::transport::MakeTransport;
 use crate::error::{Certainty, ErrorKind, Phase, Result};
 use crate::logging::{info, warn};
 use crate::name_map::NameMap;
 use crate::repeats::is_news_of_outage;
-use crate::wire::frame::command::FrameHead;
-use crate::wire::{HeaderEncoding, HeaderFields, RemotingCommand, RequestCode};
+use crate::wire::RemotingCommand;
 use crate::worker::{Health, Threads, Worker, check_may_wait};
 
 /// To how many connections a request is handed that close at that moment, one after the other.
 const HAND_OVERS: usize = 3;
 /// How long past its deadline a caller waits for an outcome that is being delivered to it.
 const DELIVERY_GRACE: Duration = Duration::from_millis(100);
-/// An encoding buffer larger than this is not kept by its thread.
-const KEPT_SCRATCH: usize = 64 * 1024;
 
-/// What the layer above decides.
-#[derive(Clone)]
-pub(crate) struct RemotingConfig {
-    /// How long dialling one address may take.
-    pub(crate) connect_timeout: Duration,
-    /// A connection that owes a reply and brought no whole frame for this long is probed; when none comes for half as
-    /// long again, it is closed (`liveness.rs`).
-    pub(crate) silence_limit: Duration,
-    /// The longest frame that is read, with its four bytes of length.
-    pub(crate) max_frame_length: usize,
-    /// Bytes that may wait for one socket before callers wait too.
-    pub(crate) outbox_limit: usize,
-    /// Bytes that may wait for one socket before asynchronous requests are refused.
-    pub(crate) completions_outbox_limit: usize,
-    pub(crate) encoding: HeaderEncoding,
-    pub(crate) resolve: Arc<dyn Resolve>,
-    /// Asked on the resolver's threads, at each dial.
-    pub(crate) address_map: Option<Arc<AddressMap>>,
-    /// Addresses that are dialled as they are.
-    pub(crate) unmapped: Vec<Arc<str>>,
-    pub(crate) transport: Arc<MakeTransport>,
-}
-
-impl RemotingConfig {
-    /// True if the address to dial for `address` comes from the address map.
-    fn maps(&self, address: &str) -> bool {
-        self.address_map.is_some() && !self.unmapped.iter().any(|unmapped| **unmapped == *address)
-    }
-}
-
-/// What the layer above is told. Called on `rmq-remoting`: must not block.
+/// Receiver of the layer's events. Called on `rmq-remoting`: must not block.
 pub(crate) trait RemotingEvents: Send + Sync {
-    /// A request from a peer. The return value is sent back, unless the request was one-way.
-    fn requested(&self, address: &Arc<str>, request: RemotingCommand) -> Option<RemotingCommand>;
+    /// Receives a request of a peer. Any thread may respond.
+    fn requested(&self, request: RemotingCommand, responder: Responder);
 
     /// A connection was made.
     fn connected(&self, address: &Arc<str>);
 
     /// A connection was lost, or could not be made.
     fn disconnected(&self, address: &Arc<str>);
-}
-
-/// A request before it is bound to a connection: the header goes straight into the bytes to send.
-#[derive(Clone, Copy)]
-pub(crate) struct Request<'a> {
-    pub(crate) code: RequestCode,
-    pub(crate) header: &'a dyn HeaderFields,
-    pub(crate) body: &'a Bytes,
-}
-
-impl<'a> Request<'a> {
-    /// A request without a body.
-    pub(crate) fn new(code: RequestCode, header: &'a dyn HeaderFields) -> Self {
-        static NO_BODY: Bytes = Bytes::new();
-        Self { code, header, body: &NO_BODY }
-    }
-
-    pub(crate) fn with_body(self, body: &'a Bytes) -> Self {
-        Self { body, ..self }
-    }
 }
 
 /// Sends requests to addresses. Cheap to clone; the last owner of [`RemotingThread`] ends it for all.
@@ -325,58 +275,6 @@ impl Remoting {
             now = Instant::now();
         }
     }
-
-    /// Writes a request as bytes, so that nothing it was made of is needed any more, for the connection to `address`,
-    /// made if there is none.
-    pub(crate) fn encode(
-        &self,
-        address: &Arc<str>,
-        request: Request<'_>,
-        oneway: bool,
-    ) -> std::result::Result<EncodedRequest, CallError> {
-        let opaque = self.shared.next_opaque();
-        let head = FrameHead::request(self.shared.encoding_for(request.code), request.code, opaque, oneway);
-        let mut scratch = Scratch::of_this_thread();
-        head.encode(request.header, request.body.len(), &mut scratch.0).map_err(|error| {
-            let detail = format!("the request cannot be encoded: {error}");
-            refused(address, ErrorKind::InvalidMessage, &detail)
-        })?;
-        let connection = self.shared.connection_to(address)?;
-        Ok(EncodedRequest { connection, head: scratch, body: request.body.clone(), opaque })
-    }
-}
-
-/// A request as bytes. On whichever connection it is sent in the end, its opaque is its own.
-pub(crate) struct EncodedRequest {
-    connection: Arc<Connection>,
-    head: Scratch,
-    body: Bytes,
-    opaque: i32,
-}
-
-/// The memory in which a thread encodes one request after the other.
-struct Scratch(Vec<u8>);
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Scratch {
-    fn of_this_thread() -> Self {
-        // A thread-local that sends while its thread ends may find that this one has gone before it.
-        let mut bytes = SCRATCH.try_with(RefCell::take).unwrap_or_default();
-        bytes.clear();
-        Self(bytes)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if self.0.capacity() <= KEPT_SCRATCH {
-            // A thread that ends has no place for it any more.
-            let _ = SCRATCH.try_with(|scratch| scratch.replace(std::mem::take(&mut self.0)));
-        }
-    }
 }
 
 impl Remoting {
@@ -470,16 +368,6 @@ impl Shared {
         if is_news_of_outage(failures) {
             warn!("{} ({failures} in a row)", reason.detail);
         }
-    }
-
-    /// A number that no other request of this client has had (before 2³² more).
-    fn next_opaque(&self) -> i32 {
-        self.next_opaque.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A binary header has no room for the codes of 5.x that are larger than an `i16`.
-    fn encoding_for(&self, code: RequestCode) -> HeaderEncoding {
-        if i16::try_from(code.0).is_ok() { self.config.encoding } else { HeaderEncoding::Json }
     }
 
     fn random(&self) -> u64 {

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -19,16 +20,13 @@ use super::dial::{Dial, Progress, parse_ip_address};
 use super::link::{Link, OpenLink, Stage, Written};
 use super::liveness::{Liveness, Verdict};
 use super::mailbox::{Command, Inbox, WAKER};
-use super::outbox::Frame;
 use super::pending::Waiter;
 use super::resolver::{Question, Resolved, Resolver};
+use super::responder::{MOST_UNANSWERED, Responder};
 use super::{RemotingConfig, RemotingEvents, Shared};
 use crate::error::{ErrorKind, Result};
-use crate::logging::{debug, info, warn};
-use crate::wire::frame::command::FrameHead;
-use crate::wire::{
-    ExtFields, FieldSink, Frame as WireFrame, FrameDecoder, HeaderEncoding, RemotingCommand, RequestCode, ResponseCode,
-};
+use crate::logging::{debug, info};
+use crate::wire::{Frame as WireFrame, FrameDecoder, RemotingCommand, ResponseCode};
 use crate::worker::{Threads, Worker, contain, words_of};
 
 const EVENTS_PER_POLL: usize = 256;
@@ -412,20 +410,16 @@ impl Selector {
         }
     }
 
-    /// A request from the peer.
-    fn serve(&self, connection: &Connection, request: RemotingCommand) {
-        let (opaque, oneway) = (request.opaque, request.is_oneway());
-        let Some(response) = self.events.requested(connection.address(), request) else { return };
-        if oneway {
-            return;
+    /// Hands a request of the peer to the layer above, unless too many of them are unanswered.
+    fn serve(&self, connection: &Arc<Connection>, request: RemotingCommand) {
+        let responder = Responder::new(&self.shared, connection, &request);
+        if responder.is_one_too_many() {
+            let (code, address) = (request.request_code(), connection.address());
+            debug!("serving {code} of {address} failed: {MOST_UNANSWERED} requests are unanswered; refused as busy");
+            let remark = "[OVERLOAD]the client has too many unanswered requests of this broker".to_owned();
+            return responder.respond(ResponseCode::SYSTEM_BUSY, Some(remark), Bytes::new());
         }
-        let mut encoded = Vec::new();
-        if let Err(error) = (RemotingCommand { opaque, ..response }).encode(&mut encoded) {
-            return warn!("a response to {} cannot be encoded: {error}", connection.address());
-        }
-        if !connection.append(&Frame::encoded(&encoded)) {
-            debug!("{} asks and does not read: a response is dropped", connection.address());
-        }
+        self.events.requested(request, responder);
     }
 
     // --- Deadlines ---
@@ -475,9 +469,9 @@ impl Selector {
             Verdict::Waits if open.liveness.probe_ends().is_none() && connection.is_too_silent(now) => {}
             Verdict::Waits => return,
         }
-        let opaque = self.shared.next_opaque();
-        open.liveness.probed(opaque, now);
-        probe(connection, opaque);
+        if let Some(opaque) = self.shared.probe(connection) {
+            open.liveness.probed(opaque, now);
+        }
     }
 
     // --- The end of a connection, and of the thread ---
@@ -563,20 +557,6 @@ fn add_events(turns: &mut Vec<(Token, Readable)>, events: &Events) {
             Some(turn) => turn.1 = turn.1.max(readable),
             None => turns.push((token, readable)),
         }
-    }
-}
-
-/// Asks for the route of a topic that always exists: name servers answer it, brokers refuse it, both at once. Nobody
-/// waits for the answer: that a whole frame comes is all that counts.
-fn probe(connection: &Connection, opaque: i32) {
-    debug!("probing {}", connection.address());
-    let mut fields = ExtFields::new();
-    fields.text("topic", "TBW102");
-    let code = RequestCode::GET_ROUTEINFO_BY_TOPIC;
-    let head = FrameHead::request(HeaderEncoding::Json, code, opaque, false);
-    let mut encoded = Vec::new();
-    if head.encode(&fields, 0, &mut encoded).is_ok() {
-        connection.append(&Frame::encoded(&encoded));
     }
 }
 

@@ -196,33 +196,6 @@ fn a_reply_after_the_deadline_is_dropped() {
 }
 
 #[test]
-fn requests_of_the_peer_are_answered_in_their_own_encoding() {
-    let told = Arc::new(Told::default());
-    let (remoting, _thread) = start_with(config(), Arc::clone(&told) as _);
-    let (sender, replies) = unbounded();
-    let address = peer(move |_, mut wire| {
-        let ping = wire.next().unwrap();
-        for (opaque, encoding) in [(71, HeaderEncoding::Json), (72, HeaderEncoding::RocketMq)] {
-            let mut asked = RemotingCommand::request(RequestCode::GET_CONSUMER_RUNNING_INFO, &()).with_body("two-way");
-            (asked.opaque, asked.encoding) = (opaque, encoding);
-            wire.send(&asked.clone().oneway().with_body("one-way"));
-            wire.send(&asked);
-            sender.send(wire.next().unwrap()).unwrap();
-        }
-        wire.send(&echo_of(&ping));
-        wire.swallow();
-    });
-    ping(&remoting, &address, soon()).unwrap();
-    for (opaque, encoding) in [(71, HeaderEncoding::Json), (72, HeaderEncoding::RocketMq)] {
-        let reply = replies.recv_timeout(PATIENCE).unwrap();
-        assert!(reply.is_response());
-        assert_eq!((reply.opaque, reply.encoding, &*reply.body), (opaque, encoding, &b"two-way"[..]));
-    }
-    let bodies: Vec<_> = told.requested.lock().iter().map(|request| request.body.clone()).collect();
-    assert_eq!(bodies, ["one-way", "two-way", "one-way", "two-way"]);
-}
-
-#[test]
 fn codes_that_a_binary_header_cannot_carry_go_in_json() {
     let (remoting, _thread) = start(RemotingConfig { encoding: HeaderEncoding::RocketMq, ..config() });
     let (sender, encodings) = unbounded();

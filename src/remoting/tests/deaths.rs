@@ -6,7 +6,7 @@ use super::*;
 struct Faulty;
 
 impl RemotingEvents for Faulty {
-    fn requested(&self, _: &Arc<str>, _: RemotingCommand) -> Option<RemotingCommand> {
+    fn requested(&self, _: RemotingCommand, _: Responder) {
         panic!("a fault");
     }
     fn connected(&self, _: &Arc<str>) {}

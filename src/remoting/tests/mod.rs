@@ -7,6 +7,7 @@ mod calls;
 mod deaths;
 mod faults;
 mod hostile;
+mod requests;
 mod seam;
 mod shutdown;
 
@@ -21,7 +22,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::transport::Plain;
 use super::*;
 use crate::error::Certainty;
-use crate::wire::{ExtFields, FieldSink, FrameDecoder, LanguageCode, MAX_FRAME_LENGTH, ResponseCode};
+use crate::wire::{
+    ExtFields, FieldSink, FrameDecoder, HeaderEncoding, LanguageCode, MAX_FRAME_LENGTH, RequestCode, ResponseCode,
+};
 
 /// How long anything may take on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,10 +93,10 @@ struct Told {
 }
 
 impl RemotingEvents for Told {
-    fn requested(&self, _address: &Arc<str>, request: RemotingCommand) -> Option<RemotingCommand> {
-        let reply = RemotingCommand::response_to(&request, ResponseCode::SUCCESS, None).with_body(request.body.clone());
+    fn requested(&self, request: RemotingCommand, responder: Responder) {
+        let body = request.body.clone();
         self.requested.lock().push(request);
-        Some(reply)
+        responder.respond(ResponseCode::SUCCESS, None, body);
     }
     fn connected(&self, _address: &Arc<str>) {
         self.connected.fetch_add(1, Ordering::SeqCst);
