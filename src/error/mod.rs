@@ -77,6 +77,9 @@ impl fmt::Display for Attempt {
     }
 }
 
+/// Cause of an error, shared by the errors of all calls that it ended.
+pub(crate) type Source = Arc<dyn std::error::Error + Send + Sync>;
+
 /// Failure of a call; one pointer wide.
 #[derive(Clone)]
 pub struct Error {
@@ -93,7 +96,7 @@ struct Inner {
     remark: Option<String>,
     attempts: Vec<Attempt>,
     /// Error of the operating system or of the decoder that caused this one.
-    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    source: Option<Source>,
 }
 
 impl Error {
@@ -143,9 +146,17 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.inner.source = Some(Arc::new(source));
+    pub(crate) fn with_source(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.with_shared_source(Some(Arc::new(source)))
+    }
+
+    pub(crate) fn with_shared_source(mut self, source: Option<Source>) -> Self {
+        self.inner.source = source;
         self
+    }
+
+    pub(crate) fn shared_source(&self) -> Option<&Source> {
+        self.inner.source.as_ref()
     }
 
     pub(crate) fn with_attempts(mut self, attempts: Vec<Attempt>) -> Self {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::outbox::{Batch, Frame, LARGE_BODY, Outbox};
 use super::pending::{CallError, Entry, Pending, Waiter};
 use super::transport::Transport;
-use crate::error::{Certainty, ErrorKind, Phase};
+use crate::error::{Certainty, Error, ErrorKind, Phase, Source};
 use crate::wire::RemotingCommand;
 use crate::worker::contain;
 
@@ -40,16 +40,33 @@ pub(super) struct Limits {
     pub(super) silence: Duration,
 }
 
-/// Why a connection is closed; told to everything that was pending on it.
+/// Reason for the end of a connection, and for the failure of everything that was pending on it.
 #[derive(Clone, Debug)]
 pub(super) struct CloseReason {
     pub(super) kind: ErrorKind,
     pub(super) detail: Arc<str>,
+    pub(super) source: Option<Source>,
 }
 
 impl CloseReason {
     pub(super) fn new(kind: ErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// Creates the reason for a failed call of the system, the transport or the decoder; `operation` names it.
+    pub(super) fn of_failed(
+        kind: ErrorKind,
+        operation: &str,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        let detail = Arc::from(format!("{operation} failed: {error}"));
+        Self { kind, detail, source: Some(Arc::new(error)) }
+    }
+}
+
+impl From<Error> for CloseReason {
+    fn from(error: Error) -> Self {
+        Self { kind: error.kind(), detail: Arc::from(error.detail()), source: error.shared_source().cloned() }
     }
 }
 
@@ -239,6 +256,7 @@ impl Connection {
             certainty,
             address: Arc::clone(&self.address),
             detail: Arc::clone(&reason.detail),
+            source: reason.source.clone(),
         }
     }
 
@@ -494,27 +512,4 @@ impl State {
         }
         progress
     }
-}
-
-/// Writes until everything is written or the socket takes no more; returns how much it took.
-///
-/// Never with `write_vectored`: the standard library's `write` passes MSG_NOSIGNAL, its vectored write cannot, and a
-/// peer that has reset the connection would end a host process that leaves SIGPIPE at its default.
-///
-/// A small body is copied behind its head first: one write costs less than two.
-fn write_until_full(mut socket: &TcpStream, frame: &Frame<'_>) -> usize {
-    if !frame.body.is_empty() && frame.body.len() < LARGE_BODY {
-        return write_until_full(socket, &Frame::encoded(&[frame.head, frame.body].concat()));
-    }
-    let mut written = 0;
-    while written < frame.len() {
-        let (head, body) = frame.rest(written);
-        match socket.write(if head.is_empty() { body } else { head }) {
-            Ok(0) => break,
-            Ok(count) => written += count,
-            Err(error) if error.kind() == IoErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    written
 }

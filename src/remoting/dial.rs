@@ -4,11 +4,13 @@
 //! resolver's thread, anew at each dial, so that a broker that moved is found.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind as IoErrorKind};
 use std::net::{SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
+
+use super::transport::Transport;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
@@ -88,67 +90,134 @@ impl Backoff {
     }
 }
 
-/// A dial under way.
+/// A dial in progress.
 #[derive(Debug)]
 pub(super) enum Dial {
-    /// The back-off of the address has not passed.
+    /// Waiting for the end of the address's back-off.
     BackingOff { until: Instant },
-    /// The resolver works; a call of it cannot be cancelled, but waiting for it can.
+    /// Waiting for the resolver. Its call cannot be cancelled, but the wait can.
     Resolving { until: Instant },
-    /// One address is being tried, others are left.
-    Trying { socket: TcpStream, address: SocketAddr, until: Instant, left: VecDeque<SocketAddr>, share: Duration },
+    /// Connecting to one address.
+    Connecting(TcpStream, Try),
+    /// Connected to one address; the transport exchanges its own bytes with the peer.
+    Handshaking(TcpStream, Box<dyn Transport>, Try),
 }
 
-/// What a try at an address has come to.
+/// The try of one address, with the addresses that are left.
+#[derive(Debug)]
+pub(super) struct Try {
+    address: SocketAddr,
+    /// Limit of connecting and handshake.
+    until: Instant,
+    left: VecDeque<SocketAddr>,
+    /// Time of each try.
+    share: Duration,
+}
+
+/// Result of a step of a dial.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Nothing new; look again by the dial's deadline.
+    /// Not finished: look again after an event, and by the dial's deadline.
     Waiting(Dial),
-    Connected(TcpStream),
-    Failed(io::Error),
+    /// Connected, and the handshake is done.
+    Connected(TcpStream, Box<dyn Transport>),
+    Failed(Failure),
+}
+
+/// Failure of the last address that was tried.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Failed operation, to be followed by the peer's address.
+    pub(super) operation: &'static str,
+    pub(super) error: io::Error,
+}
+
+impl Failure {
+    fn connecting(error: io::Error) -> Self {
+        Self { operation: "connecting to", error }
+    }
+
+    fn handshaking(error: io::Error) -> Self {
+        Self { operation: "handshake with", error }
+    }
 }
 
 impl Dial {
-    /// Tries the addresses in their order.
+    /// Tries the addresses in their order, all of them together within about `timeout`.
     pub(super) fn begin(addresses: Vec<SocketAddr>, timeout: Duration, now: Instant) -> Progress {
         let share = match u32::try_from(addresses.len()) {
             Ok(count @ 2..) => (timeout / count).max(SHORTEST_TRY),
             _ => timeout,
         };
-        Self::try_next(addresses.into(), share, now, io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+        let none = io::Error::new(IoErrorKind::NotFound, "the name has no address");
+        Self::try_next(addresses.into(), share, now, Failure::connecting(none))
     }
 
-    fn try_next(mut left: VecDeque<SocketAddr>, share: Duration, now: Instant, mut last: io::Error) -> Progress {
+    fn try_next(mut left: VecDeque<SocketAddr>, share: Duration, now: Instant, mut last: Failure) -> Progress {
         while let Some(address) = left.pop_front() {
             match TcpStream::connect(address) {
                 Ok(socket) => {
-                    return Progress::Waiting(Self::Trying { socket, address, until: now + share, left, share });
+                    return Progress::Waiting(Self::Connecting(
+                        socket,
+                        Try { address, until: now + share, left, share },
+                    ));
                 }
-                Err(error) => last = error,
+                Err(error) => last = Failure::connecting(error),
             }
         }
         Progress::Failed(last)
     }
 
-    /// When to look again without an event.
+    /// Time of the next look without an event.
     pub(super) fn deadline(&self) -> Instant {
         match self {
-            Self::BackingOff { until } | Self::Resolving { until } | Self::Trying { until, .. } => *until,
+            Self::BackingOff { until } | Self::Resolving { until } => *until,
+            Self::Connecting(_, attempt) | Self::Handshaking(_, _, attempt) => attempt.until,
         }
     }
 
     /// Looks at the socket after an event or at the deadline.
-    pub(super) fn look(self, now: Instant) -> Progress {
-        let Self::Trying { socket, address, until, left, share } = self else { return Progress::Waiting(self) };
-        match connect_result(&socket) {
-            Ok(true) => Progress::Connected(socket),
-            Ok(false) if now < until => Progress::Waiting(Self::Trying { socket, address, until, left, share }),
-            Ok(false) => {
-                let late = io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer in time"));
-                Self::try_next(left, share, now, late)
-            }
-            Err(error) => Self::try_next(left, share, now, error),
+    pub(super) fn look(self, make_transport: impl Fn() -> io::Result<Box<dyn Transport>>, now: Instant) -> Progress {
+        match self {
+            Self::Connecting(socket, attempt) => match connect_result(&socket) {
+                Ok(true) => match socket.set_nodelay(true).and_then(|()| make_transport()) {
+                    Ok(transport) => attempt.shake_hands(socket, transport, now),
+                    Err(error) => attempt.failed(Failure::connecting(error), now),
+                },
+                Ok(false) if now < attempt.until => Progress::Waiting(Self::Connecting(socket, attempt)),
+                Ok(false) => {
+                    let late = format!("{} did not answer in time", attempt.address);
+                    attempt.failed(Failure::connecting(io::Error::new(IoErrorKind::TimedOut, late)), now)
+                }
+                Err(error) => attempt.failed(Failure::connecting(error), now),
+            },
+            Self::Handshaking(socket, transport, attempt) => attempt.shake_hands(socket, transport, now),
+            Self::BackingOff { .. } | Self::Resolving { .. } => Progress::Waiting(self),
         }
+    }
+}
+
+impl Try {
+    fn shake_hands(self, socket: TcpStream, mut transport: Box<dyn Transport>, now: Instant) -> Progress {
+        loop {
+            match transport.handshake(&socket) {
+                Ok(()) => return Progress::Connected(socket, transport),
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() != IoErrorKind::WouldBlock => {
+                    return self.failed(Failure::handshaking(error), now);
+                }
+                Err(_) if now < self.until => return Progress::Waiting(Dial::Handshaking(socket, transport, self)),
+                Err(_) => {
+                    let late = format!("{} did not complete it in time", self.address);
+                    return self.failed(Failure::handshaking(io::Error::new(IoErrorKind::TimedOut, late)), now);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the next address.
+    fn failed(self, failure: Failure, now: Instant) -> Progress {
+        Dial::try_next(self.left, self.share, now, failure)
     }
 }
 
@@ -160,9 +229,9 @@ fn connect_result(socket: &TcpStream) -> io::Result<bool> {
     match socket.peer_addr() {
         // A dial of a loopback port that nobody listens on can meet itself, when the system picks the same port for
         // our side: the handshake succeeds, and every request would be answered by its own echo.
-        Ok(peer) if socket.local_addr()? == peer => Err(io::ErrorKind::ConnectionRefused.into()),
+        Ok(peer) if socket.local_addr()? == peer => Err(IoErrorKind::ConnectionRefused.into()),
         Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::WouldBlock) => Ok(false),
+        Err(error) if matches!(error.kind(), IoErrorKind::NotConnected | IoErrorKind::WouldBlock) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -170,7 +239,12 @@ fn connect_result(socket: &TcpStream) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remoting::transport::Plain;
     use crate::repeats::is_news_of_outage;
+
+    fn plain() -> io::Result<Box<dyn Transport>> {
+        Ok(Box::new(Plain))
+    }
 
     #[test]
     fn ip_addresses_are_read_with_and_without_brackets() {
@@ -214,9 +288,9 @@ mod tests {
         while let Progress::Waiting(dial) = progress {
             assert!(Instant::now() < limit);
             std::thread::yield_now();
-            progress = dial.look(Instant::now());
+            progress = dial.look(plain, Instant::now());
         }
-        assert!(matches!(progress, Progress::Connected(_)), "{progress:?}");
+        assert!(matches!(progress, Progress::Connected(..)), "{progress:?}");
     }
 
     #[test]
@@ -264,9 +338,9 @@ mod tests {
         while let Progress::Waiting(dial) = progress {
             assert!(Instant::now() < limit);
             std::thread::yield_now();
-            progress = dial.look(Instant::now());
+            progress = dial.look(plain, Instant::now());
         }
-        let Progress::Connected(socket) = progress else { panic!("{progress:?}") };
+        let Progress::Connected(socket, _) = progress else { panic!("{progress:?}") };
         assert_eq!(socket.peer_addr().unwrap(), alive);
     }
 }

@@ -35,8 +35,8 @@ pub(crate) use config::RemotingConfig;
 pub(crate) use pending::{CallError, Complete, Completion, Outcome};
 pub(crate) use request::{EncodedRequest, Request};
 pub(crate) use resolver::AddressMap;
-pub(crate) use responder::Responder;
 pub use resolver::{Resolve, SystemResolver};
+pub(crate) use responder::Responder;
 
 use self::connection::{CloseReason, Connection, Limits, Submitted};
 use self::dial::Backoff;
@@ -384,6 +384,7 @@ fn refused(address: &Arc<str>, kind: ErrorKind, detail: &str) -> CallError {
         certainty: Certainty::NotSent,
         address: Arc::clone(address),
         detail: Arc::from(detail),
+        source: None,
     }
 }
 

@@ -15,11 +15,11 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::error::{Certainty, Error, ErrorKind, Phase};
+use crate::error::{Certainty, Error, ErrorKind, Phase, Source};
 use crate::wire::RemotingCommand;
 use crate::worker::contain;
 
-/// Why a request got no reply.
+/// Failure of a request: the reason why it got no response.
 #[derive(Clone, Debug)]
 pub(crate) struct CallError {
     pub(crate) kind: ErrorKind,
@@ -27,11 +27,16 @@ pub(crate) struct CallError {
     pub(crate) certainty: Certainty,
     pub(crate) address: Arc<str>,
     pub(crate) detail: Arc<str>,
+    /// Error of the operating system, the transport or the decoder that caused it.
+    pub(crate) source: Option<Source>,
 }
 
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
-        Self::new(error.kind, &*error.detail).with_certainty(error.certainty).with_address(&error.address)
+        Self::new(error.kind, &*error.detail)
+            .with_certainty(error.certainty)
+            .with_address(&error.address)
+            .with_shared_source(error.source)
     }
 }
 
@@ -93,7 +98,8 @@ fn dropped() -> CallError {
         phase: Phase::Reply,
         certainty: Certainty::Unknown,
         address: Arc::from(""),
-        detail: Arc::from("the request was dropped without a verdict"),
+        detail: Arc::from("the request was dropped without an outcome"),
+        source: None,
     }
 }
 

@@ -62,7 +62,7 @@ impl Remoting {
         let encoding = self.shared.encoding_for(request.code);
         let opaque = self.shared.write_head(&request, encoding, oneway, &mut head.0).map_err(|error| {
             let detail = format!("encoding a request to {address} failed: {error}");
-            refused(address, ErrorKind::InvalidMessage, &detail)
+            CallError { source: Some(Arc::new(error)), ..refused(address, ErrorKind::InvalidMessage, &detail) }
         })?;
         let connection = self.shared.connection_to(address)?;
         Ok(EncodedRequest { connection, head, body: request.body.clone(), opaque })

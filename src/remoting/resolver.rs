@@ -254,7 +254,7 @@ impl Desk {
         };
         let socket_addresses = match parse_ip_address(&target) {
             Some(socket_address) => vec![socket_address],
-            None => self.resolve(&target).map_err(|error| not_resolved(&question.address, &target, &error))?,
+            None => self.resolve(&target).map_err(|error| not_resolved(&question.address, &target, error))?,
         };
         Ok(Resolved { target, socket_addresses })
     }
@@ -272,8 +272,9 @@ fn map_address(map: &AddressMap, address: &str) -> Result<Arc<str>> {
     })
 }
 
-fn not_resolved(address: &str, target: &str, why: &io::Error) -> Error {
-    Error::new(ErrorKind::Resolve, format!("resolving {} failed: {why}", both(address, target)))
+fn not_resolved(address: &str, target: &str, error: io::Error) -> Error {
+    let detail = format!("resolving {} failed: {error}", both(address, target));
+    Error::new(ErrorKind::Resolve, detail).with_source(error)
 }
 
 /// An address in words, with the one that is dialled in its place.

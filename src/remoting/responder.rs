@@ -37,12 +37,7 @@ impl Responder {
         Self {
             shared: Arc::clone(shared),
             connection: Arc::clone(connection),
-            request: RemotingCommand {
-                remark: None,
-                ext_fields: ExtFields::new(),
-                body: Bytes::new(),
-                ..*request
-            },
+            request: RemotingCommand { remark: None, ext_fields: ExtFields::new(), body: Bytes::new(), ..*request },
             expects_response: !request.is_oneway(),
         }
     }
@@ -94,6 +89,9 @@ impl Drop for Responder {
 
 impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responder").field("address", self.address()).field("code", &self.request.request_code()).finish_non_exhaustive()
+        f.debug_struct("Responder")
+            .field("address", self.address())
+            .field("code", &self.request.request_code())
+            .finish_non_exhaustive()
     }
 }

@@ -16,13 +16,14 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{CloseReason, Connection};
-use super::dial::{Dial, Progress, parse_ip_address};
+use super::dial::{Dial, Failure, Progress, parse_ip_address};
 use super::link::{Link, OpenLink, Stage, Written};
 use super::liveness::{Liveness, Verdict};
 use super::mailbox::{Command, Inbox, WAKER};
 use super::pending::Waiter;
 use super::resolver::{Question, Resolved, Resolver};
 use super::responder::{MOST_UNANSWERED, Responder};
+use super::transport::Transport;
 use super::{RemotingConfig, RemotingEvents, Shared};
 use crate::error::{ErrorKind, Result};
 use crate::logging::{debug, info};
@@ -208,7 +209,7 @@ impl Selector {
                 let progress = Dial::begin(socket_addresses, self.shared.config.connect_timeout, now);
                 self.dialled(token, progress, now);
             }
-            Err(error) => self.lose(token, &CloseReason::new(error.kind(), error.detail()), now),
+            Err(error) => self.lose(token, &CloseReason::from(error), now),
         }
     }
 
@@ -218,33 +219,37 @@ impl Selector {
         CloseReason::new(ErrorKind::Resolve, format!("resolving {address} failed: {asked} does not answer"))
     }
 
+    fn continue_dial(&mut self, token: Token, dial: Dial, now: Instant) {
+        let Some(link) = self.links.get(&token) else { return };
+        let progress = dial.look(|| (self.shared.config.transport)(link.connection.address()), now);
+        self.dialled(token, progress, now);
+    }
+
     fn dialled(&mut self, token: Token, progress: Progress, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         match progress {
             Progress::Waiting(mut dial) => {
-                if let Dial::Trying { socket, .. } = &mut dial
+                // One that shakes hands has been registered when it began to connect.
+                if let Dial::Connecting(socket, _) = &mut dial
                     && let Err(error) = register(&self.poll, socket, token)
                 {
-                    return self.lose(token, &CloseReason::new(ErrorKind::Resource, error.to_string()), now);
+                    let reason = CloseReason::of_failed(ErrorKind::Resource, "registering a socket", error);
+                    return self.lose(token, &reason, now);
                 }
                 link.stage = Stage::Dialing(dial);
                 link.plan();
             }
-            Progress::Connected(socket) => self.connected(token, socket, now),
-            Progress::Failed(error) => {
-                let detail = format!("{} cannot be reached: {error}", link.label());
-                self.lose(token, &CloseReason::new(ErrorKind::Connect, detail), now);
+            Progress::Connected(socket, transport) => self.connected(token, socket, transport, now),
+            Progress::Failed(Failure { operation, error }) => {
+                let operation = format!("{operation} {}", link.label());
+                self.lose(token, &CloseReason::of_failed(ErrorKind::Connect, &operation, error), now);
             }
         }
     }
 
-    fn connected(&mut self, token: Token, socket: TcpStream, now: Instant) {
+    fn connected(&mut self, token: Token, socket: TcpStream, transport: Box<dyn Transport>, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         let address = Arc::clone(link.connection.address());
-        let transport = match socket.set_nodelay(true).and_then(|()| (self.shared.config.transport)(&address)) {
-            Ok(transport) => transport,
-            Err(error) => return self.lose(token, &CloseReason::new(ErrorKind::Connect, error.to_string()), now),
-        };
         debug!("connected to {address}");
         let socket = Arc::new(socket);
         link.connection.open(&socket, &*transport, now);
@@ -257,7 +262,7 @@ impl Selector {
             leaving_by: None,
         }));
         self.events.connected(&address);
-        // The event that told of the connection may have told of bytes, or of the end, as well.
+        // The event of the connection may have been that of its first bytes, or of its end, as well.
         self.ready(token, Readable::ToTheEnd, now);
     }
 
@@ -266,7 +271,7 @@ impl Selector {
     fn ready(&mut self, token: Token, readable: Readable, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         match std::mem::replace(&mut link.stage, Stage::Moving) {
-            Stage::Dialing(dial) => self.dialled(token, dial.look(now), now),
+            Stage::Dialing(dial) => self.continue_dial(token, dial, now),
             stage => {
                 link.stage = stage;
                 self.read(token, readable, now);
@@ -284,10 +289,11 @@ impl Selector {
             // for them would cost more than to look.
             Ok(Written::ABatch) => self.unfinished.push((token, Readable::ToTheEnd)),
             Err(error) => {
-                let detail = format!("writing to {} failed: {error}", link.connection.address());
-                // A peer that answers and closes has broken the socket for writing, but its answers are there.
+                let operation = format!("writing to {}", link.connection.address());
+                // A peer that answers and closes has broken the socket for writing, but its answers can be read.
                 self.read(token, Readable::ToTheEnd, now);
-                return self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
+                let reason = CloseReason::of_failed(ErrorKind::ConnectionLost, &operation, error);
+                return self.lose(token, &reason, now);
             }
         }
         link.plan();
@@ -311,8 +317,9 @@ impl Selector {
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => continue,
                 Err(error) => {
-                    let detail = format!("reading from {} failed: {error}", connection.address());
-                    return self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
+                    let operation = format!("reading from {}", connection.address());
+                    let reason = CloseReason::of_failed(ErrorKind::ConnectionLost, &operation, error);
+                    return self.lose(token, &reason, now);
                 }
             };
             let bytes = self.read_buffer.get(..count).unwrap_or_default();
@@ -350,9 +357,9 @@ impl Selector {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    let detail = format!("{} sent what is no frame: {error}", connection.address());
+                    let operation = format!("decoding a frame from {}", connection.address());
                     self.complete_answered(token, now);
-                    self.lose(token, &CloseReason::new(ErrorKind::Protocol, detail), now);
+                    self.lose(token, &CloseReason::of_failed(ErrorKind::Protocol, &operation, error), now);
                     return Received::Lost;
                 }
             };
@@ -444,7 +451,7 @@ impl Selector {
             Stage::Dialing(Dial::Resolving { until }) if until <= now => {
                 self.lose(token, &self.unresolved(token), now);
             }
-            Stage::Dialing(dial) => self.dialled(token, dial.look(now), now),
+            Stage::Dialing(dial) => self.continue_dial(token, dial, now),
             stage => {
                 link.stage = stage;
                 self.watch_silence(token, now);

@@ -246,6 +246,7 @@ fn dead_address() -> Arc<str> {
 }
 
 /// A small generator, so that a failing seed can be played again (splitmix64).
+#[derive(Debug)]
 struct Random(u64);
 
 impl Random {

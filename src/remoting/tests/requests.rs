@@ -106,7 +106,10 @@ fn a_peer_with_too_many_unanswered_requests_is_refused_until_some_are_answered()
     let busy: Vec<_> = (0..10).map(|_| responses.recv_timeout(PATIENCE).unwrap()).collect();
     let first = i32::try_from(MOST_UNANSWERED).unwrap();
     assert!(busy.iter().all(|response| response.response_code() == ResponseCode::SYSTEM_BUSY));
-    assert_eq!(busy.iter().map(|response| response.opaque).collect::<Vec<_>>(), (first..first + 10).collect::<Vec<_>>());
+    assert_eq!(
+        busy.iter().map(|response| response.opaque).collect::<Vec<_>>(),
+        (first..first + 10).collect::<Vec<_>>()
+    );
     assert_eq!(responders.len(), MOST_UNANSWERED);
     for responder in responders.try_iter() {
         responder.respond(ResponseCode::SUCCESS, None, Bytes::new());
@@ -134,7 +137,8 @@ fn a_response_after_the_end_of_its_connection_goes_nowhere() {
     let late = responders.recv_timeout(PATIENCE).unwrap();
     eventually("the first connection has ended", || current(&remoting, &address).is_none());
     eventually("the peer is connected again", || {
-        remoting.invoke_oneway(&address, request(&Bytes::new()), soon()).is_ok() && numbers.try_iter().any(|one| one == 1)
+        remoting.invoke_oneway(&address, request(&Bytes::new()), soon()).is_ok()
+            && numbers.try_iter().any(|one| one == 1)
     });
     late.respond(ResponseCode::SUCCESS, None, Bytes::new());
     thread.stop(soon());
