@@ -43,7 +43,7 @@ use self::dial::Backoff;
 use self::mailbox::{Command, Mailbox};
 use self::outbox::Frame;
 use self::pending::{Parked, Slot, Waiter};
-use crate::error::{Certainty, ErrorKind, Phase, Result};
+use crate::error::{Certainty, Error, ErrorKind, Phase, Result};
 use crate::logging::{info, warn};
 use crate::name_map::NameMap;
 use crate::repeats::is_news_of_outage;
@@ -282,6 +282,12 @@ impl Remoting {
     pub(crate) fn close(&self) {
         self.shared.peers.lock().closed = true;
         self.shared.mailbox.stop();
+    }
+
+    /// Error of a call that the end of the client has ended.
+    pub(crate) fn why_ended(&self) -> Error {
+        let reason = self.shared.why_ended();
+        Error::new(reason.kind, &*reason.detail)
     }
 }
 

@@ -163,8 +163,15 @@ impl RouteQuestion {
         let header = GetRouteInfoRequest { topic: &topic, accept_standard_json_only: Some(true) };
         let request = Request::new(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header);
         let completion = Completion::new({
-            let server = Arc::clone(&server);
-            move |outcome| self.heard(&server, outcome)
+            let (server, timer) = (Arc::clone(&server), self.routes.timer.clone());
+            move |outcome: Outcome| {
+                if outcome.is_ok() {
+                    // A large route takes long to decode, and the selector serves all connections meanwhile.
+                    timer.at(Instant::now(), move || self.heard(&server, outcome));
+                } else {
+                    self.heard(&server, outcome);
+                }
+            }
         });
         remoting.invoke_async(&server, request, limit, completion);
     }
@@ -217,6 +224,15 @@ impl RouteQuestion {
     fn finish(mut self: Box<Self>, result: Result<TopicRouteData>) {
         if let Some(answered) = self.answered.take() {
             answered(&self, result);
+        }
+    }
+}
+
+/// A timer that ends drops the responses that it has not read.
+impl Drop for Question {
+    fn drop(&mut self) {
+        if let Some(answered) = self.answered.take() {
+            answered(self, Err(self.routes.remoting.why_ended()));
         }
     }
 }
