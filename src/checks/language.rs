@@ -16,6 +16,7 @@ const COVERED: &[&str] = &[
     "message/",
     "mini_broker/",
     "name_map.rs",
+    "remoting/",
     "repeats.rs",
     "unversioned.rs",
     "wire/",

@@ -513,3 +513,26 @@ impl State {
         progress
     }
 }
+
+/// Writes until everything is written or the socket takes no more; returns how much it took.
+///
+/// Never with `write_vectored`: the standard library's `write` passes MSG_NOSIGNAL, its vectored write cannot, and a
+/// peer that has reset the connection would end a host process that leaves SIGPIPE at its default.
+///
+/// A small body is copied behind its head first: one write costs less than two.
+fn write_until_full(mut socket: &TcpStream, frame: &Frame<'_>) -> usize {
+    if !frame.body.is_empty() && frame.body.len() < LARGE_BODY {
+        return write_until_full(socket, &Frame::encoded(&[frame.head, frame.body].concat()));
+    }
+    let mut written = 0;
+    while written < frame.len() {
+        let (head, body) = frame.rest(written);
+        match socket.write(if head.is_empty() { body } else { head }) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    written
+}
