@@ -10,12 +10,12 @@ use crate::wire::HeaderEncoding;
 /// Options of a [`Remoting`](super::Remoting), chosen by the layer above.
 #[derive(Clone)]
 pub(crate) struct RemotingConfig {
-    /// Limit of one dial: resolving apart, from the first try to the end of the transport's handshake.
+    /// Limit of a dial: of resolving, and of connecting with the transport's handshake.
     pub(crate) connect_timeout: Duration,
-    /// A connection that owes a reply and brought no whole frame for this long is probed; when none comes for half as
-    /// long again, it is closed (`liveness.rs`).
+    /// Time without a whole frame after which a peer that owes a response is probed. After half of it without a frame
+    /// the connection is closed (`liveness.rs`).
     pub(crate) silence_limit: Duration,
-    /// The longest frame that is read, with its four bytes of length.
+    /// Longest frame that is read, including its four bytes of length.
     pub(crate) max_frame_length: usize,
     /// Bytes that may wait for one socket before callers wait too.
     pub(crate) outbox_limit: usize,
@@ -23,9 +23,9 @@ pub(crate) struct RemotingConfig {
     pub(crate) completions_outbox_limit: usize,
     pub(crate) encoding: HeaderEncoding,
     pub(crate) resolve: Arc<dyn Resolve>,
-    /// Asked on the resolver's threads, at each dial.
+    /// Called on the resolver's threads, at each dial.
     pub(crate) address_map: Option<Arc<AddressMap>>,
-    /// Addresses that are dialled as they are.
+    /// Addresses that the map does not apply to.
     pub(crate) unmapped: Vec<Arc<str>>,
     pub(crate) transport: Arc<MakeTransport>,
 }

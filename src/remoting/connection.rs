@@ -1,9 +1,9 @@
 //! One connection to one address: its phase, its outbox and its pending requests behind a single short lock.
 //!
 //! Entering the pending table and appending the frame's bytes is one step under that lock, so the order of bytes, the
-//! positions in the stream and the table never disagree. A caller may write to the socket itself when the connection
-//! is plain, idle and almost nothing is in flight (the lone caller saves a hand-over); otherwise bytes are appended and
-//! the selector writes them, all that have gathered in one call. Runs on callers' threads and on `rmq-remoting`.
+//! positions in the stream and the table always agree. A caller writes to the socket itself if the connection is plain,
+//! idle and almost nothing is in flight: the lone caller saves a hand-over. Otherwise bytes are appended, and the
+//! selector writes all that have gathered in one call. Runs on callers' threads and on `rmq-remoting`.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind as IoErrorKind, Write};
@@ -23,20 +23,19 @@ use crate::error::{Certainty, Error, ErrorKind, Phase, Source};
 use crate::wire::RemotingCommand;
 use crate::worker::contain;
 
-/// A caller writes itself only when at most this many requests, its own included, are in flight.
+/// Most requests in flight, including its own, with which a caller writes itself.
 const DIRECT_IN_FLIGHT: usize = 2;
-/// Completions may be this late, so that many deadlines share one look through the table.
+/// Most that a completion is late, so that many deadlines share one look through the table.
 const DEADLINE_GRAIN: Duration = Duration::from_millis(10);
 
-/// What bounds one connection.
+/// Limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Bytes that may wait for the socket; one frame fits into an empty outbox whatever its size.
+    /// Bytes that may wait for the socket. One frame fits into an empty outbox whatever its size.
     pub(super) outbox: usize,
-    /// The same for requests whose completion nobody waits for here: where they come from bounds them already, and a
-    /// refusal would be a failure.
+    /// The same for requests with a completion. Their senders bound them already, and a refusal would be a failure.
     pub(super) outbox_of_completions: usize,
-    /// How long a connection that owes a reply may bring no whole frame.
+    /// Longest time without a whole frame, for a peer that owes a response.
     pub(super) silence: Duration,
 }
 
@@ -86,47 +85,47 @@ struct State {
     phase: ConnectionPhase,
     pending: Pending,
     outbox: Outbox,
-    /// Where in the stream the bytes begin of which none was given away, to the operating system or the transport.
-    /// While the selector writes that is the end of what it took: nobody else knows how far it has come.
+    /// Position in the stream of the first byte that was not given to the operating system or the transport. While the
+    /// selector writes it is the end of the batch: the progress within the batch is not known here.
     claimed: u64,
-    /// The selector comes back to the outbox by itself: it dials, writes, or waits for the socket to take more. Others
-    /// append and need not announce it.
+    /// True if the selector looks at the outbox without an announcement: it dials, writes, or waits for the socket to
+    /// take more.
     selector_writes: bool,
-    /// The selector has been told, and has not looked yet, that there is something to do.
+    /// True between an announcement to the selector and its look.
     announced: bool,
-    /// When the selector looks without being told.
+    /// Time of the selector's next look without an announcement.
     next_look: Option<Instant>,
-    /// Since when the peer has owed a reply and sent no whole frame. An abandoned request still counts: whether its
-    /// caller waits makes no difference to whether the peer lives.
+    /// Time since which the peer has owed a response and sent no whole frame. An abandoned request counts too: it says
+    /// as much about the peer.
     owed_since: Option<Instant>,
-    /// Callers that wait for the dial or for room in the outbox, each once.
+    /// Callers that wait for the dial or for room in the outbox; each is listed once.
     waiting: Vec<Thread>,
 }
 
 #[derive(Debug)]
 enum ConnectionPhase {
-    /// Being dialled: frames gather in the outbox.
+    /// Being dialled, including the transport's handshake: frames gather in the outbox.
     Dialing,
-    /// In use; with the socket when callers may write to it themselves.
+    /// In use. Has the socket if callers may write to it themselves.
     Open {
         direct: Option<Arc<TcpStream>>,
     },
-    /// The peer said GO_AWAY: what is pending may still be answered, new requests go elsewhere.
+    /// The peer sent GO_AWAY: pending requests may still be answered, new ones go to another connection.
     Leaving,
     Closed(CloseReason),
 }
 
-/// What became of a frame that was handed to [`Connection::submit`].
+/// Result of [`Connection::submit`].
 #[derive(Debug)]
 pub(super) enum Submitted {
-    /// It is on its way; `announce` means that the selector must be told.
+    /// The frame is accepted. The selector must be notified if `announce` is true.
     Accepted { announce: bool },
-    /// The connection is closed, or about to be: nothing happened, another connection can be tried.
+    /// Not accepted: the connection is closed, or about to be. Another one can be tried.
     Closed(Option<Waiter>),
-    /// There is no room in the outbox: nothing happened. A calling thread that can wait is unparked when there is some.
+    /// Not accepted: the outbox has no room. A calling thread that can wait is unparked when there is some.
     Full(Option<Waiter>),
-    /// A one-way request has nobody to tell that the dial failed, so it is not accepted before the dial succeeded:
-    /// nothing happened, the calling thread is unparked when the dial ends.
+    /// Not accepted: a one-way request has no waiter that could learn of a failed dial, so that the dial must succeed
+    /// first. The calling thread is unparked at the end of the dial.
     NotYet,
 }
 
@@ -168,8 +167,8 @@ impl Connection {
 
     // --- Callers ---
 
-    /// Accepts a frame, and with it the promise to complete `waiter` exactly once; or gives the waiter back. A frame
-    /// without a waiter is a one-way request.
+    /// Accepts a frame, and completes its waiter exactly once; or gives the waiter back. A frame without a waiter is a
+    /// one-way request.
     pub(super) fn submit(
         &self,
         frame: &Frame<'_>,
@@ -215,12 +214,12 @@ impl Connection {
         Submitted::Accepted { announce: must_look && state.announces() }
     }
 
-    /// The caller gives up before its frame could be accepted.
+    /// Removes a caller that gives up before its frame was accepted.
     pub(super) fn stop_waiting(&self, caller: ThreadId) {
         self.state.lock().waiting.retain(|waiting| waiting.id() != caller);
     }
 
-    /// Why the connection was closed, as a failure of a request of which nothing was accepted.
+    /// Error of a request that the closed connection did not accept; `None` if it is not closed.
     pub(super) fn closed(&self) -> Option<CallError> {
         let reason = match &self.state.lock().phase {
             ConnectionPhase::Closed(reason) => reason.clone(),
@@ -229,7 +228,7 @@ impl Connection {
         Some(self.failed(&reason, Phase::Connect, Certainty::NotSent))
     }
 
-    /// Gives up a request whose caller no longer waits; `None` when its outcome is being delivered already.
+    /// Gives up a request whose caller no longer waits. `None` if its outcome is already being delivered.
     pub(super) fn abandon(&self, opaque: i32) -> Option<CallError> {
         let (phase, certainty) = {
             let mut state = self.state.lock();
@@ -239,7 +238,7 @@ impl Connection {
         Some(self.timed_out(phase, certainty))
     }
 
-    /// What a caller is told whose deadline passed.
+    /// Error for an expired deadline.
     pub(super) fn timed_out(&self, phase: Phase, certainty: Certainty) -> CallError {
         let detail = match phase {
             Phase::Connect => "the deadline passed before a connection was made",
@@ -262,15 +261,15 @@ impl Connection {
 
     // --- The selector ---
 
-    /// The dialled socket is ready. The selector looks right after this.
+    /// Opens the connection on a socket whose handshake is done. The selector looks right after this.
     pub(super) fn open(&self, socket: &Arc<TcpStream>, transport: &dyn Transport, now: Instant) {
         let mut state = self.state.lock();
         if matches!(state.phase, ConnectionPhase::Dialing) {
             let direct = transport.is_plain().then(|| Arc::clone(socket));
             state.phase = ConnectionPhase::Open { direct };
-            // The peer could not say anything before.
+            // The peer could not respond before.
             state.owed_since = state.owed_since.map(|_| now);
-            state.tell_of_room();
+            state.wake_waiting();
         }
     }
 
@@ -303,15 +302,15 @@ impl Connection {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Takes what has gathered. From then on the selector is the only writer, and looks again without being told, until
-    /// it finds nothing here.
+    /// Takes the bytes that have gathered. From then on the selector is the only writer, and looks again without an
+    /// announcement, until it finds none.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let mut state = self.state.lock();
-        state.tell_of_room();
+        state.wake_waiting();
         state.selector_writes = !state.outbox.is_empty();
-        // From here on appended bytes need an announcement of their own. Were this left to `plan`, then: A announces its
-        // deadline alone; the selector finds no bytes here; B appends, finds that A has announced, and does not; the
-        // selector plans, and sleeps over the bytes of B.
+        // From here on appended bytes need an announcement of their own. Were this left to `plan`, then: A announces
+        // its deadline alone; the selector finds no bytes here; B appends, finds that A has announced, and does not;
+        // the selector plans, and sleeps over the bytes of B.
         state.announced = false;
         if !state.selector_writes {
             return None;
@@ -320,17 +319,17 @@ impl Connection {
         Some(state.outbox.take())
     }
 
-    /// Takes back what of a batch could not be written now.
+    /// Takes back the part of a batch that could not be written now.
     pub(super) fn put_back(&self, left: Batch) {
         let mut state = self.state.lock();
         if let Some(unwritten) = state.outbox.put_back(left) {
             state.claimed = unwritten;
         }
-        state.tell_of_room();
+        state.wake_waiting();
     }
 
-    /// The peer sent whole frames, maybe these responses. Those that are waited for come back with their waiter; the rest
-    /// (late, double or unknown ones) are dropped.
+    /// Notes that the peer sent whole frames. Moves the responses of pending requests to `answered`, with their
+    /// waiters; late, double or unknown ones are dropped.
     pub(super) fn heard(
         &self,
         responses: &mut Vec<RemotingCommand>,
@@ -346,7 +345,7 @@ impl Connection {
         state.owed_since = (!state.pending.is_empty()).then_some(now);
     }
 
-    /// Ends a request whose response came and cannot be used.
+    /// Fails a request whose response cannot be used.
     pub(super) fn refuse(&self, opaque: i32, reason: &CloseReason) {
         let entry = self.state.lock().pending.take(opaque);
         if let Some(entry) = entry {
@@ -354,7 +353,7 @@ impl Connection {
         }
     }
 
-    /// Ends the requests whose deadline has come.
+    /// Fails the completions whose deadline has come.
     pub(super) fn expire(&self, now: Instant) {
         let expired: Vec<_> = {
             let mut state = self.state.lock();
@@ -366,13 +365,13 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has owed a reply, and sent no whole frame, for as long as it may.
+    /// True if the peer has owed a response, without a whole frame, for the silence limit.
     pub(super) fn is_too_silent(&self, now: Instant) -> bool {
         self.state.lock().silence_ends().is_some_and(|end| end <= now)
     }
 
-    /// Settles when the selector looks next without being told: at `own`, at the next deadline of a completion, and,
-    /// if `silence_counts`, when the peer has sent no whole frame for too long.
+    /// Returns the time of the selector's next look without an announcement: `own`, the next deadline of a completion,
+    /// or, if `silence_counts`, the end of the peer's silence.
     pub(super) fn plan(&self, own: Option<Instant>, silence_counts: bool) -> Option<Instant> {
         let mut state = self.state.lock();
         let deadline = state.pending.earliest().map(|deadline| deadline + DEADLINE_GRAIN);
@@ -382,7 +381,7 @@ impl Connection {
         state.next_look
     }
 
-    /// New requests are no longer accepted here; what is pending stays.
+    /// Refuses new requests; pending ones stay.
     pub(super) fn leave(&self) {
         let mut state = self.state.lock();
         if !matches!(state.phase, ConnectionPhase::Closed(_)) {
@@ -407,13 +406,13 @@ impl Connection {
         self.state.lock().pending.len()
     }
 
-    /// Whether nothing is left to write or to wait for.
+    /// True if nothing is left to write or to wait for.
     pub(super) fn is_drained(&self) -> bool {
         let state = self.state.lock();
         state.pending.is_empty() && state.outbox.is_empty()
     }
 
-    /// Closes the connection and completes everything that was pending on it. Only the first reason counts.
+    /// Closes the connection and fails everything that is pending on it.
     pub(super) fn close(&self, reason: &CloseReason) {
         let orphans: Vec<_> = {
             let mut state = self.state.lock();
@@ -421,19 +420,20 @@ impl Connection {
             let orphans = entries.into_iter().map(|entry| (state.progress_of(&entry), entry.waiter)).collect();
             state.phase = ConnectionPhase::Closed(reason.clone());
             state.outbox = Outbox::default();
-            state.tell_of_room();
+            state.wake_waiting();
             orphans
         };
         for ((phase, certainty), waiter) in orphans {
-            // The others get their outcome whatever one of them does with its own.
+            // Each gets its outcome, also if the completion of another panics.
             contain("a completion", || waiter.complete(Err(self.failed(reason, phase, certainty))));
         }
     }
 }
 
 impl State {
-    /// True for the first caller that needs the selector's look; those after it, up to that look, share it. The selector
-    /// clears the flag under the lock under which it takes the bytes (`next_batch`) or reads the deadlines (`plan`).
+    /// True for the first caller that needs the selector's look; those after it, up to that look, share it. The
+    /// selector clears the flag under the lock under which it takes the bytes (`next_batch`) or reads the deadlines
+    /// (`plan`).
     fn announces(&mut self) -> bool {
         !std::mem::replace(&mut self.announced, true)
     }
@@ -448,8 +448,8 @@ impl State {
         }
     }
 
-    /// Not before half of the outbox is free: else many callers would wake up for the room of one.
-    fn tell_of_room(&mut self) {
+    /// Unparks waiting callers once half of the outbox is free: earlier, many would wake up for the room of one.
+    fn wake_waiting(&mut self) {
         if self.outbox.unsent() <= self.limits.outbox / 2 {
             for caller in self.waiting.drain(..) {
                 caller.unpark();
@@ -457,7 +457,7 @@ impl State {
         }
     }
 
-    /// Enters the request whose frame comes next. Returns by when the selector must look.
+    /// Enters the request whose frame comes next. Returns the latest time of the selector's next look.
     fn expect_reply(
         &mut self,
         frame: &Frame<'_>,
@@ -481,7 +481,7 @@ impl State {
         self.owed_since.map(|since| since + self.limits.silence)
     }
 
-    /// The socket, when a caller may write to it itself: nobody else writes, nothing waits, and so little is in flight
+    /// Socket to which a caller may write itself: there is no other writer, no byte waits, and so little is in flight
     /// that gathering would not pay.
     fn direct_socket(&self) -> Option<Arc<TcpStream>> {
         match &self.phase {
@@ -494,7 +494,7 @@ impl State {
         }
     }
 
-    /// How far a request has come, by how much was given away of the stream.
+    /// Progress of a request, by the position of its frame in the stream.
     fn progress_of(&self, entry: &Entry) -> (Phase, Certainty) {
         match self.phase {
             ConnectionPhase::Dialing => (Phase::Connect, Certainty::NotSent),
@@ -503,12 +503,13 @@ impl State {
         }
     }
 
-    /// The request is given up: what has not begun to leave must not leave any more, or "not sent" would be a lie.
+    /// Withdraws the bytes of a given-up request, unless they have begun to leave: what is reported as "not sent" must
+    /// not leave later.
     fn withdraw(&mut self, entry: &Entry) -> (Phase, Certainty) {
         let progress = self.progress_of(entry);
         if progress.1 == Certainty::NotSent {
             self.outbox.withdraw(&entry.frame);
-            self.tell_of_room();
+            self.wake_waiting();
         }
         progress
     }

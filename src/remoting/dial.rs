@@ -1,7 +1,8 @@
-//! From an address to a connected socket: the addresses of a name in turn, and back-off between dials.
+//! A dial, from an address to a connected socket with its transport: the addresses of a name in turn, the transport's
+//! handshake, and back-off between dials.
 //!
 //! Runs on `rmq-remoting` and never blocks: an IP address needs no resolver, and a host *name* is handed to the
-//! resolver's thread, anew at each dial, so that a broker that moved is found.
+//! resolver's thread at each dial, so that a broker that moved is found.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind as IoErrorKind};
@@ -14,14 +15,14 @@ use super::transport::Transport;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
-/// After this long without a dial, failures are forgotten.
+/// Time without a dial after which failures are forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// One of several addresses gets its share of the connect timeout, but not less than this.
+/// Least time for one of several addresses, which share the connect timeout.
 const SHORTEST_TRY: Duration = Duration::from_millis(250);
 
 /// Reads an IP address with a port: `1.2.3.4:5`, `[::1]:5`, and the bare `::1:5`, whose port follows the last colon. An
-/// address of a link has a zone, by number or by name, as in `[fe80::1%2]:5` and `fe80::1%eth0:5`: so brokers register
-/// that take their address from an interface.
+/// address of a link has a zone, by number or by name, as in `[fe80::1%2]:5` and `fe80::1%eth0:5`: brokers that take
+/// their address from an interface register it so.
 pub(super) fn parse_ip_address(address: &str) -> Option<SocketAddr> {
     if let Ok(address) = address.parse() {
         return Some(address);
@@ -38,7 +39,7 @@ pub(super) fn parse_ip_address(address: &str) -> Option<SocketAddr> {
     }
 }
 
-/// The number by which the system knows an interface.
+/// Index of an interface, by its name.
 #[cfg(unix)]
 fn interface_index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
@@ -49,8 +50,8 @@ fn interface_index(_name: &str) -> Option<u32> {
     None
 }
 
-/// How long to wait before an address is dialled again. Grows with each failure, with jitter so that many clients do
-/// not come back in step; never ends.
+/// Wait before an address is dialled again. Grows with each failure up to a limit, with jitter so that many clients do
+/// not come back in step.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -58,7 +59,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// A dial failed, or a connection broke before its peer said anything. Returns how often in a row.
+    /// Notes a failed dial, or a connection that broke before its peer's first frame. Returns the failures in a row.
     pub(super) fn failed(&mut self, now: Instant, random: u64) -> u32 {
         let longest = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(LONGEST_BACKOFF);
         // Between half of the delay and all of it.
@@ -68,23 +69,23 @@ impl Backoff {
         self.failures
     }
 
-    /// The peer spoke. Returns how many failures came before.
+    /// Notes a frame of the peer. Returns the number of failures before it.
     pub(super) fn succeeded(&mut self) -> u32 {
         self.until = None;
         std::mem::take(&mut self.failures)
     }
 
-    /// When the address may be dialled, if not now.
+    /// Time from which the address may be dialled; `None` for now.
     pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|&until| until > now)
     }
 
-    /// Whether the peer has failed and not spoken since.
+    /// True if the last dial failed.
     pub(super) fn has_failed(&self) -> bool {
         self.failures > 0
     }
 
-    /// Whether nothing is lost when this is dropped.
+    /// True if it can be dropped.
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until + FORGOTTEN_AFTER < now)
     }
@@ -221,14 +222,14 @@ impl Try {
     }
 }
 
-/// Whether a non-blocking connect has succeeded, by the steps that mio's `TcpStream::connect` gives.
+/// Result of a non-blocking connect, by the steps that mio's `TcpStream::connect` documents. `false` while it goes on.
 fn connect_result(socket: &TcpStream) -> io::Result<bool> {
     if let Some(error) = socket.take_error()? {
         return Err(error);
     }
     match socket.peer_addr() {
-        // A dial of a loopback port that nobody listens on can meet itself, when the system picks the same port for
-        // our side: the handshake succeeds, and every request would be answered by its own echo.
+        // A dial of a loopback port without a listener can meet itself, if the system picks the same port for our side:
+        // TCP's handshake succeeds, and every request would be answered by its own echo.
         Ok(peer) if socket.local_addr()? == peer => Err(IoErrorKind::ConnectionRefused.into()),
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), IoErrorKind::NotConnected | IoErrorKind::WouldBlock) => Ok(false),

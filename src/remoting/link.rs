@@ -1,4 +1,4 @@
-//! The selector's side of a connection: its socket, transport and decoder, and how far it has come.
+//! The selector's side of a connection: its socket, transport, decoder and stage.
 
 use std::io::{self, ErrorKind as IoErrorKind};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::wire::FrameDecoder;
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     pub(super) stage: Stage,
-    /// The address that the address map has put in the place of the connection's own.
+    /// Address from the address map, which replaces the connection's own.
     pub(super) mapped_to: Option<Arc<str>>,
-    /// When something must be done without an event.
+    /// Time of the next work without an event.
     pub(super) due: Option<Instant>,
 }
 
@@ -33,31 +33,31 @@ pub(super) struct OpenLink {
     pub(super) socket: Arc<TcpStream>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) decoder: FrameDecoder,
-    /// The peer has sent a whole frame: the address is no longer in back-off.
+    /// True once the peer has sent a whole frame, which ends the back-off of its address.
     pub(super) heard: bool,
     pub(super) liveness: Liveness,
-    /// Closed as soon as nothing is pending any more, and at this moment at the latest.
+    /// Latest time of the end, after GO_AWAY; the end comes when nothing is pending.
     pub(super) leaving_by: Option<Instant>,
 }
 
-/// What a turn of writing came to.
+/// Result of a turn of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// Nothing had gathered, or the socket takes no more now: an event tells when it does.
+    /// No bytes had gathered, or the socket takes no more until its next event.
     AllItCan,
-    /// What had gathered. More may be there by now.
+    /// A batch was written. More may have gathered meanwhile.
     ABatch,
 }
 
 impl Link {
-    /// The address in words, with the one that is dialled.
+    /// Address for texts, with the one that is dialled.
     pub(super) fn label(&self) -> String {
         let address = self.connection.address();
         both(address, self.mapped_to.as_ref().unwrap_or(address))
     }
 
-    /// Writes what has gathered, once: to go on would be to chase the callers with ever smaller writes, and to let the
-    /// other connections and the replies wait.
+    /// Writes one batch. To go on would be to chase the callers with ever smaller writes, and to let the other
+    /// connections and the responses wait.
     pub(super) fn write(&mut self) -> io::Result<Written> {
         let Stage::Open(open) = &mut self.stage else { return Ok(Written::AllItCan) };
         let written = match self.connection.next_batch() {
@@ -75,19 +75,19 @@ impl Link {
         }
     }
 
-    /// Whether the peer asked us to go away and everything that was begun is done.
+    /// True if the peer sent GO_AWAY and everything that was begun is done.
     pub(super) fn has_left(&self) -> bool {
         matches!(&self.stage, Stage::Open(open) if open.leaving_by.is_some()) && self.connection.is_drained()
     }
 
-    /// The connection is about to be closed.
+    /// Lets the transport end its protocol before the connection is closed.
     pub(super) fn say_goodbye(&mut self) {
         if let Stage::Open(open) = &mut self.stage {
             open.transport.close(&open.socket);
         }
     }
 
-    /// Learns when to look again without an event: at a dial's step, at a deadline, at the end of a silence.
+    /// Sets the time of the next look without an event: a dial's step, a deadline, the end of a silence.
     pub(super) fn plan(&mut self) {
         let (own, silence_counts) = match &self.stage {
             Stage::Dialing(dial) => (Some(dial.deadline()), false),

@@ -1,7 +1,7 @@
 //! The signs of life of one connection's peer. Owned by `rmq-remoting`; a value that reads no clock.
 //!
-//! Whole frames count, bytes do not: behind a frame whose length lies every later reply is taken for the rest of its
-//! body, and bytes go on arriving while nothing is ever answered. The rule:
+//! Whole frames count, bytes do not: behind a frame of wrong length every later response is taken for the rest of its
+//! body, and bytes go on arriving without any response. The rule:
 //!
 //! 1. A peer that owes a reply and has sent no whole frame for the silence limit is probed.
 //! 2. A whole frame, whatever it is, ends the probe.

@@ -16,14 +16,14 @@ use crate::logging::warn;
 /// The token of wake-ups; connections have others.
 pub(super) const WAKER: Token = Token(0);
 
-/// What the selector is told by other threads.
+/// Message of another thread to the selector.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A new connection wants its socket.
+    /// Dial for a new connection.
     Dial(Arc<Connection>),
-    /// There are bytes to write, or a deadline to watch.
+    /// Look at a connection: it has bytes to write, or a deadline to watch.
     Look(Token),
-    /// The resolver has an answer.
+    /// Answer of the resolver.
     Resolved(Token, Result<Resolved>),
 }
 
@@ -32,11 +32,11 @@ pub(super) enum Command {
 pub(super) struct Mailbox {
     commands: Sender<Command>,
     /// Set by the selector before it looks at the channel for the last time and sleeps. Partner of the swap in
-    /// [`Mailbox::wake`]: whoever sends after that look finds it set and wakes; both are sequentially consistent, so
-    /// one of the two sees the other.
+    /// [`Mailbox::wake`]: a thread that sends after that look finds it set, and wakes the selector. Both are
+    /// sequentially consistent, so that one of the two sees the other.
     asleep: AtomicBool,
     stopping: AtomicBool,
-    /// `None` after the selector's end: handles that outlive it keep no descriptor.
+    /// `None` after the selector's end, so that handles which outlive it keep no descriptor.
     waker: Mutex<Option<Waker>>,
     left_behind: Mutex<Vec<String>>,
 }
@@ -64,7 +64,7 @@ impl Mailbox {
     }
 
     pub(super) fn send(&self, command: Command) {
-        // The receiver ends only after the last connection was closed; nobody needs this command then.
+        // The receiver ends only after the last connection was closed: the command has no effect then.
         let _ = self.commands.send(command);
         self.wake();
     }
@@ -78,7 +78,7 @@ impl Mailbox {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// The selector is about to look for work and then sleep, or is awake again.
+    /// Notes that the selector is about to look for work and then sleep, or is awake again.
     pub(super) fn set_asleep(&self, asleep: bool) {
         self.asleep.store(asleep, Ordering::SeqCst);
     }
@@ -89,17 +89,17 @@ impl Mailbox {
         }
         let woken = self.waker.lock().as_ref().map_or(Ok(()), Waker::wake);
         if let Err(error) = woken {
-            warn!("the selector cannot be woken: {error}");
+            warn!("poll: waking the selector failed: {error}; requests wait for its next event");
         }
     }
 
-    /// The selector has ended, without these threads.
+    /// Notes the selector's end, and the threads that it left behind.
     pub(super) fn close(&self, left_behind: impl IntoIterator<Item = String>) {
         self.left_behind.lock().extend(left_behind);
         *self.waker.lock() = None;
     }
 
-    /// The names of threads that could not be ended.
+    /// Takes the names of the threads that could not be ended.
     pub(super) fn take_left_behind(&self) -> Vec<String> {
         std::mem::take(&mut self.left_behind.lock())
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Remoting`] is the handle that every thread uses; the thread `rmq-remoting` (`selector.rs`) owns the sockets. Every
 //! accepted request is completed exactly once: by its response, its deadline, the loss of its connection, or shutdown.
-//! A response is an outcome whatever its code says: what codes mean is known above.
+//! A response is an outcome whatever its code: the layer above interprets codes.
 
 mod config;
 mod connection;
@@ -50,9 +50,9 @@ use crate::repeats::is_news_of_outage;
 use crate::wire::RemotingCommand;
 use crate::worker::{Health, Threads, Worker, check_may_wait};
 
-/// To how many connections a request is handed that close at that moment, one after the other.
+/// Most connections that one request is handed to, if each closes at that moment.
 const HAND_OVERS: usize = 3;
-/// How long past its deadline a caller waits for an outcome that is being delivered to it.
+/// Time past its deadline that a caller waits for an outcome that is being delivered to it.
 const DELIVERY_GRACE: Duration = Duration::from_millis(100);
 
 /// Receiver of the layer's events. Called on `rmq-remoting`: must not block.
@@ -67,18 +67,18 @@ pub(crate) trait RemotingEvents: Send + Sync {
     fn disconnected(&self, address: &Arc<str>);
 }
 
-/// Sends requests to addresses. Cheap to clone; the last owner of [`RemotingThread`] ends it for all.
+/// Sends requests to addresses. Cheap to clone; the owner of [`RemotingThread`] ends it for all.
 #[derive(Clone)]
 pub(crate) struct Remoting {
     shared: Arc<Shared>,
 }
 
-/// What handles and the selector share.
+/// State that handles and the selector share.
 struct Shared {
     config: RemotingConfig,
     peers: Mutex<Peers>,
-    /// Whether a peer has failed and not succeeded since. Written under the lock of `peers`; who reads it without may
-    /// be a moment late, as may who reads with it.
+    /// True if a peer has failed and not succeeded since. Written under the lock of `peers`. A read without the lock
+    /// may be a moment late, as may one with it.
     any_failed: AtomicBool,
     next_token: AtomicUsize,
     next_opaque: AtomicI32,
@@ -100,14 +100,14 @@ struct Peer {
 }
 
 impl Peers {
-    /// Brokers come and go under ever new addresses.
+    /// Forgets addresses without a connection and without recent failures: brokers come and go under new addresses.
     fn forget_unused(&mut self, now: Instant) {
         self.by_address.retain(|_, peer| peer.connection.is_some() || !peer.backoff.is_forgotten(now));
     }
 }
 
 impl Remoting {
-    /// Starts the selector. Ends when the returned owner is stopped or dropped.
+    /// Starts the selector. It ends when the returned owner is stopped or dropped.
     pub(crate) fn start(
         config: RemotingConfig,
         threads: &Threads,
@@ -143,13 +143,14 @@ impl Remoting {
         if let Some(error) = connection.abandon(opaque) {
             return Err(error);
         }
-        // Somebody took the entry just now, and with it the duty to complete: the outcome is on its way, unless it is held
-        // up by a logger that blocks.
+        // The entry was taken just now, and with it the duty to complete: the outcome arrives soon, unless a logger
+        // blocks the thread that took it.
         let outcome = slot.wait_until(Instant::now() + DELIVERY_GRACE);
         outcome.unwrap_or_else(|| Err(connection.timed_out(Phase::Reply, Certainty::Unknown)))
     }
 
-    /// Sends a request; `completion` runs exactly once, with the response or the reason why there is none by `deadline`.
+    /// Sends a request. `completion` runs exactly once, with the response or the reason why there is none by
+    /// `deadline`.
     pub(crate) fn invoke_async(
         &self,
         address: &Arc<str>,
@@ -163,7 +164,7 @@ impl Remoting {
         }
     }
 
-    /// [`Remoting::invoke_async`] for a completion that holds what the request was made of.
+    /// Sends an encoded request, as [`Remoting::invoke_async`] does: for a completion that owns the request's parts.
     pub(crate) fn invoke_encoded(
         &self,
         request: EncodedRequest,
@@ -178,9 +179,9 @@ impl Remoting {
         }
     }
 
-    /// Sends a request that has no response; waits until `deadline` for the connection and for room in its outbox. With
-    /// a deadline that has come it does not wait: the request is queued for a connection that is being dialled, and
-    /// refused without room. That it was accepted does not say that it will leave.
+    /// Sends a request that has no response. Waits until `deadline` for the connection and for room in its outbox. With
+    /// a deadline that has passed it does not wait: the request is queued for a connection that is being dialled, and
+    /// refused without room. An accepted request may still be lost with its connection.
     pub(crate) fn invoke_oneway(
         &self,
         address: &Arc<str>,
@@ -191,8 +192,7 @@ impl Remoting {
         self.accept(request, None, deadline, Instant::now()).map(|_| ()).map_err(|(error, _)| error)
     }
 
-    /// Whether a request for `address` could leave at once, as far as is known: it is connected, or was not found
-    /// unreachable a moment ago.
+    /// True if `address` is not in back-off after a failed dial.
     pub(crate) fn is_reachable(&self, address: &str) -> bool {
         if !self.shared.any_failed.load(Ordering::Relaxed) {
             return true;
@@ -216,8 +216,8 @@ impl Remoting {
         connection.is_some_and(|connection| connection.is_open())
     }
 
-    /// Hands the request to its connection, or to another one when that has closed. An unaccepted waiter comes back with
-    /// the error.
+    /// Hands the request to its connection, or to another one if that has closed. A waiter that was not accepted comes
+    /// back with the error.
     fn accept(
         &self,
         request: EncodedRequest,
@@ -278,7 +278,7 @@ impl Remoting {
 }
 
 impl Remoting {
-    /// Refuses requests from now on, and lets the selector close every connection, complete everything pending, and end.
+    /// Refuses requests from now on. The selector closes every connection, completes everything pending, and ends.
     pub(crate) fn close(&self) {
         self.shared.peers.lock().closed = true;
         self.shared.mailbox.stop();
@@ -298,7 +298,7 @@ impl fmt::Debug for Remoting {
 }
 
 impl Shared {
-    /// The connection to `address`, made if there is none.
+    /// Returns the connection to `address`, and creates it if there is none.
     fn connection_to(&self, address: &Arc<str>) -> std::result::Result<Arc<Connection>, CallError> {
         let connection = {
             let mut peers = self.peers.lock();
@@ -324,7 +324,7 @@ impl Shared {
         Ok(connection)
     }
 
-    /// Why the selector ends, or has ended.
+    /// Reason for the end of the selector.
     fn why_ended(&self) -> CloseReason {
         match self.health.cause() {
             Some(cause) => CloseReason::new(ErrorKind::Internal, Arc::clone(cause)),
@@ -332,7 +332,7 @@ impl Shared {
         }
     }
 
-    /// Requests from now on go to another connection.
+    /// Forgets the connection, so that requests from now on go to another one.
     fn retire(&self, connection: &Arc<Connection>, now: Instant) {
         let mut peers = self.peers.lock();
         if let Some(peer) = peers.by_address.get_mut(connection.address())
@@ -349,7 +349,7 @@ impl Shared {
         self.any_failed.store(any_failed, Ordering::Relaxed);
     }
 
-    /// A peer has sent its first frame on a connection.
+    /// Notes a peer's first frame on a connection.
     fn note_success(&self, address: &Arc<str>) {
         let failures = {
             let mut peers = self.peers.lock();
@@ -358,11 +358,11 @@ impl Shared {
             failures
         };
         if failures > 0 {
-            info!("{address} is back after {failures} failures");
+            info!("connect: {address} responds again after {failures} failures");
         }
     }
 
-    /// A dial failed, or a connection proved useless: the next dial of the address waits.
+    /// Notes a failed dial, or a connection that proved useless: the next dial of the address waits.
     fn note_failure(&self, address: &Arc<str>, reason: &CloseReason, now: Instant) {
         let random = self.random();
         let failures = {
@@ -372,7 +372,7 @@ impl Shared {
             failures
         };
         if is_news_of_outage(failures) {
-            warn!("{} ({failures} in a row)", reason.detail);
+            warn!("connect: {} ({failures} in a row); retry within 2 s", reason.detail);
         }
     }
 
@@ -394,24 +394,24 @@ fn refused(address: &Arc<str>, kind: ErrorKind, detail: &str) -> CallError {
     }
 }
 
-/// Waits to be unparked; `false` when the deadline has come.
+/// Waits to be unparked. False once the deadline has passed.
 fn park_until(deadline: Instant) -> bool {
     thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
     Instant::now() < deadline
 }
 
-/// The owner of `rmq-remoting`.
+/// Owner of `rmq-remoting`.
 #[derive(Debug)]
 pub(crate) struct RemotingThread {
     remoting: Remoting,
-    /// `None` once it has ended or was left behind.
+    /// `None` once the thread has ended or was left behind.
     worker: Option<Worker>,
     has_ended: bool,
 }
 
 impl RemotingThread {
-    /// Closes every connection, completes everything pending, and ends the thread. Returns the names of threads that
-    /// could not be ended by `deadline`; they are left behind.
+    /// Closes every connection, completes everything pending, and ends the thread. Returns the names of the threads
+    /// that did not end by `deadline` and are left behind.
     pub(crate) fn stop(&mut self, deadline: Instant) -> Vec<String> {
         self.remoting.close();
         let mut left_behind = Vec::new();

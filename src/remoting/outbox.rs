@@ -1,7 +1,7 @@
 //! The bytes that wait for one socket, by their position in the connection's stream of bytes.
 //!
-//! Positions never shift: a frame that is withdrawn leaves a gap, so that "was any byte of this frame given away?" is
-//! one comparison for as long as the connection lives. No lock, no I/O and no clock of its own.
+//! Positions never shift: a withdrawn frame leaves a gap. So "was any byte of this frame given away?" is one comparison
+//! for the whole life of the connection. No lock, no I/O and no clock of its own.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind as IoErrorKind};
@@ -12,13 +12,13 @@ use mio::net::TcpStream;
 
 use super::transport::Transport;
 
-/// Bodies from this size on are queued as they are; smaller ones are copied behind their header, which costs less than
+/// Least size of a body that is queued as it is. A smaller one is copied behind its header, which costs less than
 /// another write.
 pub(super) const LARGE_BODY: usize = 32 * 1024;
-/// A spare buffer larger than this is not kept.
+/// Largest spare buffer that is kept.
 const KEPT_BUFFER: usize = 512 * 1024;
 
-/// A frame ready to be sent.
+/// Frame ready to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
     /// Everything before the body.
@@ -27,7 +27,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// A frame whose body, if any, has been encoded behind its head.
+    /// Creates a frame whose body, if any, has been encoded behind its head.
     pub(super) fn encoded(head: &'a [u8]) -> Self {
         static NO_BODY: Bytes = Bytes::new();
         Self { head, body: &NO_BODY }
@@ -37,7 +37,7 @@ impl<'a> Frame<'a> {
         self.head.len() + self.body.len()
     }
 
-    /// What is left of both parts behind the first `written` bytes.
+    /// Returns both parts without the first `written` bytes of the frame.
     pub(super) fn rest(&self, written: usize) -> (&'a [u8], &'a [u8]) {
         let (head, body): (&[u8], &[u8]) = (self.head, self.body);
         let rest = |part: &'a [u8], written| part.get(written..).unwrap_or_default();
@@ -56,12 +56,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// How many bytes wait, those included that are being written.
+    /// Number of bytes that wait, including those being written.
     pub(super) fn unsent(&self) -> usize {
         self.length
     }
 
-    /// Whether nothing is here to be taken.
+    /// True if there is nothing to take.
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
@@ -71,7 +71,7 @@ impl Outbox {
         self.end
     }
 
-    /// Appends a frame of which the first `written` bytes are gone already.
+    /// Appends a frame whose first `written` bytes have been written.
     pub(super) fn append(&mut self, frame: &Frame<'_>, written: usize) {
         self.end += written as u64;
         let (head, body) = frame.rest(written);
@@ -91,8 +91,8 @@ impl Outbox {
         }
         let position = self.end;
         self.grow(bytes.len());
-        // Never behind a gap, and never behind bytes that were written: the buffer would grow for as long as a slow
-        // peer leaves something in it.
+        // Never behind a gap, and never into a buffer that is partly written: it would grow for as long as a slow peer
+        // leaves something in it.
         if let Some(last) = self.segments.back_mut().filter(|last| last.end() == position)
             && let Content::Gathered { buffer, written: 0 } = &mut last.content
         {
@@ -108,12 +108,12 @@ impl Outbox {
         self.end += count as u64;
     }
 
-    /// Everything, for whoever writes it; what is left of it comes back through [`Outbox::put_back`].
+    /// Takes everything to write it. The rest comes back through [`Outbox::put_back`].
     pub(super) fn take(&mut self) -> Batch {
         Batch { segments: std::mem::take(&mut self.segments), taken: self.length, emptied: None }
     }
 
-    /// Puts what could not be written before what was appended since. Returns the position of its first byte.
+    /// Puts the unwritten rest of a batch before what was appended since. Returns the position of its first byte.
     pub(super) fn put_back(&mut self, mut batch: Batch) -> Option<u64> {
         if let Some(buffer) = batch.emptied.take() {
             self.reuse(buffer);
@@ -133,7 +133,7 @@ impl Outbox {
         }
     }
 
-    /// Takes out a frame of which nothing was given away.
+    /// Removes a frame of which no byte was given away.
     pub(super) fn withdraw(&mut self, frame: &Range<u64>) {
         let mut at = self.segments.partition_point(|segment| segment.end() <= frame.start);
         while self.segments.get(at).is_some_and(|segment| segment.position < frame.end) {
@@ -148,18 +148,18 @@ impl Outbox {
     }
 }
 
-/// What was taken from an outbox to be written.
+/// Bytes taken from an outbox to be written.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     segments: VecDeque<Segment>,
-    /// How many bytes it had.
+    /// Number of bytes at first.
     taken: usize,
     /// A buffer that was written to its end, for the next frames.
     emptied: Option<BytesMut>,
 }
 
 impl Batch {
-    /// Writes until the transport takes no more, which is `WouldBlock`.
+    /// Writes until the transport takes no more, which is the error `WouldBlock`.
     pub(super) fn write(&mut self, transport: &mut dyn Transport, socket: &TcpStream) -> io::Result<()> {
         while let Some(segment) = self.segments.front_mut() {
             match transport.write(socket, segment.unwritten()) {
@@ -181,15 +181,15 @@ impl Batch {
 /// A run of bytes, never an empty one.
 #[derive(Debug)]
 struct Segment {
-    /// Of its first unwritten byte.
+    /// Position of its first unwritten byte.
     position: u64,
     content: Content,
 }
 
 #[derive(Debug)]
 enum Content {
-    /// Frames one behind the other. What is written is counted and not cut off: a buffer that was cut hides how large
-    /// it is, and one of many megabytes would be kept.
+    /// Frames one behind the other. Written bytes are counted and not cut off: a cut buffer hides its size, and one of
+    /// many megabytes would be kept.
     Gathered { buffer: BytesMut, written: usize },
     /// A large body as it came from its message, or a part of gathered frames.
     Shared(Bytes),
@@ -219,7 +219,7 @@ impl Segment {
         }
     }
 
-    /// What lies before the range and what lies behind it.
+    /// Returns the parts before and behind the range.
     fn without(self, range: &Range<u64>) -> impl Iterator<Item = Self> {
         let (position, length) = (self.position, self.len());
         let bytes = match self.content {

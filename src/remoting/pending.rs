@@ -1,9 +1,9 @@
-//! Requests that have no outcome yet, and the ways an outcome reaches its caller.
+//! Requests without an outcome, and the delivery of outcomes to their callers.
 //!
 //! The invariant of the whole layer: every accepted request is completed exactly once, by its response, its deadline,
 //! the loss of its connection, or shutdown. The mechanism: *taking the entry out of the table is the right to complete
-//! it*, and the table is only touched under its connection's lock. Runs on callers' threads and on `rmq-remoting`; never
-//! completes anything while the lock is held.
+//! it*, and the table is only touched under its connection's lock. Runs on callers' threads and on `rmq-remoting`;
+//! never completes anything while the lock is held.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,16 +40,16 @@ impl From<CallError> for Error {
     }
 }
 
-/// A request's single outcome: the peer's response, whatever its code, or why there is none.
+/// Single outcome of a request: the peer's response, whatever its code, or the reason why there is none.
 pub(crate) type Outcome = Result<RemotingCommand, CallError>;
 
-/// What runs, exactly once, with the outcome of an asynchronous request.
+/// Function of an asynchronous request that runs exactly once, with the outcome.
 ///
-/// It runs on `rmq-remoting`, or on the caller's thread when the request is refused, and must not block. One that is
-/// dropped without a verdict completes with an error: no path can lose it.
+/// It runs on `rmq-remoting`, or on the caller's thread if the request is refused, and must not block. Dropped without
+/// an outcome it completes with an error: no path can lose it.
 pub(crate) struct Completion(Option<Box<dyn Complete>>);
 
-/// What takes an outcome: a closure, or a boxed state that goes on from there without another allocation.
+/// Receiver of an outcome: a closure, or a boxed state that goes on without another allocation.
 pub(crate) trait Complete: Send {
     /// Called exactly once.
     fn complete(self: Box<Self>, outcome: Outcome);
@@ -91,7 +91,7 @@ impl fmt::Debug for Completion {
     }
 }
 
-/// The outcome of a request that is dropped without one, as when the thread that delivers it unwinds.
+/// Outcome of a request that is dropped without one, as if the thread that delivers it unwinds.
 fn dropped() -> CallError {
     CallError {
         kind: ErrorKind::Internal,
@@ -103,7 +103,7 @@ fn dropped() -> CallError {
     }
 }
 
-/// Where a synchronous caller waits for its outcome.
+/// Place of a synchronous caller's outcome.
 #[derive(Debug)]
 pub(super) struct Slot {
     caller: Thread,
@@ -120,7 +120,7 @@ impl Slot {
         self.caller.unpark();
     }
 
-    /// The outcome, or `None` when there is none by `deadline`. Only the thread that made the slot may wait.
+    /// Waits for the outcome; `None` if there is none by `deadline`. Only the thread that made the slot may wait.
     pub(super) fn wait_until(&self, deadline: Instant) -> Option<Outcome> {
         loop {
             if let Some(outcome) = self.outcome.lock().take() {
@@ -135,7 +135,7 @@ impl Slot {
     }
 }
 
-/// The right to complete a slot. Dropped without an outcome on another thread than the caller's, it completes with an
+/// Right to complete a slot. Dropped without an outcome on another thread than the caller's, it completes with an
 /// error: no path can leave a caller parked.
 #[derive(Debug)]
 pub(super) struct Parked(Option<Arc<Slot>>);
@@ -154,14 +154,14 @@ impl Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        // A caller that gives its request up drops this itself, and waits no more.
+        // A caller that gives up its request drops this itself, and no longer waits.
         if let Some(slot) = self.0.take().filter(|slot| slot.caller.id() != thread::current().id()) {
             slot.complete(Err(dropped()));
         }
     }
 }
 
-/// Who gets the outcome.
+/// Receiver of the outcome of one request.
 #[derive(Debug)]
 pub(super) enum Waiter {
     /// A parked thread, which watches its deadline itself.
@@ -171,12 +171,12 @@ pub(super) enum Waiter {
 }
 
 impl Waiter {
-    /// Whether no thread waits for the outcome.
+    /// True if no thread waits for the outcome.
     pub(super) fn is_completion(&self) -> bool {
         matches!(self, Self::Completion(_))
     }
 
-    /// Hands the outcome over. Not to be called under a lock.
+    /// Delivers the outcome. Not to be called under a lock.
     pub(super) fn complete(self, outcome: Outcome) {
         match self {
             Self::Parked(parked) => parked.complete(outcome),
@@ -190,16 +190,16 @@ impl Waiter {
 pub(super) struct Entry {
     pub(super) waiter: Waiter,
     pub(super) deadline: Instant,
-    /// Where its frame lies in the connection's stream of bytes: what was written up to its start tells whether any
-    /// byte of it has left.
+    /// Position of its frame in the connection's stream of bytes. A byte of it has left only if more than its start was
+    /// given away.
     pub(super) frame: Range<u64>,
 }
 
-/// The table of one connection, by opaque.
+/// Pending table of one connection, by opaque.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     entries: HashMap<i32, Entry, BuildHasherDefault<OpaqueHasher>>,
-    /// No deadline of a completion lies before this; may be too early, never too late.
+    /// Lower bound of the completions' deadlines.
     earliest: Option<Instant>,
 }
 
@@ -215,7 +215,7 @@ impl Pending {
         self.entries.remove(&opaque)
     }
 
-    /// All that is pending, in the order of the frames.
+    /// Takes all entries, in the order of their frames.
     pub(super) fn take_all(&mut self) -> Vec<Entry> {
         self.earliest = None;
         let mut entries: Vec<_> = self.entries.drain().map(|(_, entry)| entry).collect();
@@ -223,7 +223,7 @@ impl Pending {
         entries
     }
 
-    /// The completions whose deadline has come, in the order of their frames.
+    /// Takes the completions whose deadline has come, in the order of their frames.
     pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
@@ -252,7 +252,8 @@ impl Pending {
     }
 }
 
-/// Opaques are counted up by us: one multiplication spreads them over the table, and nobody can choose them.
+/// Hasher of opaques. This client counts them up, so that no peer can choose them: one multiplication spreads them over
+/// the table.
 #[derive(Default)]
 pub(super) struct OpaqueHasher(u64);
 

@@ -1,7 +1,8 @@
 //! Requests before they are bound to a connection, and their encoding.
 //!
 //! [`Shared::write_head`] is the one place where a request becomes bytes: calls, one-way requests and probes go through
-//! it. A signature covers the fields and the body that are written there. Runs on callers' threads and on `rmq-remoting`.
+//! it. A signature covers the fields and the body that are written there. Runs on callers' threads and on
+//! `rmq-remoting`.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Shared {
     ///
     /// Called on `rmq-remoting`, which looks at the connection afterwards.
     pub(super) fn probe(&self, connection: &Connection) -> Option<i32> {
-        debug!("probing {}", connection.address());
+        debug!("probe of {}", connection.address());
         let mut fields = ExtFields::new();
         fields.text("topic", "TBW102");
         let request = Request::new(RequestCode::GET_ROUTEINFO_BY_TOPIC, &fields);
@@ -101,8 +102,8 @@ impl Shared {
         Some(opaque)
     }
 
-    /// Returns the configured encoding if it can carry `code`: a binary header has no room for the codes of 5.x that are
-    /// larger than an `i16`.
+    /// Returns the configured encoding if it can carry `code`: a binary header has no room for the codes of 5.x that
+    /// are larger than an `i16`.
     fn encoding_for(&self, code: RequestCode) -> HeaderEncoding {
         if i16::try_from(code.0).is_ok() { self.config.encoding } else { HeaderEncoding::Json }
     }

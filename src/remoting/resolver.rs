@@ -1,9 +1,8 @@
-//! The threads `rmq-resolve-N`: started for addresses to be mapped and host *names* to be resolved, ended when idle.
+//! The threads `rmq-resolve-N`: they map addresses and resolve host *names*, are started on demand and end when idle.
 //!
 //! [`Resolver`] belongs to `rmq-remoting`, which never waits for an answer: it gives up at its own deadline, and a
-//! question that nobody waits for any more is not asked. Address maps and resolvers are user code, and nobody can cancel
-//! `getaddrinfo`: a call that hangs holds up one thread, and no other address as long as fewer than [`MOST_THREADS`]
-//! hang.
+//! question without a waiting dial is skipped. Address maps and resolvers are user code, and `getaddrinfo` cannot be
+//! cancelled: a call that hangs holds up one thread, and no other address while fewer than [`MOST_THREADS`] hang.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -19,22 +18,22 @@ use super::dial::parse_ip_address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::worker::{Threads, Worker, words_of};
 
-/// A thread ends after this long without work.
+/// Time without work after which a thread ends.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Threads of one client.
+/// Most threads of one client.
 pub(super) const MOST_THREADS: usize = 4;
 
 /// Replaces a broker's address from a route by the one to dial.
 pub(crate) type AddressMap = dyn Fn(&str) -> String + Send + Sync;
 
-/// Turns a host and port into socket addresses; may block. A client can be given its own, which must give up by itself.
+/// Resolves a host and port to socket addresses; may block. A client's own resolver must give up by itself.
 pub trait Resolve: Send + Sync {
-    /// All addresses of `host_and_port`, which is `name:port`, in the order to try them.
+    /// Returns all addresses of `host_and_port`, which is `name:port`, in the order to try them.
     ///
     /// # Errors
     ///
-    /// When the name cannot be resolved.
+    /// Returns an error if the name cannot be resolved.
     fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
@@ -53,16 +52,16 @@ pub(super) struct Question {
     pub(super) address: Arc<str>,
     /// True if the address map is asked first.
     pub(super) is_mapped: bool,
-    /// When the dial gives up.
+    /// Time at which the dial gives up.
     pub(super) until: Instant,
-    /// Called on `rmq-resolve-N`, or dropped when nobody waits any more.
+    /// Called on `rmq-resolve-N`, or dropped if the dial no longer waits.
     pub(super) answer: Box<dyn FnOnce(Result<Resolved>) + Send>,
 }
 
-/// The answer to a question.
+/// Answer to a question.
 #[derive(Debug)]
 pub(super) struct Resolved {
-    /// The address that the map gave; the same where nothing maps it.
+    /// Address from the map, or the address of the question if it is not mapped.
     pub(super) target: Arc<str>,
     pub(super) socket_addresses: Vec<SocketAddr>,
 }
@@ -73,15 +72,15 @@ pub(super) struct Resolver {
     launcher: Option<Launcher>,
 }
 
-/// The thread `rmq-starter` of a client whose host brings its own [`ThreadStarter`](crate::worker::ThreadStarter):
-/// starts the resolver's threads, since that runs code of the host and may block.
+/// Thread `rmq-starter` of a client whose host brings its own [`ThreadStarter`](crate::worker::ThreadStarter). It
+/// starts the resolver's threads: that runs code of the host and may block.
 struct Launcher {
-    // Above the worker: what is dropped first ends the thread that the other waits for.
+    // Above the worker: its drop comes first and ends the thread that the worker's drop waits for.
     wanted: Sender<()>,
     worker: Worker,
 }
 
-/// What the threads work with.
+/// State that the threads share.
 struct Desk {
     resolve: Arc<dyn Resolve>,
     address_map: Option<Arc<AddressMap>>,
@@ -93,8 +92,8 @@ struct Desk {
 #[derive(Default)]
 struct State {
     questions: VecDeque<Question>,
-    /// Addresses that a thread is asking for. Nobody else asks for them meanwhile: where one call hangs, so would the
-    /// next.
+    /// Addresses that a thread is resolving. No other thread resolves them meanwhile: where one call hangs, so would
+    /// the next.
     in_call: HashSet<Arc<str>>,
     /// Threads that live or are being started.
     threads: usize,
@@ -116,7 +115,7 @@ impl Resolver {
         Ok(Self { desk, launcher })
     }
 
-    /// Has a question answered on one of the resolver's threads.
+    /// Passes a question to the resolver's threads.
     pub(super) fn ask(&self, question: Question) {
         if !self.desk.take(question) {
             return;
@@ -127,8 +126,7 @@ impl Resolver {
         }
     }
 
-    /// Ends the threads. Returns the names of those that are stuck in a call beyond `deadline` and had to be left
-    /// behind.
+    /// Ends the threads. Returns the names of those that hang in a call beyond `deadline` and are left behind.
     pub(super) fn stop(&mut self, deadline: Instant) -> Vec<String> {
         let unanswered = {
             let mut state = self.desk.state.lock();
@@ -167,7 +165,7 @@ impl Launcher {
 }
 
 impl Desk {
-    /// Takes a question; `true` when another thread is needed for it, which counts from now on.
+    /// Takes a question. True if another thread is needed for it; that thread counts from now on.
     fn take(&self, question: Question) -> bool {
         let mut state = self.state.lock();
         state.questions.push_back(question);
@@ -187,7 +185,7 @@ impl Desk {
             state.started += 1;
             (number, std::mem::take(&mut state.workers))
         };
-        // Those that were idle for too long. A host's join is user code: not under the lock.
+        // Joins those that were idle for too long. A host's join is user code: not under the lock.
         let now = Instant::now();
         workers.retain_mut(|worker| !worker.join_until(now));
         let desk = Arc::clone(self);
@@ -202,7 +200,7 @@ impl Desk {
                 }
                 Err(error) => {
                     state.threads -= 1;
-                    // The threads that there are take the questions.
+                    // Living threads take the questions.
                     (state.threads == 0).then(|| (std::mem::take(&mut state.questions), error))
                 }
             }
@@ -222,7 +220,7 @@ impl Desk {
         }
     }
 
-    /// The next question for whose address nobody is asking; `None` when the thread is to end.
+    /// Waits for a question whose address no thread is resolving. `None` if the thread is to end.
     fn next(&self) -> Option<Question> {
         let mut state = self.state.lock();
         let mut was_idle = false;
@@ -277,7 +275,7 @@ fn not_resolved(address: &str, target: &str, error: io::Error) -> Error {
     Error::new(ErrorKind::Resolve, detail).with_source(error)
 }
 
-/// An address in words, with the one that is dialled in its place.
+/// Address for texts, with the one that is dialled in its place.
 pub(super) fn both(address: &str, target: &str) -> String {
     if address == target { address.to_owned() } else { format!("{address} (mapped to {target})") }
 }

@@ -1,8 +1,9 @@
 //! Responses to requests of brokers, from any thread.
 //!
-//! A broker's request reaches the layer above together with its [`Responder`]. Responding consumes it, so that a request
-//! is answered at most once. Dropped without a response, as by a handler that unwinds, it responds with an error: the
-//! broker does not wait for its own timeout. It never blocks: a response that finds no room in the outbox is dropped.
+//! A broker's request reaches the layer above together with its [`Responder`]. Responding consumes it, so that a
+//! request is answered at most once. Dropped without a response, as by a handler that unwinds, it responds with an
+//! error: the broker does not wait for its own timeout. It never blocks: a response that finds no room in the outbox is
+//! dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,8 +53,8 @@ impl Responder {
         self.connection.address()
     }
 
-    /// Responds on the connection of the request, in the encoding of the request. Has no effect for a one-way request, or
-    /// if the connection has ended: the peer has forgotten the request.
+    /// Responds on the connection of the request, in the encoding of the request. Has no effect for a one-way request,
+    /// or if the connection has ended: the peer has forgotten the request.
     pub(crate) fn respond(mut self, code: ResponseCode, remark: Option<String>, body: Bytes) {
         self.send(code, remark, body);
     }
@@ -66,13 +67,13 @@ impl Responder {
         let (code, address) = (self.request.request_code(), self.connection.address());
         let mut frame = Vec::new();
         if let Err(error) = response.encode(&mut frame) {
-            return warn!("responding to {code} of {address} failed: {error}; the request stays without a response");
+            return warn!("response to {code} of {address} failed: {error}; the broker gets none");
         }
         match self.connection.append(&Frame::encoded(&frame)) {
             Appended::Accepted { announce: true } => self.shared.mailbox.send(Command::Look(self.connection.token())),
             Appended::Accepted { announce: false } => {}
-            Appended::Full => debug!("responding to {code} of {address} failed: its outbox is full; response dropped"),
-            Appended::Closed => debug!("responding to {code} of {address} failed: its connection is closed"),
+            Appended::Full => debug!("response to {code} of {address} dropped: the outbox is full"),
+            Appended::Closed => debug!("response to {code} of {address} dropped: the connection is closed"),
         }
     }
 }

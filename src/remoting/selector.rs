@@ -1,7 +1,7 @@
 //! The thread `rmq-remoting`: polls the sockets, writes what has gathered, reads, matches responses to requests.
 //!
-//! It owns the sockets, transports and decoders. It never resolves a name, decodes a message body, runs user code or
-//! waits for room in a channel. What others want of it comes as a [`Command`] through its mailbox.
+//! It owns the sockets, transports and decoders. It never resolves a name, decodes a body, runs user code or waits for
+//! room in a channel. Other threads reach it by a [`Command`] through its mailbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind as IoErrorKind};
@@ -35,14 +35,14 @@ const EVENTS_PER_POLL: usize = 256;
 const READ_BUFFER: usize = 128 * 1024;
 /// Reads of one connection before the others get their turn.
 const READS_PER_TURN: usize = 16;
-/// Replies that are decoded before they are handed to those who wait for them: so few that each finds the memory that
-/// the ones before it gave back, and enough to share a turn of the connection's lock.
+/// Responses that are decoded before their requests are completed: so few that each reuses the memory of those before
+/// it, and enough to share one acquisition of the connection's lock.
 const REPLIES_AT_ONCE: usize = 6;
-/// How long a connection whose peer said GO_AWAY is kept for the replies it still owes.
+/// Time after GO_AWAY for which a connection is kept for the responses that its peer owes.
 const GO_AWAY_GRACE: Duration = Duration::from_secs(30);
-/// A poll that fails so often in a row will not succeed any more.
+/// Failures of the poll in a row after which the selector ends.
 const POLL_FAILURES: u32 = 8;
-/// A resolver call cannot be cancelled: at the end the thread is given this long before it is left behind.
+/// Time for a resolver call, which cannot be cancelled, at the end of the selector; then its thread is left behind.
 const RESOLVER_GRACE: Duration = Duration::from_millis(100);
 
 pub(super) fn start(
@@ -75,17 +75,17 @@ struct Selector {
     events: Arc<dyn RemotingEvents>,
     resolver: Resolver,
     links: HashMap<Token, Link>,
-    /// Connections that are looked at again before the selector sleeps: those with more to read than one turn allows,
-    /// of which no event will tell again, and those that were written to.
+    /// Connections of the next turn, which comes without sleep: those with more to read than one turn allows, for which
+    /// no further event comes, and those that were written to.
     unfinished: Vec<(Token, Readable)>,
     read_buffer: Box<[u8]>,
     responses: Vec<RemotingCommand>,
-    /// Of these, what is not handed over yet: still here when a completion unwinds.
+    /// Responses not yet delivered. They outlive a completion that unwinds.
     answered: VecDeque<(Waiter, RemotingCommand)>,
 }
 
 impl Selector {
-    /// Ends in an orderly way also when its work unwinds or the poll fails: everything pending is completed.
+    /// Works until the stop. Completes everything pending at the end, also if the work unwinds or the poll fails.
     fn run(mut self) {
         let died = match catch_unwind(AssertUnwindSafe(|| self.work())) {
             Ok(Ok(())) => None,
@@ -93,7 +93,7 @@ impl Selector {
             Err(panic) => Some(format!("it panicked: {}", words_of(&*panic))),
         };
         if let Some(how) = died {
-            // First: whoever is completed below, and calls again, is refused for this reason.
+            // First: a caller that is completed below, and calls again, is refused for this reason.
             self.shared.health.died("rmq-remoting", &how);
             for (waiter, response) in std::mem::take(&mut self.answered) {
                 contain("a completion", || waiter.complete(Ok(response)));
@@ -102,7 +102,7 @@ impl Selector {
         self.end();
     }
 
-    /// Takes turns until it is to stop.
+    /// Takes turns until the stop.
     fn work(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         let mut turns = Vec::new();
@@ -110,7 +110,7 @@ impl Selector {
         while !self.shared.mailbox.is_stopping() {
             match self.wait(&mut events) {
                 Ok(()) => failures = 0,
-                // A host that closes a descriptor of ours twice takes the poll set away.
+                // A host that closes a descriptor of ours closes the poll set.
                 Err(error) => {
                     failures += 1;
                     if failures == POLL_FAILURES {
@@ -124,10 +124,10 @@ impl Selector {
             for (token, readable) in turns.drain(..) {
                 self.ready(token, readable, now);
             }
-            // What comes meanwhile waits for the next turn: who sends without end must not keep us from reading.
+            // Later commands wait for the next turn: a thread that sends without end must not keep us from reading.
             for _ in 0..self.commands.len() {
                 let Ok(command) = self.commands.try_recv() else { break };
-                self.obey(command, now);
+                self.handle(command, now);
             }
             self.watch_deadlines(now);
         }
@@ -141,7 +141,7 @@ impl Selector {
         let timeout = if has_work { Some(Duration::ZERO) } else { self.time_to_next_due() };
         let mut polled = self.poll.poll(events, timeout);
         if polled.as_ref().is_err_and(|error| error.kind() == IoErrorKind::Interrupted) {
-            // The process may have been stopped for long: what came meanwhile is read before deadlines are watched.
+            // The process may have been stopped for long: what has arrived is read before deadlines are watched.
             polled = self.poll.poll(events, Some(Duration::ZERO));
         }
         mailbox.set_asleep(false);
@@ -156,7 +156,7 @@ impl Selector {
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    fn obey(&mut self, command: Command, now: Instant) {
+    fn handle(&mut self, command: Command, now: Instant) {
         match command {
             Command::Dial(connection) => self.begin_dial(connection, now),
             Command::Look(token) => self.look(token, now),
@@ -215,8 +215,8 @@ impl Selector {
 
     fn unresolved(&self, token: Token) -> CloseReason {
         let address = self.links.get(&token).map_or("", |link| link.connection.address());
-        let asked = if self.shared.config.maps(address) { "the address map or the resolver" } else { "the resolver" };
-        CloseReason::new(ErrorKind::Resolve, format!("resolving {address} failed: {asked} does not answer"))
+        let called = if self.shared.config.maps(address) { "the address map or the resolver" } else { "the resolver" };
+        CloseReason::new(ErrorKind::Resolve, format!("resolving {address} failed: {called} did not return in time"))
     }
 
     fn continue_dial(&mut self, token: Token, dial: Dial, now: Instant) {
@@ -229,7 +229,7 @@ impl Selector {
         let Some(link) = self.links.get_mut(&token) else { return };
         match progress {
             Progress::Waiting(mut dial) => {
-                // One that shakes hands has been registered when it began to connect.
+                // A socket in its handshake was registered when it began to connect.
                 if let Dial::Connecting(socket, _) = &mut dial
                     && let Err(error) = register(&self.poll, socket, token)
                 {
@@ -250,7 +250,7 @@ impl Selector {
     fn connected(&mut self, token: Token, socket: TcpStream, transport: Box<dyn Transport>, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         let address = Arc::clone(link.connection.address());
-        debug!("connected to {address}");
+        debug!("connected: {address}");
         let socket = Arc::new(socket);
         link.connection.open(&socket, &*transport, now);
         link.stage = Stage::Open(Box::new(OpenLink {
@@ -280,13 +280,13 @@ impl Selector {
         }
     }
 
-    /// Writes what has gathered, and learns the next deadline.
+    /// Writes the bytes that have gathered, and sets the time of the next look.
     fn look(&mut self, token: Token, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         match link.write() {
             Ok(Written::AllItCan) => {}
-            // The next turn comes without sleep: replies and further requests are often there by then, and to be woken
-            // for them would cost more than to look.
+            // The next turn comes without sleep: responses and further requests are often there by then, and a wake-up
+            // costs more than a look.
             Ok(Written::ABatch) => self.unfinished.push((token, Readable::ToTheEnd)),
             Err(error) => {
                 let operation = format!("writing to {}", link.connection.address());
@@ -325,9 +325,9 @@ impl Selector {
             let bytes = self.read_buffer.get(..count).unwrap_or_default();
             let swallowed = open.liveness.bytes(bytes, now);
             open.decoder.push(bytes);
-            // A stream socket that filled less than it was offered is drained: a further read would only say so. Not
-            // when the peer has closed, of which no other event will tell. On platforms other than unix that further
-            // read is what arms the next event.
+            // A stream socket that filled less than the buffer is drained: a further read would only return
+            // `WouldBlock`. Not if the peer has closed, as no other event comes for that. On platforms other than unix
+            // that further read is what arms the next event.
             let drained =
                 cfg!(unix) && readable == Readable::Some && open.transport.is_plain() && count < self.read_buffer.len();
             match self.receive(token, now) {
@@ -340,7 +340,7 @@ impl Selector {
         self.unfinished.push((token, Readable::ToTheEnd));
     }
 
-    /// Takes the whole frames that were read.
+    /// Handles the whole frames that were read.
     fn receive(&mut self, token: Token, now: Instant) -> Received {
         let mut received = Received::Nothing;
         loop {
@@ -374,7 +374,7 @@ impl Selector {
                 continue;
             }
             if command.response_code() == ResponseCode::GO_AWAY && open.leaving_by.is_none() {
-                info!("{} asks us to go away: new requests take a new connection", connection.address());
+                info!("connection to {}: the peer sent GO_AWAY; new requests use a new one", connection.address());
                 open.leaving_by = Some(now + GO_AWAY_GRACE);
                 self.shared.retire(connection, now);
                 connection.leave();
@@ -390,13 +390,13 @@ impl Selector {
         received
     }
 
-    /// The request fails whose reply is beyond the limit; all other traffic of the connection goes on.
+    /// Fails the request whose response is beyond the limit. All other traffic of the connection goes on.
     fn refuse_too_long(&self, token: Token, head: &RemotingCommand, length: usize) {
         let Some(link) = self.links.get(&token) else { return };
         let limit = self.shared.config.max_frame_length;
         let address = link.connection.address();
         let detail = format!("a frame of {length} bytes from {address} exceeds max_frame_length {limit}");
-        debug!("{detail}; it is passed over");
+        debug!("response skipped: {detail}");
         if head.is_response() {
             link.connection.refuse(head.opaque, &CloseReason::new(ErrorKind::FrameTooLong, detail));
         }
@@ -405,7 +405,7 @@ impl Selector {
     fn lose_misframed(&mut self, token: Token, now: Instant) {
         let Some(link) = self.links.get(&token) else { return };
         let address = link.connection.address();
-        let detail = format!("a frame from {address} contains the reply to a later request: its length is wrong");
+        let detail = format!("a frame from {address} contains the response to a later request: its length is wrong");
         self.lose(token, &CloseReason::new(ErrorKind::Protocol, detail), now);
     }
 
@@ -422,7 +422,7 @@ impl Selector {
         let responder = Responder::new(&self.shared, connection, &request);
         if responder.is_one_too_many() {
             let (code, address) = (request.request_code(), connection.address());
-            debug!("serving {code} of {address} failed: {MOST_UNANSWERED} requests are unanswered; refused as busy");
+            debug!("request {code} of {address} failed: {MOST_UNANSWERED} are unanswered; refused as busy");
             let remark = "[OVERLOAD]the client has too many unanswered requests of this broker".to_owned();
             return responder.respond(ResponseCode::SYSTEM_BUSY, Some(remark), Bytes::new());
         }
@@ -460,8 +460,8 @@ impl Selector {
         }
     }
 
-    /// A connection that owes replies and brings no whole frame is probed, and closed when none comes then either: a
-    /// peer that vanished without a word (a pulled cable, a firewall) is not noticed by the system for many minutes.
+    /// Probes a peer that owes responses and sends no whole frame, and closes the connection if it sends none then
+    /// either. The system takes many minutes to notice a peer that vanished silently, by a pulled cable or a firewall.
     fn watch_silence(&mut self, token: Token, now: Instant) {
         let Some(Link { stage: Stage::Open(open), connection, .. }) = self.links.get_mut(&token) else { return };
         if open.leaving_by.is_some_and(|by| by <= now) {
@@ -469,7 +469,7 @@ impl Selector {
         }
         match open.liveness.verdict(now) {
             Verdict::Gone => {
-                let detail = format!("{} is silent and does not answer a probe either", connection.address());
+                let detail = format!("{} is silent and did not respond to a probe", connection.address());
                 return self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
             }
             Verdict::Arrives => {}
@@ -485,11 +485,11 @@ impl Selector {
 
     fn lose_departed(&mut self, token: Token, now: Instant) {
         let Some(link) = self.links.get(&token) else { return };
-        let detail = format!("{} asked us to go away", link.connection.address());
+        let detail = format!("{} sent GO_AWAY", link.connection.address());
         self.lose(token, &CloseReason::new(ErrorKind::ConnectionLost, detail), now);
     }
 
-    /// Closes a connection: everything pending on it is completed now, not at its deadline.
+    /// Closes a connection. Everything pending on it completes now, not at its deadline.
     fn lose(&mut self, token: Token, reason: &CloseReason, now: Instant) {
         let Some(mut link) = self.links.remove(&token) else { return };
         link.say_goodbye();
@@ -506,7 +506,7 @@ impl Selector {
     }
 
     fn end(mut self) {
-        // Connections of which the selector has not heard yet are refused from here on.
+        // No connection is created from here on.
         let peers = {
             let mut peers = self.shared.peers.lock();
             peers.closed = true;
@@ -517,7 +517,7 @@ impl Selector {
             contain("the end of a connection", || link.say_goodbye());
             link.connection.close(&reason);
         }
-        // Connections whose `Dial` was not obeyed any more have no link yet.
+        // Connections whose `Dial` was not handled have no link.
         for connection in peers.into_values().filter_map(|peer| peer.connection) {
             connection.close(&reason);
         }
@@ -537,13 +537,13 @@ enum Received {
     Lost,
 }
 
-/// What an event says about reading; later ones say more.
+/// Meaning of an event for reading, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Readable {
     Not,
-    /// There are bytes; a later event will tell of more.
+    /// There are bytes. A later event announces more.
     Some,
-    /// There may be an end or an error behind the bytes, of which no later event will tell.
+    /// There may be an end or an error behind the bytes, which no later event announces.
     ToTheEnd,
 }
 
@@ -556,7 +556,7 @@ impl Readable {
     }
 }
 
-/// Whose turn it is, each once: besides what was left undone what events tell of.
+/// Merges events into the connections of a turn, one entry per connection.
 fn add_events(turns: &mut Vec<(Token, Readable)>, events: &Events) {
     for event in events.iter().filter(|event| event.token() != WAKER) {
         let (token, readable) = (event.token(), Readable::of(event));
@@ -570,7 +570,7 @@ fn add_events(turns: &mut Vec<(Token, Readable)>, events: &Events) {
 fn register(poll: &Poll, socket: &mut TcpStream, token: Token) -> io::Result<()> {
     let interest = Interest::READABLE | Interest::WRITABLE;
     match poll.registry().register(socket, token, interest) {
-        // The same try at the same address, looked at again.
+        // The dial has looked at the same socket again.
         Err(error) if error.kind() == IoErrorKind::AlreadyExists => Ok(()),
         other => other,
     }

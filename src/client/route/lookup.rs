@@ -2,7 +2,8 @@
 //!
 //! One question a topic is under way at a time, shared by all waiters, and one more for the queues that new topics
 //! would get. Each waiter keeps its own deadline: the timer ends the wait of those without time, and a question that
-//! ran out of time is asked again for the others. Answers come on `rmq-remoting`; nothing here blocks.
+//! ran out of time is asked again for the others. Routes are decoded on `rmq-timer`: a large one takes long, and the
+//! selector serves all connections. Nothing here blocks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -273,7 +274,13 @@ fn leads_somewhere(data: &TopicRouteData) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
+    use crate::client::Client;
+    use crate::wire::{FrameDecoder, RemotingCommand};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -324,6 +331,50 @@ mod tests {
         join(&mut look_ups, true, now + SECOND, now);
         assert!(look_ups.end_if_nobody_sends("T").is_none());
         assert_eq!(look_ups.end("T").len(), 2);
+    }
+
+    /// A name server with one route.
+    fn name_server() -> String {
+        const ROUTE: &str = r#"{"brokerDatas":[{"brokerName":"a","brokerAddrs":{"0":"127.0.0.1:1"},"cluster":"c"}],
+            "queueDatas":[{"brokerName":"a","readQueueNums":1,"writeQueueNums":1,"perm":6,"topicSysFlag":0}]}"#;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let (mut decoder, mut buffer) = (FrameDecoder::new(), [0; 4096]);
+            while let Ok(count @ 1..) = socket.read(&mut buffer) {
+                decoder.push(&buffer[..count]);
+                while let Some(request) = decoder.next_command().unwrap() {
+                    let mut response = Vec::new();
+                    let route = RemotingCommand::response_to(&request, ResponseCode::SUCCESS, None).with_body(ROUTE);
+                    route.encode(&mut response).unwrap();
+                    socket.write_all(&response).unwrap();
+                }
+            }
+        };
+        thread::Builder::new().spawn(serve).unwrap();
+        address
+    }
+
+    #[test]
+    fn a_route_is_decoded_on_the_thread_of_the_timer() {
+        let client = Client::builder().name_servers([name_server()]).start().unwrap();
+        let (sender, found) = crossbeam_channel::bounded(1);
+        let waiter = Box::new(move |route: Result<_>| {
+            sender.send((route.is_ok(), thread::current().name().map(str::to_owned))).unwrap();
+        });
+        let deadline = Instant::now() + SECOND * 20;
+        client.core().routes.look_up_to_publish(&topic(), deadline, waiter);
+        assert_eq!(found.recv_deadline(deadline).unwrap(), (true, Some("rmq-timer".to_owned())));
+    }
+
+    #[test]
+    fn a_question_that_is_dropped_has_an_answer() {
+        let client = Client::builder().name_servers([name_server()]).start().unwrap();
+        let (sender, answers) = crossbeam_channel::bounded(1);
+        let answered = Box::new(move |_: &Question, data: Result<_>| sender.send(data.map(drop)).unwrap());
+        drop(Question::new(&client.core().routes, &topic(), Instant::now() + SECOND, answered));
+        assert_eq!(answers.try_recv().unwrap().unwrap_err().kind(), ErrorKind::NotRunning);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a caller gets: replies, failures with their certainty, deadlines, requests from the peer.
+//! Calls: responses, failures with their certainty, deadlines.
 
 use super::*;
 

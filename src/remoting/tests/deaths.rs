@@ -1,4 +1,4 @@
-//! The selector's own death: everything has its outcome all the same, and whoever calls later is told.
+//! The death of the selector: everything pending has its outcome, and later calls fail.
 
 use super::*;
 
@@ -13,7 +13,7 @@ impl RemotingEvents for Faulty {
     fn disconnected(&self, _: &Arc<str>) {}
 }
 
-/// Parked and asynchronous requests at a silent peer; each tells the kind of its error.
+/// Parked and asynchronous requests at a silent peer; each reports the kind of its error.
 fn pending(remoting: &Remoting) -> Receiver<ErrorKind> {
     let (tell, told) = unbounded();
     let silent = silent_peer();

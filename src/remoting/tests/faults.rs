@@ -1,4 +1,4 @@
-//! Connections that break, stall or fall silent, and what is told of the requests on them.
+//! Connections that break, stall or fall silent, and the outcomes of the requests on them.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn a_connection_reset_in_the_middle_of_a_request_leaves_it_unknown() {
     assert_eq!((error.kind, error.certainty), (ErrorKind::ConnectionLost, Certainty::Unknown));
 }
 
-/// A peer that reads nothing until it is told to; then it reports every body and answers the request "last".
+/// A peer that reads nothing until a signal; then it reports every body and answers the request "last".
 fn stalled_peer() -> (Arc<str>, Sender<()>, Receiver<Bytes>) {
     let (release, released) = unbounded::<()>();
     let (bodies, arrived) = unbounded();
@@ -169,7 +169,7 @@ fn a_full_outbox_refuses_asynchronous_calls_and_lets_others_wait_until_the_peer_
     assert!(current(&remoting, &address).unwrap().unsent() <= 1024 * 1024);
     let oneway = |remoting: &Remoting, deadline| remoting.invoke_oneway(&address, request(&body), deadline);
     assert_eq!(oneway(&remoting, within(30)).unwrap_err().kind, ErrorKind::WindowFull);
-    // Nobody else is held up.
+    // No other call is held up.
     ping(&remoting, &echo_peer(), soon()).unwrap();
     let (done, waited) = unbounded();
     for _ in 0..4 {

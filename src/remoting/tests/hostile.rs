@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is no frame, and what it is.
+/// Bytes that are no frame, with their descriptions.
 fn wrong_frames() -> Vec<(&'static str, Vec<u8>)> {
     let frame =
         |length: u32, marked: u32, rest: &[u8]| [&length.to_be_bytes()[..], &marked.to_be_bytes(), rest].concat();

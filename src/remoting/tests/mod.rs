@@ -26,7 +26,7 @@ use crate::wire::{
     ExtFields, FieldSink, FrameDecoder, HeaderEncoding, LanguageCode, MAX_FRAME_LENGTH, RequestCode, ResponseCode,
 };
 
-/// How long anything may take on a machine that is busy with other things.
+/// Limit for anything, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn soon() -> Instant {
@@ -84,7 +84,7 @@ fn start_with(config: RemotingConfig, events: Arc<dyn RemotingEvents>) -> (Remot
     Remoting::start(config, &threads, events).unwrap()
 }
 
-/// Counts what it is told, and answers requests of peers with their own body.
+/// Counts events, and answers requests of peers with their own body.
 #[derive(Default)]
 struct Told {
     connected: AtomicUsize,
@@ -170,7 +170,7 @@ impl Wire {
         }
     }
 
-    /// Whether it could be sent.
+    /// True if it could be sent.
     fn send(&mut self, command: &RemotingCommand) -> bool {
         let mut bytes = Vec::new();
         command.encode(&mut bytes).unwrap();
@@ -240,7 +240,7 @@ fn silent_peer() -> Arc<str> {
     peer(|_, mut wire| drop(wire.swallow()))
 }
 
-/// An address at which nobody listens.
+/// An address without a listener.
 fn dead_address() -> Arc<str> {
     listener().1.to_string().into()
 }

@@ -37,7 +37,7 @@ struct Scrambled {
 const MOST_HELD: usize = 20_000;
 /// Bytes of both sides before the first frame.
 const HELLO: &[u8] = b"hello";
-/// What it says at the end; it is the beginning of no frame.
+/// Last byte of both sides; it is the beginning of no frame.
 const GOODBYE: &[u8] = &[0xFF];
 
 impl Scrambled {
@@ -121,7 +121,8 @@ fn read_hello(wire: &mut Wire) -> Vec<u8> {
     hello
 }
 
-/// The peer's end: answers what it reads, and says something every now and then, which wakes up whoever chose to block.
+/// The peer's end: answers what it reads, and says something every now and then, which wakes up a transport that chose
+/// to block.
 fn scrambled_peer(oneway: Sender<Bytes>, chatters: bool) -> Arc<str> {
     peer(move |_, mut wire| {
         // Else its words are held back until ours acknowledge the ones before, 40 ms each time.
@@ -398,7 +399,7 @@ fn a_handshake_that_fails_names_its_cause() {
     });
     let error = ping(&remoting, &address, soon()).unwrap_err();
     assert_eq!((error.kind, error.certainty), (ErrorKind::Connect, Certainty::NotSent));
-    let error = crate::Error::from(error);
+    let error = Error::from(error);
     assert_eq!(error.detail(), format!("handshake with {address} failed: the peer speaks another language"));
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<io::Error>().unwrap();
     assert_eq!(source.kind(), IoErrorKind::InvalidData);
@@ -428,8 +429,8 @@ fn after_a_failed_handshake_the_next_address_of_the_name_is_tried() {
 #[test]
 fn a_connection_that_is_refused_or_lost_names_its_cause() {
     let (remoting, _thread) = start(config());
-    let refused = crate::Error::from(ping(&remoting, &dead_address(), soon()).unwrap_err());
-    let cause = |error: &crate::Error| Some(std::error::Error::source(error)?.downcast_ref::<io::Error>()?.kind());
+    let refused = Error::from(ping(&remoting, &dead_address(), soon()).unwrap_err());
+    let cause = |error: &Error| Some(std::error::Error::source(error)?.downcast_ref::<io::Error>()?.kind());
     assert_eq!(cause(&refused), Some(IoErrorKind::ConnectionRefused));
     assert!(refused.detail().starts_with("connecting to "), "{refused}");
 }

@@ -100,7 +100,7 @@ fn moody_peer(seed: u64) -> Arc<str> {
     })
 }
 
-/// What a storm of calls came to.
+/// Outcomes of a storm of calls.
 #[derive(Default)]
 struct Tally {
     accepted: AtomicUsize,
@@ -227,7 +227,7 @@ fn two_hundred_starts_and_stops_leave_no_thread_and_no_descriptor() {
                 .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
             names.filter(|name| name.starts_with("rmq-")).count()
         };
-        // A listener whose connections are handled by no thread and closed by nobody but us.
+        // A listener whose connections are handled by no thread and closed by this test alone.
         let (listener, address) = listener();
         let address: Arc<str> = address.to_string().into();
         let name: Arc<str> = format!("localhost:{}", address.rsplit_once(':').unwrap().1).into();
@@ -240,7 +240,7 @@ fn two_hundred_starts_and_stops_leave_no_thread_and_no_descriptor() {
             if round % 10 == 0 {
                 assert!(ping(&remoting, &name, within(20)).is_err());
             }
-            // A thread that was waited for may be listed for a moment yet: the kernel tells its waiter first.
+            // A thread that was waited for may be listed for a moment yet: the kernel wakes its waiter first.
             eventually("only this round's threads are there", || ours() == 1 + usize::from(round % 10 == 0));
             assert_eq!(thread.stop(soon()), Vec::<String>::new());
             // Handles that outlive the stop keep nothing open.

@@ -14,8 +14,9 @@ use mio::net::TcpStream;
 /// The selector calls again after the next event of the socket: `WouldBlock` is only to be returned after the socket
 /// has returned it.
 pub(crate) trait Transport: fmt::Debug + Send {
-    /// Continues the handshake; `Ok` once it is done. `WouldBlock` means that it needs bytes of the peer, or room in the
-    /// socket. Any other error fails the dial of this address. Called until it is done, and before all other functions.
+    /// Continues the handshake; `Ok` once it is done. `WouldBlock` means that it needs bytes of the peer, or room in
+    /// the socket. Any other error fails the dial of this address. Called until it is done, and before all other
+    /// functions.
     fn handshake(&mut self, socket: &TcpStream) -> io::Result<()>;
 
     /// Reads decoded bytes into `buffer`. `Ok(0)` is the end of the stream, `WouldBlock` means that the socket has no
