@@ -6,22 +6,7 @@
 use super::source::{Source, sources};
 
 /// Beginnings of the names of files that are checked.
-const COVERED: &[&str] = &[
-    "checks/",
-    "deadline.rs",
-    "error/",
-    "foreign_text.rs",
-    "lib.rs",
-    "logging.rs",
-    "message/",
-    "mini_broker/",
-    "name_map.rs",
-    "remoting/",
-    "repeats.rs",
-    "unversioned.rs",
-    "wire/",
-    "worker.rs",
-];
+const COVERED: &[&str] = &[""];
 
 /// First words that a doc comment must not have: it begins with a noun or a verb.
 const NO_FIRST_WORDS: &[&str] = &[

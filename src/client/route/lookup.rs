@@ -230,7 +230,7 @@ impl RouteQuestion {
 }
 
 /// A timer that ends drops the responses that it has not read.
-impl Drop for Question {
+impl Drop for RouteQuestion {
     fn drop(&mut self) {
         if let Some(answered) = self.answered.take() {
             answered(self, Err(self.routes.remoting.why_ended()));
