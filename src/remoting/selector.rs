@@ -250,7 +250,7 @@ impl Selector {
     fn connected(&mut self, token: Token, socket: TcpStream, transport: Box<dyn Transport>, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         let address = Arc::clone(link.connection.address());
-        debug!("connected: {address}");
+        debug!("connection made: {address}");
         let socket = Arc::new(socket);
         link.connection.open(&socket, &*transport, now);
         link.stage = Stage::Open(Box::new(OpenLink {

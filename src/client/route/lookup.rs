@@ -372,8 +372,8 @@ mod tests {
     fn a_question_that_is_dropped_has_an_answer() {
         let client = Client::builder().name_servers([name_server()]).start().unwrap();
         let (sender, answers) = crossbeam_channel::bounded(1);
-        let answered = Box::new(move |_: &Question, data: Result<_>| sender.send(data.map(drop)).unwrap());
-        drop(Question::new(&client.core().routes, &topic(), Instant::now() + SECOND, answered));
+        let answered = Box::new(move |_: &RouteQuestion, data: Result<_>| sender.send(data.map(drop)).unwrap());
+        drop(RouteQuestion::new(&client.core().routes, &topic(), Instant::now() + SECOND, answered));
         assert_eq!(answers.try_recv().unwrap().unwrap_err().kind(), ErrorKind::NotRunning);
     }
 
