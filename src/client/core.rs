@@ -195,7 +195,7 @@ impl Core {
         Instant::now() + self.config.request_timeout
     }
 
-    /// Tells those who wait in [`Core::wait_for`] to look again.
+    /// Wakes the waiters in [`Core::wait_for`].
     pub(crate) fn changed(&self) {
         self.changes.tell();
     }

@@ -184,7 +184,7 @@ impl Heartbeats {
 }
 
 impl Core {
-    /// Tells every broker of every known route.
+    /// Sends a heartbeat to every broker of every known route.
     pub(crate) fn heartbeat_to_all(self: &Arc<Self>) {
         let Some(beat) = self.heartbeat() else { return };
         let addresses = self.routes.broker_addresses(beat.with_slaves);
@@ -206,7 +206,7 @@ impl Core {
         }
     }
 
-    /// Tells a broker again, since its connection is a new one.
+    /// Sends a heartbeat to a broker again, since its connection is new.
     pub(crate) fn heartbeat_to_reconnected(self: &Arc<Self>, address: &Arc<str>) {
         let now = Instant::now();
         let due = match self.heartbeats.brokers.lock().get_mut(address) {
@@ -276,7 +276,7 @@ impl Core {
         });
     }
 
-    /// Tells the broker what ended while a heartbeat was under way: the members whose farewell waited for it, and those
+    /// Sends the farewells of members that ended while a heartbeat was under way: those that waited for it, and those
     /// that the heartbeat named though they had ended before it was sent.
     fn after_heartbeat(
         self: &Arc<Self>,
@@ -293,7 +293,7 @@ impl Core {
         }
     }
 
-    /// Tells a broker that a member has ended, after the heartbeats under way.
+    /// Unregisters an ended member at a broker, after the heartbeats under way.
     pub(super) fn begin_farewell(self: &Arc<Self>, address: &Arc<str>, farewell: Farewell) {
         if let Some(farewell) = self.heartbeats.postpone(address, farewell) {
             self.say_farewell(address, farewell);

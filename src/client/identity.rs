@@ -24,7 +24,7 @@ const COUNTER_BITS: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) client_id: String,
-    /// Told by the system of a fork: asking for the process id costs more than all else that a send asks the system for.
+    /// Set by a fork handler: a call for the process id costs more than all other system calls of a send.
     fork: forkguard::Guard,
     address: IpAddr,
     /// Stands where the Java client has its process id.

@@ -38,7 +38,7 @@ impl RemotingEvents for Inbound {
                         self.members_changed(header.consumer_group);
                         responder.respond(ResponseCode::SUCCESS, None, Bytes::new());
                     }
-                    Err(error) => warn!("notification of broker {} invalid: {error}", responder.address()),
+                    Err(error) => warn!("request of broker {} invalid: {error}", responder.address()),
                 }
             }
             code => {

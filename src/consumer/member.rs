@@ -91,7 +91,7 @@ impl Member for ConsumerMember {
         let core = &self.group.core;
         let brokers = core.routes.brokers_at(address, &self.group.topics());
         self.group.offsets.doubt(&brokers);
-        debug!("looking for {}", self.group.retry_topic);
+        debug!("route: looking for {}", self.group.retry_topic);
         self.retry_search.lock().begin_anew();
         core.refresh_route(&self.group.retry_topic);
         self.members_changed();

@@ -35,7 +35,7 @@ pub(crate) struct LookUps {
 #[derive(Default)]
 struct LookUp {
     waiters: Vec<LookUpWaiter>,
-    /// Somebody wants to send: if the topic does not exist, the route that it would be created with counts.
+    /// True if a waiter wants to send: for a missing topic the route of new topics counts.
     to_publish: bool,
     /// The timer looks for waiters whose deadline has passed at this moment.
     watched: Option<Instant>,

@@ -195,7 +195,7 @@ impl Routes {
         }
     }
 
-    /// Tells those whose deadline passes before the answer is there.
+    /// Ends the wait of callers whose deadline passes before the answer.
     fn watch(self: &Arc<Self>, topic: &Arc<str>, due: Instant) {
         let routes = Arc::downgrade(self);
         let topic = Arc::clone(topic);

@@ -59,7 +59,7 @@ impl Core {
         });
     }
 
-    /// Tells a broker that a member of this client is gone.
+    /// Unregisters a member of this client at a broker.
     pub(crate) fn unregister(
         &self,
         address: &Arc<str>,

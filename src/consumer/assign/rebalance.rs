@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(rebalance.end_round(vec![view("T", 4, &["me", "me"])], now), ShareChanges::default());
     }
 
-    /// The Java client's strategies throw, and so does its round; here the reason is told and all stays as it is.
+    /// The Java client's strategies throw, and so does its round; here the reason is reported and nothing changes.
     #[test]
     fn without_queues_members_or_us_among_them_nothing_is_shared_out() {
         let vector = vectors("ALLOC-ARGS-001").remove(0);

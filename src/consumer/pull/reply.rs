@@ -112,7 +112,7 @@ fn credible_next(pull: &SentPull, header: &PullMessageResponse, last: Option<i64
     if header.next_begin_offset > end {
         let next = header.next_begin_offset;
         warn!(
-            "pulling {} from offset {}: the reply's next offset {next} is beyond its end {end}",
+            "pull {} from offset {}: the reply's next offset {next} is beyond its end {end}",
             pull.window.queue, pull.offset
         );
     }
@@ -145,7 +145,7 @@ fn read_messages(
         return Err(wire::Error::UnknownValue { what: "nextBeginOffset of a reply with messages", value: asked.end });
     }
     if let Some(strays) = stray::settle(&mut messages, asked) {
-        warn!("pulling {} from offset {}: {strays}", pull.window.queue, pull.offset);
+        warn!("pull {} from offset {}: {strays}", pull.window.queue, pull.offset);
     }
     messages.retain_mut(|message| {
         // The tag of a message that could not be decoded may be missing here.

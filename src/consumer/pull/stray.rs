@@ -73,7 +73,7 @@ mod tests {
     use crate::consumer::fixtures::received;
     use crate::message::MessageQueue;
 
-    /// The commit log tells messages apart whatever offset they have.
+    /// The commit log offset distinguishes messages with equal queue offsets.
     fn settled(offsets: &[i64], asked: Range<i64>) -> (Vec<(i64, i64)>, Option<String>) {
         let queue = MessageQueue::new("T", "b", 0);
         let of = |(place, offset): (i64, &i64)| MessageExt {

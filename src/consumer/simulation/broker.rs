@@ -1,5 +1,5 @@
 //! The model of a broker: queues with their bounds, one group's offsets, retries with a delay, parked pulls, the list of
-//! members. It answers truly; the world decides when it lies, and what gets lost on the way.
+//! members. Its answers are correct; the world falsifies and loses them.
 
 use std::collections::BTreeMap;
 

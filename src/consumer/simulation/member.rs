@@ -5,7 +5,7 @@
 //! here too: anything may happen between two steps of the driver.
 //!
 //! The order of the other steps is the one that the real threads must keep: an answer's messages go into the window only when
-//! the table awaits the answer, and before the table is told; a window is asked for its offset before it is closed.
+//! the table awaits the answer, and before the table gets it; a window is asked for its offset before it is closed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -370,7 +370,7 @@ impl Member {
         self.hurry(now, effects);
     }
 
-    /// The answer to a question of the table; told again when it is an echo.
+    /// The answer to a question of the table, delivered twice if it is an echo.
     pub(super) fn asked(&mut self, asked: Asked, reply: Reply, now: Instant, effects: &mut Effects) {
         let Asked { queue, ticket, is_stored_offset, ride, epoch } = asked;
         if let Some(pull) = epoch.map(|epoch| (queue.clone(), epoch))

@@ -364,7 +364,7 @@ impl World {
         self.schedule(delay, Event::Reply(id, reply));
     }
 
-    /// Also for deadlines: whoever takes the call out completes it, and nobody after that.
+    /// Also for deadlines: the taker of a call completes it, exactly once.
     fn reply(&mut self, id: CallId, reply: Reply) {
         let Some(call) = self.calls.remove(&id) else { return };
         if let Call::Ask(asked) = &call {
@@ -604,8 +604,8 @@ impl World {
         self.queue(queue).least = least;
     }
 
-    /// The broker restarts without its last messages. Nothing is sent to the queue later: the protocol could not tell the
-    /// new messages from those that were lost.
+    /// The broker restarts without its last messages. Nothing is sent to the queue later: the protocol could not
+    /// distinguish new messages from lost ones.
     fn truncate(&mut self, queue: &MessageQueue) {
         if &*queue.topic == RETRY_TOPIC {
             return;
@@ -617,7 +617,7 @@ impl World {
         let state = self.queue(queue);
         state.truncated = true;
         state.log.truncate(usize::try_from(end).unwrap());
-        // Parked beyond the end: their connections died with the broker, their deadlines tell.
+        // Parked beyond the end: their connections died with the broker, so their deadlines end them.
         self.broker.parked.retain(|pull| pull.queue != *queue);
     }
 

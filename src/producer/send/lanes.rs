@@ -21,8 +21,9 @@ struct Lane<S> {
     waiting: VecDeque<Waiting<S>>,
     /// No send of the lane has a later deadline.
     latest: Instant,
-    /// Somebody is beginning a send: it may be over before they return, and then they go on with the next. Whoever ends
-    /// it must not, or each would be begun within the end of the one before, on an ever deeper stack.
+    /// A thread is beginning a send, which may end before that call returns. The beginning thread then begins the next
+    /// one; the ending thread must not, or each send would begin within the end of the one before, on an ever deeper
+    /// stack.
     is_beginning: bool,
     /// The send that is being begun is over.
     is_over: bool,

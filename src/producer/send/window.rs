@@ -49,7 +49,7 @@ struct Used {
     closed: bool,
 }
 
-/// A caller that waits. Whoever frees room takes the ticket out, counts the message in, and wakes the caller.
+/// A waiting caller. The thread that frees room removes the ticket, counts the message, and wakes the caller.
 #[derive(Debug)]
 struct Ticket {
     number: u64,
