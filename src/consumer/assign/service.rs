@@ -32,6 +32,9 @@ pub(crate) enum RebalanceEvent {
     Listed { consumer: MemberId, round: u64, topic: Arc<str>, members: MemberList },
     /// The consumer shares no more; `done` is dropped when that is so.
     End { consumer: MemberId, done: Sender<()> },
+    /// The thread panics.
+    #[cfg(test)]
+    Fault,
 }
 
 /// The owner of `rmq-rebalance`.
@@ -127,6 +130,8 @@ impl RebalanceService {
                 self.groups.remove(&consumer);
                 drop(done);
             }
+            #[cfg(test)]
+            RebalanceEvent::Fault => panic!("a fault"),
         }
     }
 

@@ -64,6 +64,9 @@ pub(crate) enum PullEvent {
         consumer: MemberId,
         done: Sender<()>,
     },
+    /// The thread panics.
+    #[cfg(test)]
+    Fault,
 }
 
 /// A pull that was sent.

@@ -127,6 +127,8 @@ impl PullService {
                 self.groups.remove(&consumer);
                 drop(done);
             }
+            #[cfg(test)]
+            PullEvent::Fault => panic!("a fault"),
         }
     }
 

@@ -130,6 +130,19 @@ impl PushConsumer {
         Ok(status.map(|status| status.with_broker_release(release())))
     }
 
+    /// Lets the thread `rmq-pull` panic.
+    #[cfg(test)]
+    pub(crate) fn fault_pull(&self) {
+        self.tell_table(PullEvent::Fault);
+    }
+
+    /// Lets the thread `rmq-rebalance` panic.
+    #[cfg(test)]
+    pub(crate) fn fault_rebalance(&self) {
+        let fault = crate::consumer::assign::service::RebalanceEvent::Fault;
+        let _ = self.threads.rebalance.events().send(fault);
+    }
+
     /// Pulls nothing more until [`resume`](Self::resume). The queues stay this consumer's, and what was pulled already is
     /// still consumed. (Java: `suspend`)
     pub fn pause(&self) {

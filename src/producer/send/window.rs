@@ -213,20 +213,23 @@ impl Permit {
             self.window.tell_drainers();
         }
     }
+
+    /// Frees the room. Returns the callers to be woken, and true if the last outcome is awaited.
+    fn give_back(&self) -> (Vec<Thread>, bool) {
+        if self.settled {
+            self.window.outcomes.untaken.fetch_sub(1, SeqCst);
+        }
+        let mut used = self.window.used.lock();
+        used.messages -= 1;
+        used.bytes -= self.bytes;
+        // Only a closed window has a waiter for its last outcome.
+        (self.window.admit(&mut used), used.closed && self.window.without_outcome(&used) == 0)
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.settled {
-            self.window.outcomes.untaken.fetch_sub(1, SeqCst);
-        }
-        let (admitted, is_last) = {
-            let mut used = self.window.used.lock();
-            used.messages -= 1;
-            used.bytes -= self.bytes;
-            // Only a closed window has a waiter for its last outcome.
-            (self.window.admit(&mut used), used.closed && self.window.without_outcome(&used) == 0)
-        };
+        let (admitted, is_last) = self.give_back();
         wake(admitted);
         if is_last {
             self.window.settled.notify_all();
@@ -287,6 +290,32 @@ mod tests {
             drop(small.join().unwrap());
         });
         drop(first);
+    }
+
+    /// With 64 callers, waking all of them for each place would cost 64 wake-ups a message.
+    #[test]
+    fn one_free_place_wakes_only_the_caller_that_gets_it() {
+        let window = SendWindow::new(2, 100);
+        let late = Some(Instant::now() + Duration::from_secs(60));
+        let mut held: Vec<_> = (0..2).map(|_| window.enter(1, None).unwrap()).collect();
+        thread::scope(|scope| {
+            let callers: Vec<_> = (0..8)
+                .map(|number| {
+                    let caller = thread::Builder::new().spawn_scoped(scope, || window.enter(1, late).unwrap()).unwrap();
+                    until("it waits", || waiting(&window) == number + 1);
+                    caller
+                })
+                .collect();
+            for caller in callers {
+                let permit = held.remove(0);
+                let (admitted, _) = permit.give_back();
+                // Its room was given back just now.
+                std::mem::forget(permit);
+                assert_eq!(admitted.iter().map(Thread::id).collect::<Vec<_>>(), [caller.thread().id()]);
+                wake(admitted);
+                held.push(caller.join().unwrap());
+            }
+        });
     }
 
     #[test]
