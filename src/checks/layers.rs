@@ -2,6 +2,8 @@
 //!
 //! Reads the files of `src/` as text; a violation is reported with its file and line. Tests only.
 
+use std::collections::BTreeMap;
+
 use super::source::{Source, sources};
 
 /// Modules that each module may use besides itself. A lower layer never names a higher one, and no layer names the
@@ -210,4 +212,30 @@ fn first_names(path: &str) -> Vec<(usize, String)> {
         }
     }
     names
+}
+
+/// Types of the wire that have the names of the protocol, which are also those of public types.
+const NAMED_BY_THE_PROTOCOL: &[&str] = &["Connection", "ConsumeFromWhere", "ConsumeStatus", "Error"];
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    let is_test = |name: &str| name.contains("/tests") || name.contains("simulation/") || name.starts_with(FOR_TESTS);
+    for file in sources().iter().filter(|file| !is_test(&file.name)) {
+        for name in file.code.lines().take_while(|line| *line != "#[cfg(test)]").filter_map(type_defined_in) {
+            places.entry(name.to_owned()).or_default().push(file.name.clone());
+        }
+    }
+    let is_allowed = |name: &String| NAMED_BY_THE_PROTOCOL.contains(&name.as_str());
+    let twice: Vec<_> = places.iter().filter(|(name, files)| files.len() > 1 && !is_allowed(name)).collect();
+    assert!(places.len() > 100 && twice.is_empty(), "{} types; {twice:?}", places.len());
+}
+
+/// Name of the type that a line of a module defines.
+fn type_defined_in(line: &str) -> Option<&str> {
+    let kinds = ["struct ", "enum ", "trait ", "type "];
+    let (before, after) = kinds.iter().find_map(|kind| line.split_once(kind))?;
+    let is_definition = before.is_empty() || (before.starts_with("pub") && before.ends_with(' '));
+    let name = after.split(|letter: char| !letter.is_alphanumeric()).next()?;
+    is_definition.then_some(name)
 }

@@ -16,7 +16,7 @@ use mio::Token;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
 
-use super::outbox::{Batch, Frame, LARGE_BODY, Outbox};
+use super::outbox::{Batch, LARGE_BODY, Outbox, OutgoingFrame};
 use super::pending::{CallError, Entry, Pending, Waiter};
 use super::transport::Transport;
 use crate::error::{Certainty, Error, ErrorKind, Phase, Source};
@@ -76,11 +76,11 @@ pub(crate) struct Connection {
     token: Token,
     /// Number of the peer's requests whose responders live.
     unanswered: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ConnectionState {
     limits: Limits,
     phase: ConnectionPhase,
     pending: Pending,
@@ -142,7 +142,7 @@ pub(super) enum Appended {
 
 impl Connection {
     pub(super) fn new(address: Arc<str>, token: Token, limits: Limits) -> Self {
-        let state = State {
+        let state = ConnectionState {
             limits,
             phase: ConnectionPhase::Dialing,
             pending: Pending::default(),
@@ -171,7 +171,7 @@ impl Connection {
     /// one-way request.
     pub(super) fn submit(
         &self,
-        frame: &Frame<'_>,
+        frame: &OutgoingFrame<'_>,
         opaque: i32,
         waiter: Option<Waiter>,
         deadline: Instant,
@@ -275,7 +275,7 @@ impl Connection {
 
     /// Appends a frame without a waiter and without waiting: a response to the peer, or a probe. Called on any thread,
     /// at any time.
-    pub(super) fn append(&self, frame: &Frame<'_>) -> Appended {
+    pub(super) fn append(&self, frame: &OutgoingFrame<'_>) -> Appended {
         let mut state = self.state.lock();
         if matches!(state.phase, ConnectionPhase::Closed(_)) {
             return Appended::Closed;
@@ -430,7 +430,7 @@ impl Connection {
     }
 }
 
-impl State {
+impl ConnectionState {
     /// True for the first caller that needs the selector's look; those after it, up to that look, share it. The
     /// selector clears the flag under the lock under which it takes the bytes (`next_batch`) or reads the deadlines
     /// (`plan`).
@@ -438,7 +438,7 @@ impl State {
         !std::mem::replace(&mut self.announced, true)
     }
 
-    fn has_room(&self, frame: &Frame<'_>, limit: usize) -> bool {
+    fn has_room(&self, frame: &OutgoingFrame<'_>, limit: usize) -> bool {
         self.outbox.unsent() == 0 || self.outbox.unsent() + frame.len() <= limit
     }
 
@@ -460,7 +460,7 @@ impl State {
     /// Enters the request whose frame comes next. Returns the latest time of the selector's next look.
     fn expect_reply(
         &mut self,
-        frame: &Frame<'_>,
+        frame: &OutgoingFrame<'_>,
         opaque: i32,
         waiter: Waiter,
         deadline: Instant,
@@ -521,9 +521,9 @@ impl State {
 /// peer that has reset the connection would end a host process that leaves SIGPIPE at its default.
 ///
 /// A small body is copied behind its head first: one write costs less than two.
-fn write_until_full(mut socket: &TcpStream, frame: &Frame<'_>) -> usize {
+fn write_until_full(mut socket: &TcpStream, frame: &OutgoingFrame<'_>) -> usize {
     if !frame.body.is_empty() && frame.body.len() < LARGE_BODY {
-        return write_until_full(socket, &Frame::encoded(&[frame.head, frame.body].concat()));
+        return write_until_full(socket, &OutgoingFrame::encoded(&[frame.head, frame.body].concat()));
     }
     let mut written = 0;
     while written < frame.len() {

@@ -122,18 +122,18 @@ pub(super) enum Progress {
     Waiting(Dial),
     /// Connected, and the handshake is done.
     Connected(TcpStream, Box<dyn Transport>),
-    Failed(Failure),
+    Failed(DialFailure),
 }
 
 /// Failure of the last address that was tried.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct DialFailure {
     /// Failed operation, to be followed by the peer's address.
     pub(super) operation: &'static str,
     pub(super) error: io::Error,
 }
 
-impl Failure {
+impl DialFailure {
     fn connecting(error: io::Error) -> Self {
         Self { operation: "connecting to", error }
     }
@@ -151,10 +151,10 @@ impl Dial {
             _ => timeout,
         };
         let none = io::Error::new(IoErrorKind::NotFound, "the name has no address");
-        Self::try_next(addresses.into(), share, now, Failure::connecting(none))
+        Self::try_next(addresses.into(), share, now, DialFailure::connecting(none))
     }
 
-    fn try_next(mut left: VecDeque<SocketAddr>, share: Duration, now: Instant, mut last: Failure) -> Progress {
+    fn try_next(mut left: VecDeque<SocketAddr>, share: Duration, now: Instant, mut last: DialFailure) -> Progress {
         while let Some(address) = left.pop_front() {
             match TcpStream::connect(address) {
                 Ok(socket) => {
@@ -163,7 +163,7 @@ impl Dial {
                         Try { address, until: now + share, left, share },
                     ));
                 }
-                Err(error) => last = Failure::connecting(error),
+                Err(error) => last = DialFailure::connecting(error),
             }
         }
         Progress::Failed(last)
@@ -183,14 +183,14 @@ impl Dial {
             Self::Connecting(socket, attempt) => match connect_result(&socket) {
                 Ok(true) => match socket.set_nodelay(true).and_then(|()| make_transport()) {
                     Ok(transport) => attempt.shake_hands(socket, transport, now),
-                    Err(error) => attempt.failed(Failure::connecting(error), now),
+                    Err(error) => attempt.failed(DialFailure::connecting(error), now),
                 },
                 Ok(false) if now < attempt.until => Progress::Waiting(Self::Connecting(socket, attempt)),
                 Ok(false) => {
                     let late = format!("{} did not answer in time", attempt.address);
-                    attempt.failed(Failure::connecting(io::Error::new(IoErrorKind::TimedOut, late)), now)
+                    attempt.failed(DialFailure::connecting(io::Error::new(IoErrorKind::TimedOut, late)), now)
                 }
-                Err(error) => attempt.failed(Failure::connecting(error), now),
+                Err(error) => attempt.failed(DialFailure::connecting(error), now),
             },
             Self::Handshaking(socket, transport, attempt) => attempt.shake_hands(socket, transport, now),
             Self::BackingOff { .. } | Self::Resolving { .. } => Progress::Waiting(self),
@@ -205,19 +205,19 @@ impl Try {
                 Ok(()) => return Progress::Connected(socket, transport),
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) if error.kind() != IoErrorKind::WouldBlock => {
-                    return self.failed(Failure::handshaking(error), now);
+                    return self.failed(DialFailure::handshaking(error), now);
                 }
                 Err(_) if now < self.until => return Progress::Waiting(Dial::Handshaking(socket, transport, self)),
                 Err(_) => {
                     let late = format!("{} did not complete it in time", self.address);
-                    return self.failed(Failure::handshaking(io::Error::new(IoErrorKind::TimedOut, late)), now);
+                    return self.failed(DialFailure::handshaking(io::Error::new(IoErrorKind::TimedOut, late)), now);
                 }
             }
         }
     }
 
     /// Goes on with the next address.
-    fn failed(self, failure: Failure, now: Instant) -> Progress {
+    fn failed(self, failure: DialFailure, now: Instant) -> Progress {
         Dial::try_next(self.left, self.share, now, failure)
     }
 }

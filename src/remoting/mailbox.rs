@@ -9,7 +9,7 @@ use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::connection::Connection;
-use super::resolver::Resolved;
+use super::resolver::ResolvedName;
 use crate::error::{Error, Result};
 use crate::logging::warn;
 
@@ -24,7 +24,7 @@ pub(super) enum Command {
     /// Look at a connection: it has bytes to write, or a deadline to watch.
     Look(Token),
     /// Answer of the resolver.
-    Resolved(Token, Result<Resolved>),
+    Resolved(Token, Result<ResolvedName>),
 }
 
 /// The senders' end.

@@ -41,7 +41,7 @@ pub(crate) use responder::Responder;
 use self::connection::{CloseReason, Connection, Limits, Submitted};
 use self::dial::Backoff;
 use self::mailbox::{Command, Mailbox};
-use self::outbox::Frame;
+use self::outbox::OutgoingFrame;
 use self::pending::{Parked, Slot, Waiter};
 use crate::error::{Certainty, Error, ErrorKind, Phase, Result};
 use crate::logging::{info, warn};
@@ -226,7 +226,7 @@ impl Remoting {
         mut now: Instant,
     ) -> std::result::Result<Arc<Connection>, (CallError, Option<Waiter>)> {
         let EncodedRequest { mut connection, head, body, opaque } = request;
-        let frame = Frame { head: &head.0, body: &body };
+        let frame = OutgoingFrame { head: &head.0, body: &body };
         let mut closed = 0;
         loop {
             let address = connection.address();

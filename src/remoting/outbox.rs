@@ -20,13 +20,13 @@ const KEPT_BUFFER: usize = 512 * 1024;
 
 /// Frame ready to be sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frame<'a> {
+pub(super) struct OutgoingFrame<'a> {
     /// Everything before the body.
     pub(super) head: &'a [u8],
     pub(super) body: &'a Bytes,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> OutgoingFrame<'a> {
     /// Creates a frame whose body, if any, has been encoded behind its head.
     pub(super) fn encoded(head: &'a [u8]) -> Self {
         static NO_BODY: Bytes = Bytes::new();
@@ -72,7 +72,7 @@ impl Outbox {
     }
 
     /// Appends a frame whose first `written` bytes have been written.
-    pub(super) fn append(&mut self, frame: &Frame<'_>, written: usize) {
+    pub(super) fn append(&mut self, frame: &OutgoingFrame<'_>, written: usize) {
         self.end += written as u64;
         let (head, body) = frame.rest(written);
         self.gather(head);
@@ -241,7 +241,7 @@ mod tests {
 
     fn append(outbox: &mut Outbox, text: &'static str) -> Range<u64> {
         let start = outbox.end();
-        outbox.append(&Frame::encoded(text.as_bytes()), 0);
+        outbox.append(&OutgoingFrame::encoded(text.as_bytes()), 0);
         start..outbox.end()
     }
 
@@ -258,7 +258,7 @@ mod tests {
             let large = Bytes::from(vec![b'L'; LARGE_BODY]);
             let mut frames = vec![(append(&mut outbox, "first"), "first".to_owned())];
             let start = outbox.end();
-            outbox.append(&Frame { head: b"head", body: &large }, 0);
+            outbox.append(&OutgoingFrame { head: b"head", body: &large }, 0);
             frames.push((start..outbox.end(), format!("head{}", "L".repeat(LARGE_BODY))));
             frames.push((append(&mut outbox, "third"), "third".to_owned()));
             frames.push((append(&mut outbox, "fourth"), "fourth".to_owned()));
@@ -328,7 +328,7 @@ mod tests {
         let large = Bytes::from(vec![b'L'; LARGE_BODY]);
         for written in [0, 2, 4, 5, LARGE_BODY + 3] {
             let mut outbox = Outbox::default();
-            outbox.append(&Frame { head: b"head", body: &large }, written);
+            outbox.append(&OutgoingFrame { head: b"head", body: &large }, written);
             let whole = format!("head{}", "L".repeat(LARGE_BODY));
             assert_eq!(content(&outbox), whole[written..]);
             assert_eq!(outbox.end(), whole.len() as u64);
@@ -341,7 +341,7 @@ mod tests {
         for (size, is_large) in [(LARGE_BODY - 1, false), (LARGE_BODY, true)] {
             let mut outbox = Outbox::default();
             let body = Bytes::from(vec![b'b'; size]);
-            outbox.append(&Frame { head: b"head", body: &body }, 0);
+            outbox.append(&OutgoingFrame { head: b"head", body: &body }, 0);
             append(&mut outbox, "next");
             assert_eq!(outbox.segments.len(), if is_large { 3 } else { 1 }, "{size}");
             let shares = outbox.segments.iter().any(|segment| segment.unwritten().as_ptr() == body.as_ptr());
@@ -353,7 +353,7 @@ mod tests {
     fn a_buffer_that_grew_large_is_not_kept() {
         let mut outbox = Outbox::default();
         for (size, kept) in [(1000, true), (2 * KEPT_BUFFER, false)] {
-            outbox.append(&Frame::encoded(&vec![b'x'; size]), 0);
+            outbox.append(&OutgoingFrame::encoded(&vec![b'x'; size]), 0);
             let mut batch = outbox.take();
             batch.segments.front_mut().unwrap().advance(size);
             let segment = batch.segments.pop_front().unwrap();

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::connection::Connection;
-use super::outbox::Frame;
+use super::outbox::OutgoingFrame;
 use super::pending::CallError;
 use super::{Remoting, Shared, refused};
 use crate::error::ErrorKind;
@@ -98,7 +98,7 @@ impl Shared {
         let mut frame = Vec::new();
         // In JSON, where `Liveness` finds the opaque of the response in a frame of wrong length.
         let opaque = self.write_head(&request, HeaderEncoding::Json, false, &mut frame).ok()?;
-        connection.append(&Frame::encoded(&frame));
+        connection.append(&OutgoingFrame::encoded(&frame));
         Some(opaque)
     }
 

@@ -55,12 +55,12 @@ pub(super) struct Question {
     /// Time at which the dial gives up.
     pub(super) until: Instant,
     /// Called on `rmq-resolve-N`, or dropped if the dial no longer waits.
-    pub(super) answer: Box<dyn FnOnce(Result<Resolved>) + Send>,
+    pub(super) answer: Box<dyn FnOnce(Result<ResolvedName>) + Send>,
 }
 
 /// Answer to a question.
 #[derive(Debug)]
-pub(super) struct Resolved {
+pub(super) struct ResolvedName {
     /// Address from the map, or the address of the question if it is not mapped.
     pub(super) target: Arc<str>,
     pub(super) socket_addresses: Vec<SocketAddr>,
@@ -85,12 +85,12 @@ struct Desk {
     resolve: Arc<dyn Resolve>,
     address_map: Option<Arc<AddressMap>>,
     threads: Threads,
-    state: Mutex<State>,
+    state: Mutex<DeskState>,
     asked: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct DeskState {
     questions: VecDeque<Question>,
     /// Addresses that a thread is resolving. No other thread resolves them meanwhile: where one call hangs, so would
     /// the next.
@@ -245,7 +245,7 @@ impl Desk {
         (question.answer)(answer);
     }
 
-    fn look_up(&self, question: &Question) -> Result<Resolved> {
+    fn look_up(&self, question: &Question) -> Result<ResolvedName> {
         let target = match self.address_map.as_deref().filter(|_| question.is_mapped) {
             Some(map) => map_address(map, &question.address)?,
             None => Arc::clone(&question.address),
@@ -254,7 +254,7 @@ impl Desk {
             Some(socket_address) => vec![socket_address],
             None => self.resolve(&target).map_err(|error| not_resolved(&question.address, &target, error))?,
         };
-        Ok(Resolved { target, socket_addresses })
+        Ok(ResolvedName { target, socket_addresses })
     }
 
     fn resolve(&self, target: &str) -> io::Result<Vec<SocketAddr>> {
@@ -280,7 +280,7 @@ pub(super) fn both(address: &str, target: &str) -> String {
     if address == target { address.to_owned() } else { format!("{address} (mapped to {target})") }
 }
 
-impl State {
+impl DeskState {
     fn open_questions(&self) -> usize {
         self.questions.iter().filter(|question| !self.in_call.contains(&question.address)).count()
     }

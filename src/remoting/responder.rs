@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::connection::{Appended, Connection};
 use super::mailbox::Command;
-use super::outbox::Frame;
+use super::outbox::OutgoingFrame;
 use crate::logging::{debug, warn};
 use crate::wire::{ExtFields, RemotingCommand, ResponseCode};
 
@@ -69,7 +69,7 @@ impl Responder {
         if let Err(error) = response.encode(&mut frame) {
             return warn!("response to {code} of {address} failed: {error}; the broker gets none");
         }
-        match self.connection.append(&Frame::encoded(&frame)) {
+        match self.connection.append(&OutgoingFrame::encoded(&frame)) {
             Appended::Accepted { announce: true } => self.shared.mailbox.send(Command::Look(self.connection.token())),
             Appended::Accepted { announce: false } => {}
             Appended::Full => debug!("response to {code} of {address} dropped: the outbox is full"),

@@ -16,18 +16,18 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{CloseReason, Connection};
-use super::dial::{Dial, Failure, Progress, parse_ip_address};
+use super::dial::{Dial, DialFailure, Progress, parse_ip_address};
 use super::link::{Link, OpenLink, Stage, Written};
 use super::liveness::{Liveness, Verdict};
 use super::mailbox::{Command, Inbox, WAKER};
 use super::pending::Waiter;
-use super::resolver::{Question, Resolved, Resolver};
+use super::resolver::{Question, ResolvedName, Resolver};
 use super::responder::{MOST_UNANSWERED, Responder};
 use super::transport::Transport;
 use super::{RemotingConfig, RemotingEvents, Shared};
 use crate::error::{ErrorKind, Result};
 use crate::logging::{debug, info};
-use crate::wire::{Frame as WireFrame, FrameDecoder, RemotingCommand, ResponseCode};
+use crate::wire::{Frame, FrameDecoder, RemotingCommand, ResponseCode};
 use crate::worker::{Threads, Worker, contain, words_of};
 
 const EVENTS_PER_POLL: usize = 256;
@@ -197,14 +197,14 @@ impl Selector {
         self.resolver.ask(Question { address, is_mapped, until, answer });
     }
 
-    fn resolved(&mut self, token: Token, answer: Result<Resolved>, now: Instant) {
+    fn resolved(&mut self, token: Token, answer: Result<ResolvedName>, now: Instant) {
         let link = match self.links.get_mut(&token) {
             Some(link) if matches!(link.stage, Stage::Dialing(Dial::Resolving { .. })) => link,
             // The dial was given up while the resolver worked.
             _ => return,
         };
         match answer {
-            Ok(Resolved { target, socket_addresses }) => {
+            Ok(ResolvedName { target, socket_addresses }) => {
                 link.mapped_to = Some(target);
                 let progress = Dial::begin(socket_addresses, self.shared.config.connect_timeout, now);
                 self.dialled(token, progress, now);
@@ -240,7 +240,7 @@ impl Selector {
                 link.plan();
             }
             Progress::Connected(socket, transport) => self.connected(token, socket, transport, now),
-            Progress::Failed(Failure { operation, error }) => {
+            Progress::Failed(DialFailure { operation, error }) => {
                 let operation = format!("{operation} {}", link.label());
                 self.lose(token, &CloseReason::of_failed(ErrorKind::Connect, &operation, error), now);
             }
@@ -348,8 +348,8 @@ impl Selector {
                 return Received::Lost;
             };
             let command = match open.decoder.next_frame() {
-                Ok(Some(WireFrame::Whole(command))) => command,
-                Ok(Some(WireFrame::TooLong { head, length })) => {
+                Ok(Some(Frame::Whole(command))) => command,
+                Ok(Some(Frame::TooLong { head, length })) => {
                     open.liveness.frame();
                     received = Received::Frames;
                     self.refuse_too_long(token, &head, length);

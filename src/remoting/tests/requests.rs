@@ -1,7 +1,7 @@
 //! Requests of peers, and their responses.
 
 use super::super::connection::{Appended, Limits};
-use super::super::outbox::Frame;
+use super::super::outbox::OutgoingFrame;
 use super::super::responder::MOST_UNANSWERED;
 use super::*;
 
@@ -157,7 +157,7 @@ fn bytes_that_come_between_the_selectors_look_and_its_sleep_are_announced() {
     assert!(connection.next_batch().is_none());
     connection.plan(None, true);
 
-    let frame = Frame::encoded(b"a frame");
+    let frame = OutgoingFrame::encoded(b"a frame");
     let slot = Slot::of_this_thread();
     let waiter = Waiter::Parked(Parked::new(&slot));
     let submitted = connection.submit(&frame, 1, Some(waiter), soon(), now);

@@ -82,12 +82,12 @@ const OBJECT_KEY: char = '\0';
 /// Writes keys that are marked with [`OBJECT_KEY`] as the objects they hold.
 #[derive(Default)]
 pub(super) struct ObjectKeys {
-    key: Key,
+    key: QueueKey,
 }
 
 /// State of writing a key.
 #[derive(Default, PartialEq, Eq)]
-enum Key {
+enum QueueKey {
     #[default]
     None,
     /// Key of which nothing is written yet; the first character decides the form.
@@ -99,8 +99,8 @@ enum Key {
 impl ObjectKeys {
     /// Treats a key as text unless its first character is the mark.
     fn settle<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.key == Key::Begun {
-            self.key = Key::Text;
+        if self.key == QueueKey::Begun {
+            self.key = QueueKey::Text;
             writer.write_all(b"\"")?;
         }
         Ok(())
@@ -137,22 +137,22 @@ impl Formatter for ObjectKeys {
     }
 
     fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.key = Key::Begun;
+        self.key = QueueKey::Begun;
         if first { Ok(()) } else { writer.write_all(b",") }
     }
 
     fn end_object_key<W: ?Sized + Write>(&mut self, _writer: &mut W) -> io::Result<()> {
-        self.key = Key::None;
+        self.key = QueueKey::None;
         Ok(())
     }
 
     fn begin_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.key == Key::Begun { Ok(()) } else { writer.write_all(b"\"") }
+        if self.key == QueueKey::Begun { Ok(()) } else { writer.write_all(b"\"") }
     }
 
     fn end_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
         self.settle(writer)?;
-        if self.key == Key::Object { Ok(()) } else { writer.write_all(b"\"") }
+        if self.key == QueueKey::Object { Ok(()) } else { writer.write_all(b"\"") }
     }
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
@@ -162,12 +162,12 @@ impl Formatter for ObjectKeys {
 
     fn write_char_escape<W: ?Sized + Write>(&mut self, writer: &mut W, letter: CharEscape) -> io::Result<()> {
         match (&self.key, letter) {
-            (Key::Begun, CharEscape::AsciiControl(0)) => {
-                self.key = Key::Object;
+            (QueueKey::Begun, CharEscape::AsciiControl(0)) => {
+                self.key = QueueKey::Object;
                 Ok(())
             }
-            (Key::Object, CharEscape::Quote) => writer.write_all(b"\""),
-            (Key::Object, CharEscape::ReverseSolidus) => writer.write_all(b"\\"),
+            (QueueKey::Object, CharEscape::Quote) => writer.write_all(b"\""),
+            (QueueKey::Object, CharEscape::ReverseSolidus) => writer.write_all(b"\\"),
             (_, letter) => {
                 self.settle(writer)?;
                 PlainQueue.write_char_escape(writer, letter)
