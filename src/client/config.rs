@@ -367,7 +367,7 @@ mod tests {
         let mut config = ClientConfig { name_servers: vec!["a:1".into()], ..ClientConfig::default() };
         for blank in ["", " "] {
             config.client_id = Some(blank.into());
-            assert!(config.check().unwrap_err().to_string().contains("client_id is blank"));
+            assert!(config.check().unwrap_err().to_string().contains("invalid client_id: blank"));
         }
         config.client_id = Some("me".into());
         assert!(config.check().is_ok());
