@@ -109,10 +109,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Without a response: [`ErrorKind::Resolve`], [`ErrorKind::Connect`], [`ErrorKind::ConnectionLost`],
-    /// [`ErrorKind::Timeout`] or [`ErrorKind::Protocol`]; [`ErrorKind::InvalidMessage`] when the request is larger than
-    /// a frame can be; [`ErrorKind::Forked`] in a child of the process that made the client; [`ErrorKind::Internal`] and
-    /// [`ErrorKind::WrongThread`] as their meanings say.
+    /// Without a response: [`Resolve`](crate::ErrorKind::Resolve), [`Connect`](crate::ErrorKind::Connect),
+    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost), [`Timeout`](crate::ErrorKind::Timeout) or
+    /// [`Protocol`](crate::ErrorKind::Protocol). [`InvalidMessage`](crate::ErrorKind::InvalidMessage) if the request is larger
+    /// than a frame can be. [`Forked`](crate::ErrorKind::Forked) in a child of the process that made the client.
+    /// [`Internal`](crate::ErrorKind::Internal) and [`WrongThread`](crate::ErrorKind::WrongThread) as documented there.
     pub fn request(&self, address: &str, request: &RemotingCommand, timeout: Duration) -> Result<RemotingCommand> {
         let core = self.core();
         core.check_usable()?;
@@ -228,8 +229,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] names the option that is wrong; [`ErrorKind::Resource`] when the system refuses a
-    /// thread. Nothing is left behind then.
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) with the name of the option that is wrong,
+    /// [`Resource`](crate::ErrorKind::Resource) if the system refuses a thread. Nothing is left behind then.
     pub fn start(self) -> Result<Client> {
         Client::start(self.config)
     }

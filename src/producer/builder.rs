@@ -142,9 +142,9 @@ impl ProducerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] names the option that is wrong, [`ErrorKind::DuplicateGroup`] says that the client
-    /// has a producer of this group already, [`ErrorKind::Resource`] that the system refuses a thread. Nothing is left
-    /// behind then.
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) with the name of the option that is wrong,
+    /// [`DuplicateGroup`](crate::ErrorKind::DuplicateGroup) if the client has a producer of this group already,
+    /// [`Resource`](crate::ErrorKind::Resource) if the system refuses a thread. Nothing is left behind then.
     pub fn start(self) -> Result<Producer> {
         check_group(&self.group)
             .map_err(|error| invalid(format!("invalid producer group {:?}: {error}", self.group)))?;
