@@ -106,7 +106,7 @@ pub(crate) enum PullStatus {
     },
 }
 
-/// RequestFailure of a request.
+/// Failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestFailure {
     /// Response code, if the broker answered.

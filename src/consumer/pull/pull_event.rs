@@ -53,7 +53,7 @@ pub(crate) enum PullEvent {
     /// Pull nothing for the consumer, or pull again.
     Pause(MemberId),
     Resume(MemberId),
-    /// RequestAnswer with the status of a queue.
+    /// Answer with the status of a queue.
     Status {
         consumer: MemberId,
         queue: MessageQueue,

@@ -23,7 +23,7 @@ pub enum QueueState {
     BackingOff,
 }
 
-/// RequestAnswer to "why is this queue not consumed?": what happens to an owned queue, since when, and why.
+/// Answer to "why is this queue not consumed?": what happens to an owned queue, since when, and why.
 ///
 /// `Display` gives one sentence for people; its wording may change.
 #[derive(Clone, Debug)]
